@@ -1,0 +1,3 @@
+"""The version of this release, alone in a file so that builds can read it without importing the package."""
+
+__version__ = "0.1.0"
