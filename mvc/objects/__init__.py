@@ -1,1 +1,1 @@
-""""""
+"""Immutable objects: their canonical bytes, their ids, and the envelope of blobs."""

@@ -2,7 +2,7 @@
 
 from mvc.types.dtypes import DTYPES, DType, dtype_of
 from mvc.types.ids import ID_BYTES, ObjectId, object_id, raw_id
-from mvc.types.tensors import MAX_RANK, TensorSpec
+from mvc.types.tensors import MAX_RANK, TensorSpec, View
 
 __all__ = [
     "DTYPES",
@@ -11,6 +11,7 @@ __all__ = [
     "DType",
     "ObjectId",
     "TensorSpec",
+    "View",
     "dtype_of",
     "object_id",
     "raw_id",

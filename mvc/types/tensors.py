@@ -9,7 +9,7 @@ from typing import Final
 from mvc.errors import InvalidInputError
 from mvc.types.dtypes import DType
 
-__all__ = ["MAX_RANK", "TensorSpec"]
+__all__ = ["MAX_RANK", "TensorSpec", "View"]
 
 MAX_RANK: Final = 32
 """Dimensions of a tensor; NumPy 1 stopped at 32 and PyTorch models use at most 6."""
@@ -70,3 +70,40 @@ class TensorSpec:
         """Words of one row, i.e. of everything behind the first dimension; all words for rank 0 and 1, at least 1."""
         rows = self.shape[0] if len(self.shape) > 1 else 1
         return max(1, self.words // rows) if rows else 1
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A strided window on a one-dimensional tensor, in elements.
+
+    Parameters
+    ----------
+    offset : int
+        First element.
+    strides : tuple of int
+        Step of each dimension; as long as the shape. Never negative.
+
+    Raises
+    ------
+    InvalidInputError
+        If offset or a stride is negative.
+    """
+
+    offset: int
+    strides: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.offset < 0 or any(stride < 0 for stride in self.strides):
+            raise InvalidInputError(f"view at {self.offset} with strides {self.strides} runs backwards")
+
+    def end(self, shape: tuple[int, ...]) -> int:
+        """Return the first element behind a view of `shape`; 0 if it has no elements.
+
+        Examples
+        --------
+        >>> View(2, (1, 4)).end((4, 3))
+        14
+        """
+        if 0 in shape:
+            return 0
+        return self.offset + 1 + sum((size - 1) * stride for size, stride in zip(shape, self.strides, strict=True))

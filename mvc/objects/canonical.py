@@ -1,0 +1,212 @@
+"""Canonical values: the deterministic CBOR subset in which metadata objects are written (spec-v1, section 3).
+
+One value has one encoding. The reader refuses everything that the writer would not have written, so an id can always be
+computed again from the value.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeAlias
+
+from mvc.errors import InvalidInputError, MalformedError
+
+__all__ = ["Value", "decode", "encode"]
+
+Value: TypeAlias = "bool | int | float | str | bytes | Sequence[Value] | Mapping[str, Value] | None"
+
+_MAX_NESTING: Final = 16
+"""Levels of arrays and maps; bounds the reader's stack. Our deepest object, the manifest, has 5."""
+
+_UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP = range(6)
+_SIMPLE: Final[dict[int, bool | None]] = {0xF4: False, 0xF5: True, 0xF6: None}
+_FLOAT64: Final = 0xFB
+_NAN: Final = bytes.fromhex("fb7ff8000000000000")
+_WIDTHS: Final = {24: (1, 24), 25: (2, 1 << 8), 26: (4, 1 << 16), 27: (8, 1 << 32)}
+"""Additional information -> (bytes of the argument, smallest value that needs them)."""
+
+
+def encode(value: Value) -> bytes:
+    """Return the one encoding of `value`.
+
+    Raises
+    ------
+    InvalidInputError
+        If a value is of another type, an integer needs more than 64 bits, text holds a lone surrogate, or arrays and
+        maps are nested more than 16 deep.
+
+    Examples
+    --------
+    >>> encode({"b": 1, "a": [None, True, -1]}).hex()
+    'a2616183f6f520616201'
+    """
+    out = bytearray()
+    _write(out, value, 0)
+    return bytes(out)
+
+
+def _head(out: bytearray, major: int, argument: int) -> None:
+    prefix = major << 5
+    if argument < 24:
+        out.append(prefix | argument)
+    elif argument < 1 << 8:
+        out += struct.pack(">BB", prefix | 24, argument)
+    elif argument < 1 << 16:
+        out += struct.pack(">BH", prefix | 25, argument)
+    elif argument < 1 << 32:
+        out += struct.pack(">BI", prefix | 26, argument)
+    elif argument < 1 << 64:
+        out += struct.pack(">BQ", prefix | 27, argument)
+    else:
+        raise InvalidInputError(f"integer {argument} needs more than 64 bits")
+
+
+def _write(out: bytearray, value: Value, depth: int) -> None:
+    if depth > _MAX_NESTING:
+        raise InvalidInputError(f"value is nested more than {_MAX_NESTING} deep")
+    if value is None or isinstance(value, bool):
+        out.append(0xF6 if value is None else 0xF5 if value else 0xF4)
+    elif isinstance(value, int):
+        _head(out, _NEGATIVE if value < 0 else _UNSIGNED, -1 - value if value < 0 else value)
+    elif isinstance(value, float):
+        out += _NAN if math.isnan(value) else struct.pack(">Bd", _FLOAT64, value)
+    elif isinstance(value, str):
+        text = _utf8(value)
+        _head(out, _TEXT, len(text))
+        out += text
+    elif isinstance(value, bytes):
+        _head(out, _BYTES, len(value))
+        out += value
+    elif isinstance(value, Mapping):
+        _write_map(out, value, depth)
+    elif isinstance(value, Sequence):
+        _head(out, _ARRAY, len(value))
+        for item in value:
+            _write(out, item, depth + 1)
+    else:
+        raise InvalidInputError(f"a {type(value).__name__} cannot be recorded")
+
+
+def _write_map(out: bytearray, value: Mapping[str, Value], depth: int) -> None:
+    _head(out, _MAP, len(value))
+    entries = []
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise InvalidInputError(f"map key {key!r} is not text")
+        encoded = bytearray()
+        _write(encoded, key, depth + 1)
+        entries.append((bytes(encoded), item))
+    for encoded_key, item in sorted(entries, key=lambda entry: entry[0]):
+        out += encoded_key
+        _write(out, item, depth + 1)
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidInputError(f"text {text[:40]!r} holds a lone surrogate and is not valid Unicode") from None
+
+
+def decode(data: bytes | memoryview) -> Value:
+    """Return the value that `data` encodes.
+
+    Raises
+    ------
+    MalformedError
+        If `data` is not what `encode` writes: truncated, trailing bytes, longer than necessary, keys unsorted or twice,
+        a type outside the subset, or nested too deep. Memory stays proportional to ``len(data)``.
+
+    Examples
+    --------
+    >>> decode(bytes.fromhex("a2616183f6f520616201"))
+    {'a': [None, True, -1], 'b': 1}
+    """
+    reader = _Reader(bytes(data))
+    value = reader.value(0)
+    if reader.position != len(reader.data):
+        raise MalformedError(f"{len(reader.data) - reader.position} bytes follow the canonical value")
+    return value
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.position = 0
+
+    def take(self, count: int) -> bytes:
+        start = self.position
+        if count > len(self.data) - start:
+            raise MalformedError(f"canonical value ends at byte {len(self.data)}, {count} more promised at {start}")
+        self.position = start + count
+        return self.data[start : self.position]
+
+    def argument(self, info: int) -> int:
+        if info < 24:
+            return info
+        if info not in _WIDTHS:
+            raise MalformedError(f"additional information {info} at byte {self.position - 1} is not canonical")
+        width, least = _WIDTHS[info]
+        value = int.from_bytes(self.take(width), "big")
+        if value < least:
+            raise MalformedError(f"integer at byte {self.position - width} is not in its shortest form")
+        return value
+
+    def value(self, depth: int) -> Value:
+        if depth > _MAX_NESTING:
+            raise MalformedError(f"canonical value is nested more than {_MAX_NESTING} deep")
+        initial = self.take(1)[0]
+        if initial in _SIMPLE:
+            return _SIMPLE[initial]
+        if initial == _FLOAT64:
+            return self.float64()
+        major, info = initial >> 5, initial & 31
+        if major > _MAP:
+            raise MalformedError(f"initial byte {initial:#04x} at {self.position - 1} is outside the canonical subset")
+        argument = self.argument(info)
+        if major == _UNSIGNED:
+            return argument
+        if major == _NEGATIVE:
+            return -1 - argument
+        if major == _BYTES:
+            return self.take(argument)
+        if major == _TEXT:
+            return self.text(argument)
+        self.room_for(argument)
+        if major == _ARRAY:
+            return [self.value(depth + 1) for _ in range(argument)]
+        return self.map(argument, depth)
+
+    def room_for(self, items: int) -> None:
+        if items > len(self.data) - self.position:
+            raise MalformedError(f"{items} items promised at byte {self.position}, fewer bytes are left")
+
+    def float64(self) -> float:
+        start = self.position
+        number: float = struct.unpack(">d", self.take(8))[0]
+        if math.isnan(number) and self.data[start - 1 : self.position] != _NAN:
+            raise MalformedError(f"NaN at byte {start} is not the canonical one")
+        return number
+
+    def text(self, length: int) -> str:
+        try:
+            return self.take(length).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise MalformedError(f"text before byte {self.position} is not UTF-8: {error.reason}") from None
+
+    def map(self, entries: int, depth: int) -> dict[str, Value]:
+        result: dict[str, Value] = {}
+        previous = b""
+        for _ in range(entries):
+            start = self.position
+            key = self.value(depth + 1)
+            encoded = self.data[start : self.position]
+            if not isinstance(key, str):
+                raise MalformedError(f"map key at byte {start} is not text")
+            if encoded <= previous:
+                raise MalformedError(f"map keys at byte {start} are not in order")
+            previous = encoded
+            result[key] = self.value(depth + 1)
+        return result
