@@ -1,10 +1,11 @@
 """Peer coders that benchmarks measure `mvc` against, as pure functions from bytes to stored sizes.
 
-Each peer is a codec (`encode_*`, `decode_*`, to be timed) and a function that returns how many bytes it stores, after
-decoding them again and comparing. Call them once per tensor, as the methods do; headers and names are not counted.
+Each peer is a codec (`encode_*`, `decode_*`, to be timed) and a function that returns how many bytes it
+stores, after decoding them again and comparing. Call them once per tensor, as the methods do; names and
+shapes are not counted.
 
-Methods: byte grouping and XOR against the base as in Hershcovitch et al., "ZipNN" (arXiv:2411.05239), and in BitX of
-Wang et al., "ZipLLM" (NSDI 2026).
+Methods: byte grouping is ZipNN's (Hershcovitch et al., arXiv:2411.05239), XOR against the base is BitX's
+(Wang et al., ZipLLM, NSDI 2026).
 """
 
 import json
@@ -58,10 +59,10 @@ def read_safetensors(path: Path) -> dict[str, RawTensor]:
 
 
 def xor(left: bytes, right: bytes) -> bytes:
-    """Return the bitwise difference of two equally long byte strings.
+    r"""Return the bitwise difference of two equally long byte strings.
 
     >>> xor(b"abc", b"abd")
-    b'\\x00\\x00\\x07'
+    b'\x00\x00\x07'
     """
     if len(left) != len(right):
         raise ValueError(f"cannot XOR {len(left)} with {len(right)} bytes")
@@ -90,7 +91,7 @@ def decode_planes(frames: list[bytes]) -> bytes:
 
 
 def xor_planes_zstd3(target: bytes, base: bytes, itemsize: int) -> int:
-    """Return the size of a tensor stored as its XOR with `base`, planes compressed apart: the delta of the papers."""
+    """Return the size of a tensor stored as its XOR with `base`, planes compressed apart: BitX."""
     frames = encode_planes(xor(target, base), itemsize)
     _check(xor(decode_planes(frames), base), target, "XOR + planes + zstd-3")
     return _size(frames)

@@ -1,1 +1,16 @@
-""""""
+"""The SQLite index: answers every query, derived from the store, rebuilt by one command."""
+
+from mvc.index.database import Database, Update
+from mvc.index.records import BlobRecord, CodecTotal, CommitRecord
+from mvc.index.sync import blob_records, commit_record, synchronise
+
+__all__ = [
+    "BlobRecord",
+    "CodecTotal",
+    "CommitRecord",
+    "Database",
+    "Update",
+    "blob_records",
+    "commit_record",
+    "synchronise",
+]

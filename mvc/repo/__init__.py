@@ -1,1 +1,1 @@
-""""""
+"""Verbs on a repository: one use case per file, planning apart from doing."""

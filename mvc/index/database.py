@@ -1,0 +1,256 @@
+"""The index as a file: opened, checked, changed and asked. Only this package speaks SQL.
+
+The rollback journal is used rather than the write-ahead log: it works on network file systems, leaves one file, and the
+index takes one short write a commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, Select, Table, create_engine, delete, event, func, insert, select
+from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.pool import NullPool
+
+from mvc.errors import StorageError
+from mvc.index import rows
+from mvc.index.records import BlobRecord, CodecTotal, CommitRecord
+from mvc.index.tables import SCHEMA, SCHEMA_VERSION, blobs, commits, metadata, objects, packs, parents, state
+from mvc.store import Location
+from mvc.types import ObjectId
+
+__all__ = ["Database", "Update"]
+
+_BATCH: Final = 500
+"""Ids in one query: SQLite before 3.32 takes at most 999 variables."""
+_BUSY_SECONDS: Final = 60
+"""Seconds to wait for another process's write; an update takes milliseconds, a rebuild seconds."""
+_SIDE_FILES: Final = ("-journal", "-wal", "-shm")
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one synchronisation adds and removes.
+
+    Parameters
+    ----------
+    operation : ObjectId
+        The operation that the index then describes.
+    packs, gone : sequence of ObjectId
+        New packs, and packs that no longer exist.
+    blobs : sequence of BlobRecord
+        New blobs, loose or of `packs`.
+    lost : sequence of ObjectId
+        Loose blobs that no longer exist.
+    objects : sequence of (ObjectId, str, Location)
+        New metadata objects, with their kinds.
+    commits : sequence of CommitRecord
+        New commits.
+    """
+
+    operation: ObjectId
+    packs: Sequence[ObjectId] = ()
+    gone: Sequence[ObjectId] = ()
+    blobs: Sequence[BlobRecord] = ()
+    lost: Sequence[ObjectId] = ()
+    objects: Sequence[tuple[ObjectId, str, Location]] = ()
+    commits: Sequence[CommitRecord] = ()
+
+
+class Database:
+    """One ``index.sqlite``.
+
+    A missing, damaged or outdated file is replaced by an empty one: everything in it is derived.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    StorageError
+        If the file can be neither opened nor made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._engine = create_engine(
+            f"sqlite:///{path}", poolclass=NullPool, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False}
+        )
+        event.listen(self._engine, "connect", _configure)
+        try:
+            self._prepare()
+        except OperationalError as error:
+            raise StorageError(f"index {path} cannot be opened: {error.orig}", transient=True) from error
+        except DatabaseError:
+            self.clear()
+
+    def _prepare(self) -> None:
+        if not self.path.exists():
+            self._remove_side_files()
+        with self._engine.begin() as connection:
+            if connection.exec_driver_sql("PRAGMA user_version").scalar_one() != SCHEMA_VERSION:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                SCHEMA.drop_all(connection)
+                SCHEMA.create_all(connection)
+                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def clear(self) -> None:
+        """Replace the file by an empty index."""
+        self._engine.dispose()
+        self.path.unlink(missing_ok=True)
+        self._prepare()
+
+    def _remove_side_files(self) -> None:
+        for suffix in _SIDE_FILES:
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except DatabaseError as error:
+            transient = isinstance(error, OperationalError)
+            raise StorageError(
+                f"index {self.path} failed: {error.orig}", hint="mvc reindex", transient=transient
+            ) from error
+
+    def operation(self) -> ObjectId | None:
+        """Return the operation that the index describes, or None if it is empty."""
+        with self._connection() as connection:
+            return connection.execute(select(state.c.operation)).scalar_one_or_none()
+
+    def packs(self) -> set[ObjectId]:
+        """Return the packs whose entries the index holds."""
+        with self._connection() as connection:
+            return set(connection.execute(select(packs.c.pack_id).where(packs.c.pack_id.is_not(None))).scalars())
+
+    def loose(self) -> set[ObjectId]:
+        """Return the loose blobs that the index holds."""
+        query = select(blobs.c.id).join(packs).where(packs.c.pack_id.is_(None))
+        with self._connection() as connection:
+            return set(connection.execute(query).scalars())
+
+    def apply(self, update: Update) -> None:
+        """Carry out `update`, all of it or nothing. What is there already stays as it is."""
+        with self._connection() as connection:
+            for batch in _batches(update.gone):
+                connection.execute(delete(packs).where(packs.c.pack_id.in_(batch)))
+            _add(connection, packs, [{"pack_id": pack} for pack in update.packs])
+            numbers = _numbers(connection, {b.location.pack for b in update.blobs} | {o[2].pack for o in update.objects})
+            for batch in _batches(update.lost):
+                connection.execute(delete(blobs).where(blobs.c.id.in_(batch), blobs.c.pack == numbers[None]))
+            _add(connection, blobs, [rows.of_blob(blob, numbers[blob.location.pack]) for blob in update.blobs])
+            _add(connection, objects, [rows.of_object(item, numbers[item[2].pack]) for item in update.objects])
+            _add(connection, commits, [rows.of_commit(commit) for commit in update.commits])
+            _add(connection, parents, [row for commit in update.commits for row in rows.of_parents(commit)])
+            _add(connection, metadata, [row for commit in update.commits for row in rows.of_metadata(commit)])
+            connection.execute(delete(state))
+            connection.execute(insert(state).values(operation=update.operation))
+
+    def blobs(self, ids: Iterable[ObjectId]) -> dict[ObjectId, BlobRecord]:
+        """Return the stored encodings of `ids`; of several of one content, the one that is quickest to rebuild."""
+        query = select(blobs, packs.c.pack_id).join(packs)
+        found: dict[ObjectId, BlobRecord] = {}
+        for record in map(rows.blob_record, self._by_id(query, blobs, ids)):
+            if record.id not in found or record.chain_bytes < found[record.id].chain_bytes:
+                found[record.id] = record
+        return found
+
+    def all_blobs(self) -> list[BlobRecord]:
+        """Return every stored encoding."""
+        with self._connection() as connection:
+            return [rows.blob_record(row) for row in connection.execute(select(blobs, packs.c.pack_id).join(packs))]
+
+    def objects(self, ids: Iterable[ObjectId]) -> dict[ObjectId, Location]:
+        """Return where the metadata objects `ids` lie."""
+        query = select(objects, packs.c.pack_id).join(packs)
+        return {row.id: rows.location(row) for row in self._by_id(query, objects, ids)}
+
+    def commits(self, ids: Iterable[ObjectId]) -> dict[ObjectId, CommitRecord]:
+        """Return those of `ids` that are commits."""
+        found = self._by_id(select(commits), commits, ids)
+        with self._connection() as connection:
+            return {record.id: record for record in _commit_records(connection, found)}
+
+    def commits_up_to(self, position: int, count: int) -> list[CommitRecord]:
+        """Return at most `count` commits at or below `position`, highest first."""
+        query = select(commits).where(commits.c.position <= position)
+        query = query.order_by(commits.c.position.desc(), commits.c.id).limit(count)
+        with self._connection() as connection:
+            return _commit_records(connection, connection.execute(query).all())
+
+    def with_prefix(self, prefix: str, most: int = 8) -> list[ObjectId]:
+        """Return at most `most` commits whose ids begin with `prefix`, some hexadecimal digits."""
+        bounds = (ObjectId(prefix.ljust(64, digit)) for digit in "0f")
+        query = select(commits.c.id).where(commits.c.id.between(*bounds)).order_by(commits.c.id).limit(most)
+        with self._connection() as connection:
+            return list(connection.execute(query).scalars())
+
+    def codec_totals(self) -> list[CodecTotal]:
+        """Return what each codec stores."""
+        sums = func.count(), func.sum(blobs.c.raw_bytes), func.sum(blobs.c.length)
+        query = select(blobs.c.codec, *sums).group_by(blobs.c.codec).order_by(blobs.c.codec)
+        with self._connection() as connection:
+            return [CodecTotal(*row) for row in connection.execute(query)]
+
+    def _by_id(self, query: Select[Any], table: Table, ids: Iterable[ObjectId]) -> list[Row[Any]]:
+        with self._connection() as connection:
+            return [
+                row for batch in _batches(ids) for row in connection.execute(query.where(table.c.id.in_(batch))).all()
+            ]
+
+
+def _configure(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's connection
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = DELETE")
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _batches(ids: Iterable[ObjectId]) -> Iterator[list[ObjectId]]:
+    iterator: Iterator[ObjectId] = iter(ids)
+    while batch := list(islice(iterator, _BATCH)):
+        yield batch
+
+
+def _add(connection: Connection, table: Table, values: list[dict[str, object]]) -> None:
+    if values:
+        connection.execute(insert(table).prefix_with("OR IGNORE"), values)
+
+
+def _numbers(connection: Connection, wanted: set[ObjectId | None]) -> dict[ObjectId | None, int]:
+    """Return the row number by pack, None standing for loose blobs."""
+    query = select(packs.c.pack_id, packs.c.number)
+    result: dict[ObjectId | None, int] = {}
+    loose = connection.execute(query.where(packs.c.pack_id.is_(None))).first()
+    if loose is None:
+        connection.execute(insert(packs).values(pack_id=None))
+        loose = connection.execute(query.where(packs.c.pack_id.is_(None))).one()
+    result[None] = loose.number
+    for batch in _batches(pack for pack in wanted if pack is not None):
+        result |= {row.pack_id: row.number for row in connection.execute(query.where(packs.c.pack_id.in_(batch)))}
+    return result
+
+
+def _commit_records(connection: Connection, found: Sequence[Row[Any]]) -> list[CommitRecord]:
+    """Return commits with their parents and metadata, in the order of `found`."""
+    edges: dict[ObjectId, list[ObjectId]] = {}
+    facts: dict[ObjectId, dict[str, str]] = {}
+    for batch in _batches(row.id for row in found):
+        query = select(parents).where(parents.c.child.in_(batch)).order_by(parents.c.child, parents.c.place)
+        for edge in connection.execute(query):
+            edges.setdefault(edge.child, []).append(edge.parent)
+        for fact in connection.execute(select(metadata).where(metadata.c.commit_id.in_(batch))):
+            facts.setdefault(fact.commit_id, {})[fact.key] = fact.value
+    return [rows.commit_record(row, edges.get(row.id, []), facts.get(row.id, {})) for row in found]
+
+

@@ -1,0 +1,100 @@
+"""What the index answers with: plain values, so that nobody above it sees SQL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mvc.objects.commit import Metadata
+from mvc.objects.manifest import SegmentKind
+from mvc.store import Location
+from mvc.types import ObjectId
+
+__all__ = ["BlobRecord", "CodecTotal", "CommitRecord"]
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRecord:
+    """One stored encoding.
+
+    Parameters
+    ----------
+    id : ObjectId
+        Content id.
+    kind : SegmentKind
+        Literal or tensor.
+    location : Location
+        Where the blob lies.
+    raw_bytes : int
+        Decoded size.
+    codec : str
+        Name of the codec.
+    base : ObjectId or None
+        The tensor that it is a delta of.
+    depth : int
+        Deltas on the way to a full encoding; 0 for a full one.
+    chain_bytes : int
+        Stored bytes that a rebuild reads: this blob and everything below it.
+    """
+
+    id: ObjectId
+    kind: SegmentKind
+    location: Location
+    raw_bytes: int
+    codec: str
+    base: ObjectId | None
+    depth: int
+    chain_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRecord:
+    """One commit, as history queries need it.
+
+    Parameters
+    ----------
+    id, manifest : ObjectId
+        The commit and its manifest.
+    parents : tuple of ObjectId
+        First parent first.
+    position : int
+        The commit's time, raised where needed above the positions of its parents: sorting by it puts children before
+        parents, whatever the clocks said.
+    time : int
+        Microseconds since 1970-01-01T00:00:00Z.
+    author, message : str
+        As recorded.
+    metadata : Metadata
+        Metrics and other facts.
+    logical_bytes : int
+        Sizes of all files, added up.
+    """
+
+    id: ObjectId
+    manifest: ObjectId
+    parents: tuple[ObjectId, ...]
+    position: int
+    time: int
+    author: str
+    message: str
+    metadata: Metadata
+    logical_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CodecTotal:
+    """Everything stored by one codec.
+
+    Parameters
+    ----------
+    codec : str
+        Its name.
+    blobs : int
+        Number of blobs.
+    raw_bytes, stored_bytes : int
+        Decoded and stored size.
+    """
+
+    codec: str
+    blobs: int
+    raw_bytes: int
+    stored_bytes: int

@@ -1,0 +1,161 @@
+"""Bring the index up to date with the store, from nothing if need be: the index never knows what the store does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+
+from mvc.errors import IntegrityError
+from mvc.index.database import Database, Update
+from mvc.index.records import BlobRecord, CommitRecord
+from mvc.objects.blob import Envelope
+from mvc.objects.commit import Commit
+from mvc.objects.manifest import Manifest
+from mvc.store import EntryKind, Location, ObjectStore, StoredObject
+from mvc.types import ObjectId
+
+__all__ = ["blob_records", "commit_record", "synchronise"]
+
+
+def synchronise(database: Database, store: ObjectStore, operation: ObjectId) -> bool:
+    """Make `database` describe the packs and loose blobs that `store` holds now.
+
+    Parameters
+    ----------
+    database : Database
+        Changed in one transaction.
+    store : ObjectStore
+        Read only: pack indexes, blob headers, and the metadata of what is new.
+    operation : ObjectId
+        The newest operation, read before this call. The index is said to describe it.
+
+    Returns
+    -------
+    bool
+        True if anything had to be done.
+
+    Raises
+    ------
+    IntegrityError
+        If a pack or blob header is corrupt, or a commit's manifest is missing.
+    """
+    if database.operation() == operation:
+        return False
+    known, there = database.packs(), set(store.pack_ids())
+    new_packs, gone = sorted(there - known), sorted(known - there)
+    known_loose, loose = database.loose(), set(store.loose_ids())
+    found = [entry for pack in new_packs for entry in store.pack_entries(pack)]
+    found += [store.loose_object(oid) for oid in sorted(loose - known_loose)]
+    database.apply(
+        Update(
+            operation,
+            new_packs,
+            gone,
+            _read_blobs(database, store, found),
+            sorted(known_loose - loose),
+            [(e.oid, e.kind.name.lower(), e.location) for e in found if e.kind is not None and e.kind.is_metadata],
+            _read_commits(database, store, found),
+        )
+    )
+    return True
+
+
+def _read_blobs(database: Database, store: ObjectStore, found: Iterable[StoredObject]) -> list[BlobRecord]:
+    entries = [entry for entry in found if entry.kind is None or not entry.kind.is_metadata]
+    return blob_records(database, ((Envelope.decode(store.read(e.location)), e.location) for e in entries))
+
+
+def blob_records(database: Database, envelopes: Iterable[tuple[Envelope, Location]]) -> list[BlobRecord]:
+    """Return what the index records of new blobs, bases before the deltas on them.
+
+    Raises
+    ------
+    IntegrityError
+        If deltas form a cycle.
+    """
+    new: dict[ObjectId, list[tuple[Envelope, Location]]] = {}
+    for envelope, location in envelopes:
+        new.setdefault(envelope.id, []).append((envelope, location))
+    outside = {base for items in new.values() for e, _ in items if (base := _base(e)) and base not in new}
+    best = dict(database.blobs(outside))
+    result = []
+    for oid in _bases_first({oid: {_base(e) for e, _ in items} for oid, items in new.items()}):
+        for envelope, location in new.get(oid, ()):
+            record = _blob_record(envelope, location, best)
+            result.append(record)
+            if oid not in best or record.chain_bytes < best[oid].chain_bytes:
+                best[oid] = record
+    return result
+
+
+def _base(envelope: Envelope) -> ObjectId | None:
+    return envelope.references[0].id if envelope.references else None
+
+
+def _bases_first(edges: Mapping[ObjectId, set[ObjectId | None]]) -> Sequence[ObjectId]:
+    graph = {oid: {base for base in bases if base in edges} for oid, bases in edges.items()}
+    try:
+        return [oid for oid in TopologicalSorter(graph).static_order() if oid is not None]
+    except CycleError as error:
+        raise IntegrityError(f"the deltas of {error.args[1][0]} form a cycle", hint="mvc fsck") from error
+
+
+def _blob_record(envelope: Envelope, location: Location, known: Mapping[ObjectId, BlobRecord]) -> BlobRecord:
+    below = known.get(base) if (base := _base(envelope)) else None
+    return BlobRecord(
+        envelope.id,
+        envelope.kind,
+        location,
+        envelope.spec.nbytes,
+        envelope.codec,
+        base,
+        below.depth + 1 if below else envelope.depth,
+        location.length + (below.chain_bytes if below else 0),
+    )
+
+
+def _read_commits(database: Database, store: ObjectStore, found: Iterable[StoredObject]) -> list[CommitRecord]:
+    entries = list(found)
+    commits = {e.oid: Commit.decode(store.read_metadata(e.location)) for e in entries if e.kind is EntryKind.COMMIT}
+    manifests = {e.oid: e.location for e in entries if e.kind is EntryKind.MANIFEST}
+    outside = {parent for commit in commits.values() for parent in commit.parents} - commits.keys()
+    known = dict(database.commits(outside))
+    missing = {commit.manifest for commit in commits.values()} - manifests.keys()
+    manifests |= database.objects(missing)
+    for oid in TopologicalSorter({oid: commit.parents for oid, commit in commits.items()}).static_order():
+        if oid in commits:
+            manifest = _manifest(store, oid, manifests.get(commits[oid].manifest))
+            known[oid] = commit_record(commits[oid], manifest.size, known)
+    return [known[oid] for oid in commits]
+
+
+def _manifest(store: ObjectStore, commit: ObjectId, location: Location | None) -> Manifest:
+    if location is None:
+        raise IntegrityError(f"the manifest of commit {commit} is missing", hint="mvc fsck")
+    return Manifest.decode(store.read_metadata(location))
+
+
+def commit_record(commit: Commit, logical_bytes: int, known: Mapping[ObjectId, CommitRecord]) -> CommitRecord:
+    """Return what the index records of a commit.
+
+    Parameters
+    ----------
+    commit : Commit
+        The commit.
+    logical_bytes : int
+        Sizes of its files, added up.
+    known : mapping
+        Its parents, as far as they exist here.
+    """
+    below = [known[parent].position for parent in commit.parents if parent in known]
+    return CommitRecord(
+        commit.id,
+        commit.manifest,
+        commit.parents,
+        max([commit.time, *(position + 1 for position in below)]),
+        commit.time,
+        commit.author,
+        commit.message,
+        commit.metadata,
+        logical_bytes,
+    )

@@ -1,0 +1,147 @@
+"""Where a repository is, and whether this release may read and write it (spec-v1, section 10)."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mvc.errors import FormatError, NotFoundError, StorageError
+from mvc.settings import Settings
+
+__all__ = ["FORMAT_TEXT", "Layout", "check_format", "discover"]
+
+DIRECTORY: Final = ".mvc"
+VERSION: Final = 1
+READ_FEATURES: Final[frozenset[str]] = frozenset()
+"""Features of a repository that this release can read; none exist yet beyond version 1."""
+WRITE_FEATURES: Final[frozenset[str]] = frozenset()
+"""Features of a repository that this release can write."""
+
+FORMAT_TEXT: Final = """\
+# The format of this repository: docs/reference/spec-v1.md, section 10. Written by mvc; do not edit.
+version = 1
+
+[features]
+read = []
+write = []
+gc = []
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths of one repository.
+
+    Parameters
+    ----------
+    root : Path
+        The work tree: the directory that holds ``.mvc``.
+    """
+
+    root: Path
+
+    @property
+    def directory(self) -> Path:
+        """``.mvc``."""
+        return self.root / DIRECTORY
+
+    @property
+    def format(self) -> Path:
+        """Format version and features."""
+        return self.directory / "format.toml"
+
+    @property
+    def config(self) -> Path:
+        """Settings of this repository."""
+        return self.directory / "config.toml"
+
+    @property
+    def index(self) -> Path:
+        """The rebuildable SQLite index."""
+        return self.directory / "index.sqlite"
+
+    @property
+    def worktree(self) -> Path:
+        """The dirty-check cache."""
+        return self.directory / "worktree"
+
+    def settings(self) -> Settings:
+        """Return the settings of ``config.toml``, or the defaults where it is missing.
+
+        Raises
+        ------
+        InvalidInputError
+            If a key is unknown or a value wrong.
+        FormatError
+            If it is not TOML.
+        """
+        return Settings.from_tables(_toml(self.config) if self.config.exists() else {}, str(self.config))
+
+
+def _toml(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path} is not valid TOML: {error}", hint=f"correct {path}") from error
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def check_format(layout: Layout, *, write: bool = False) -> None:
+    """Refuse a repository of a format that this release does not know.
+
+    Raises
+    ------
+    FormatError
+        With the version or feature that is unknown.
+    """
+    document = _toml(layout.format)
+    if document.get("version") != VERSION:
+        raise FormatError(
+            f"{layout.directory} has format version {document.get('version')!r}; this release knows {VERSION}",
+            hint="upgrade mvc: pip install --upgrade mvc",
+        )
+    features = document.get("features", {})
+    accesses = [("read", READ_FEATURES), ("write", WRITE_FEATURES)] if write else [("read", READ_FEATURES)]
+    for access, known in accesses:
+        needed = features.get(access, []) if isinstance(features, dict) else None
+        if not isinstance(needed, list) or not all(isinstance(name, str) for name in needed):
+            raise FormatError(f"{layout.format}: features.{access} is not a list of names")
+        if unknown := sorted(set(needed) - known):
+            raise FormatError(
+                f"to {access} {layout.directory} takes the feature {unknown[0]!r}, which this release lacks",
+                hint="upgrade mvc: pip install --upgrade mvc",
+            )
+
+
+def discover(start: Path) -> Layout:
+    """Return the repository that `start` lies in, looking upwards within one file system.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none.
+    FormatError
+        If it is of an unknown format.
+    """
+    here = start.resolve()
+    device = _device(here)
+    for candidate in (here, *here.parents):
+        if _device(candidate) != device:
+            break
+        layout = Layout(candidate)
+        if layout.format.is_file():
+            check_format(layout)
+            return layout
+    raise NotFoundError(f"{start} is not inside an mvc repository", hint="mvc init")
+
+
+def _device(path: Path) -> int:
+    try:
+        return path.stat().st_dev
+    except FileNotFoundError:
+        raise NotFoundError(f"{path} does not exist") from None
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,163 @@
+"""The dirty check: what the work tree held when it last agreed with a commit.
+
+``.mvc/worktree`` is a cache, like git's index without a staging area: it may be deleted at any time. It holds, for the
+commit that it describes, the path, mode, size and XXH3-128 of every file, and the file's stat at that moment.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from xxhash import xxh3_64_digest, xxh3_128
+
+from mvc.errors import MalformedError, MvcError, StorageError
+from mvc.objects.canonical import Value, decode, encode
+from mvc.objects.fields import array, integer, oid, record, text
+from mvc.store import FileSystem
+from mvc.types import ObjectId, raw_id
+
+__all__ = ["Stamp", "Tracked", "WorkTree", "content_hash", "load", "save"]
+
+_RACY_NS: Final = 50_000_000
+"""Nanoseconds. A file written so shortly before its stamp was taken may change again within one tick of the kernel's
+clock (4 ms) without a new time; its stamp is dropped, so that the next check reads the file."""
+_FIELDS: Final = frozenset({"commit", "files"})
+_CHUNK: Final = 4 << 20
+"""Bytes read at once. Files are read, not mapped: a mapped file that shrinks kills the process that reads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What the file system says of a file; equal stamps mean an unchanged file.
+
+    Parameters
+    ----------
+    mtime_ns, ctime_ns : int
+        Times of the last change of content and of anything. The latter cannot be set back by a program.
+    inode : int
+        So that a replaced file is noticed.
+    """
+
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        """Return the stamp of a stat result."""
+        return cls(status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """One file of the commit, as last seen.
+
+    Parameters
+    ----------
+    mode, size : int
+        ``0o644`` or ``0o755``; bytes.
+    content : bytes or None
+        XXH3-128; None if the file was never in this work tree (``mvc commit --from``).
+    stamp : Stamp or None
+        None if the content must be read to know whether it changed.
+    """
+
+    mode: int
+    size: int
+    content: bytes | None
+    stamp: Stamp | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkTree:
+    """The cache.
+
+    Parameters
+    ----------
+    commit : ObjectId or None
+        What it describes; None before the first commit.
+    files : mapping of str to Tracked
+        Every file of that commit, by path.
+    """
+
+    commit: ObjectId | None
+    files: Mapping[str, Tracked] = field(default_factory=dict)
+
+
+def settled(stamp: Stamp, now_ns: int) -> Stamp | None:
+    """Return `stamp`, or None if the file may yet change without a new time."""
+    return stamp if max(stamp.mtime_ns, stamp.ctime_ns) < now_ns - _RACY_NS else None
+
+
+def content_hash(path: Path) -> bytes:
+    """Return the XXH3-128 of a file; memory stays bounded.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be read.
+    """
+    running = xxh3_128()
+    buffer = memoryview(bytearray(_CHUNK))
+    try:
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                running.update(buffer[:count])
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+    return running.digest()
+
+
+def load(path: Path) -> WorkTree | None:
+    """Return the cache stored at `path`, or None if there is none or it is not readable: it can be made again."""
+    try:
+        data = path.read_bytes()
+        if xxh3_64_digest(data[8:]) != data[:8]:
+            return None
+        return _read(decode(data[8:]))
+    except (OSError, MvcError):
+        return None
+
+
+def save(path: Path, tree: WorkTree, fs: FileSystem) -> None:
+    """Store the cache at `path`, replacing it at once. Not fsynced: a lost cache only costs a read of the files.
+
+    Stamps that are not settled yet are left out.
+    """
+    now_ns = time.time_ns()
+    body = encode(
+        {
+            "commit": raw_id(tree.commit) if tree.commit else None,
+            "files": [_value(name, tracked, now_ns) for name, tracked in sorted(tree.files.items())],
+        }
+    )
+    fs.replace_file(path, [xxh3_64_digest(body), body])
+
+
+def _value(path: str, tracked: Tracked, now_ns: int) -> Value:
+    stamp = settled(tracked.stamp, now_ns) if tracked.stamp else None
+    times = [stamp.mtime_ns, stamp.ctime_ns, stamp.inode] if stamp else None
+    return [path, tracked.mode, tracked.size, tracked.content, times]
+
+
+def _read(value: Value) -> WorkTree:
+    fields = record(value, _FIELDS, "work tree")
+    commit = None if fields["commit"] is None else oid(fields["commit"], "commit")
+    return WorkTree(commit, dict(_read_file(item) for item in array(fields["files"], "files")))
+
+
+def _read_file(value: Value) -> tuple[str, Tracked]:
+    path, mode, size, content, times = array(value, "file", (5,))
+    if content is not None and not isinstance(content, bytes):
+        raise MalformedError("content hash is not a byte string")
+    stamp = None if times is None else Stamp(*_integers(array(times, "stamp", (3,))))
+    return text(path, "path"), Tracked(integer(mode, "mode"), integer(size, "size"), content, stamp)
+
+
+def _integers(values: Iterable[Value]) -> list[int]:
+    return [integer(value, "stamp", -(1 << 63), (1 << 64) - 1) for value in values]

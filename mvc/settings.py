@@ -1,0 +1,130 @@
+"""What a user may set, with the reason for every default. Read from ``config.toml`` by `mvc.repo`, never from here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Final, Literal, TypeVar, get_args
+
+from mvc.errors import InvalidInputError
+
+__all__ = ["LEVELS", "Core", "Delta", "Level", "Settings", "User"]
+
+Level = Literal["fast", "default", "max"]
+"""How hard a commit tries to be small: fewer or more candidate encodings and samples per tensor."""
+
+LEVELS: Final[tuple[Level, ...]] = get_args(Level)
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """Resources.
+
+    Parameters
+    ----------
+    threads : int
+        Worker threads that encode and decode; 0 means one for each processor.
+    """
+
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Bounds of the delta policy.
+
+    Parameters
+    ----------
+    depth : int
+        Longest chain of deltas. 8 keeps the oldest link of a chain within a second of decoding for 100 MB tensors.
+    read_factor : float
+        Stored bytes that a rebuild may read, as a multiple of the tensor's size.
+    least_saving : float
+        Share of the full encoding that a delta must save to be worth its dependency.
+    """
+
+    depth: int = 8
+    read_factor: float = 2.0
+    least_saving: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who commits.
+
+    Parameters
+    ----------
+    name : str
+        As it is to stand in commits, ``Name <address>``; empty means the account's name.
+    """
+
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings, one attribute for each table of ``config.toml``."""
+
+    core: Core = field(default_factory=Core)
+    delta: Delta = field(default_factory=Delta)
+    user: User = field(default_factory=User)
+
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, object], origin: str) -> Settings:
+        """Return the settings of parsed TOML `tables`; what they do not name keeps its default.
+
+        Parameters
+        ----------
+        tables : mapping
+            Table name -> key -> value.
+        origin : str
+            Where they were read, for messages.
+
+        Raises
+        ------
+        InvalidInputError
+            If a table or key is unknown, or a value of the wrong type or range.
+
+        Examples
+        --------
+        >>> Settings.from_tables({"delta": {"depth": 4}}, "config.toml").delta.depth
+        4
+        """
+        known = {"core": Core, "delta": Delta, "user": User}
+        if unknown := sorted(tables.keys() - known.keys()):
+            raise InvalidInputError(f"{origin}: table [{unknown[0]}] is unknown; known are {', '.join(known)}")
+        settings = cls(
+            _table(Core, tables.get("core", {}), f"{origin} [core]"),
+            _table(Delta, tables.get("delta", {}), f"{origin} [delta]"),
+            _table(User, tables.get("user", {}), f"{origin} [user]"),
+        )
+        _check(settings, origin)
+        return settings
+
+
+T = TypeVar("T", Core, Delta, User)
+
+
+def _table(kind: type[T], values: object, origin: str) -> T:
+    if not isinstance(values, Mapping):
+        raise InvalidInputError(f"{origin} is not a table")
+    defaults = {item.name: getattr(kind(), item.name) for item in fields(kind)}
+    for key, value in values.items():
+        if key not in defaults:
+            raise InvalidInputError(f"{origin}: key {key!r} is unknown; known are {', '.join(defaults)}")
+        wanted = (int, float) if isinstance(defaults[key], float) else type(defaults[key])
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise InvalidInputError(f"{origin}: {key} = {value!r} is not a {type(defaults[key]).__name__}")
+    return kind(**values)
+
+
+def _check(settings: Settings, origin: str) -> None:
+    ranges = (
+        ("core.threads", settings.core.threads, 0, 1024),
+        ("delta.depth", settings.delta.depth, 0, 64),
+        ("delta.read_factor", settings.delta.read_factor, 1.0, 100.0),
+        ("delta.least_saving", settings.delta.least_saving, 0.0, 1.0),
+    )
+    for name, value, least, most in ranges:
+        if not least <= value <= most:
+            raise InvalidInputError(f"{origin}: {name} = {value} is not from {least} to {most}")
