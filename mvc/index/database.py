@@ -21,7 +21,7 @@ from mvc.errors import StorageError
 from mvc.index import rows
 from mvc.index.records import BlobRecord, CodecTotal, CommitRecord
 from mvc.index.tables import SCHEMA, SCHEMA_VERSION, blobs, commits, metadata, objects, packs, parents, state
-from mvc.store import Location
+from mvc.store.layout import Location
 from mvc.types import ObjectId
 
 __all__ = ["Database", "Update"]
@@ -144,7 +144,9 @@ class Database:
             for batch in _batches(update.gone):
                 connection.execute(delete(packs).where(packs.c.pack_id.in_(batch)))
             _add(connection, packs, [{"pack_id": pack} for pack in update.packs])
-            numbers = _numbers(connection, {b.location.pack for b in update.blobs} | {o[2].pack for o in update.objects})
+            numbers = _numbers(
+                connection, {b.location.pack for b in update.blobs} | {o[2].pack for o in update.objects}
+            )
             for batch in _batches(update.lost):
                 connection.execute(delete(blobs).where(blobs.c.id.in_(batch), blobs.c.pack == numbers[None]))
             _add(connection, blobs, [rows.of_blob(blob, numbers[blob.location.pack]) for blob in update.blobs])
@@ -189,8 +191,8 @@ class Database:
 
     def with_prefix(self, prefix: str, most: int = 8) -> list[ObjectId]:
         """Return at most `most` commits whose ids begin with `prefix`, some hexadecimal digits."""
-        bounds = (ObjectId(prefix.ljust(64, digit)) for digit in "0f")
-        query = select(commits.c.id).where(commits.c.id.between(*bounds)).order_by(commits.c.id).limit(most)
+        low, high = ObjectId(prefix.ljust(64, "0")), ObjectId(prefix.ljust(64, "f"))
+        query = select(commits.c.id).where(commits.c.id.between(low, high)).order_by(commits.c.id).limit(most)
         with self._connection() as connection:
             return list(connection.execute(query).scalars())
 
@@ -252,5 +254,3 @@ def _commit_records(connection: Connection, found: Sequence[Row[Any]]) -> list[C
         for fact in connection.execute(select(metadata).where(metadata.c.commit_id.in_(batch))):
             facts.setdefault(fact.commit_id, {})[fact.key] = fact.value
     return [rows.commit_record(row, edges.get(row.id, []), facts.get(row.id, {})) for row in found]
-
-

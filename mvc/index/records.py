@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mvc.objects.commit import Metadata
 from mvc.objects.manifest import SegmentKind
-from mvc.store import Location
+from mvc.store.layout import Location
 from mvc.types import ObjectId
 
 __all__ = ["BlobRecord", "CodecTotal", "CommitRecord"]

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from mvc.index.records import BlobRecord, CommitRecord
-from mvc.store import Location
+from mvc.store.layout import Location
 from mvc.types import ObjectId
 
 __all__ = [
@@ -31,9 +31,7 @@ def location(row: Row[Any]) -> Location:
 
 def blob_record(row: Row[Any]) -> BlobRecord:
     """Return a row of `blobs`, joined with `packs`, as a record."""
-    return BlobRecord(
-        row.id, row.kind, location(row), row.raw_bytes, row.codec, row.base, row.depth, row.chain_bytes
-    )
+    return BlobRecord(row.id, row.kind, location(row), row.raw_bytes, row.codec, row.base, row.depth, row.chain_bytes)
 
 
 def commit_record(row: Row[Any], parents: Sequence[ObjectId], metadata: Mapping[str, str]) -> CommitRecord:

@@ -11,7 +11,8 @@ from mvc.index.records import BlobRecord, CommitRecord
 from mvc.objects.blob import Envelope
 from mvc.objects.commit import Commit
 from mvc.objects.manifest import Manifest
-from mvc.store import EntryKind, Location, ObjectStore, StoredObject
+from mvc.store.layout import EntryKind, Location, PackEntry, StoredObject
+from mvc.store.object_store import ObjectStore
 from mvc.types import ObjectId
 
 __all__ = ["blob_records", "commit_record", "synchronise"]
@@ -43,9 +44,10 @@ def synchronise(database: Database, store: ObjectStore, operation: ObjectId) -> 
         return False
     known, there = database.packs(), set(store.pack_ids())
     new_packs, gone = sorted(there - known), sorted(known - there)
-    known_loose, loose = database.loose(), set(store.loose_ids())
-    found = [entry for pack in new_packs for entry in store.pack_entries(pack)]
-    found += [store.loose_object(oid) for oid in sorted(loose - known_loose)]
+    known_loose, loose = database.loose(), set(store.loose.ids())
+    found = [_stored(pack, entry) for pack in new_packs for entry in store.packs.entries(pack)]
+    sizes = {oid: store.loose.size(oid) for oid in sorted(loose - known_loose)}
+    found += [StoredObject(oid, None, Location(None, 0, size)) for oid, size in sizes.items() if size]
     database.apply(
         Update(
             operation,
@@ -60,9 +62,13 @@ def synchronise(database: Database, store: ObjectStore, operation: ObjectId) -> 
     return True
 
 
+def _stored(pack: ObjectId, entry: PackEntry) -> StoredObject:
+    return StoredObject(entry.oid, entry.kind, Location(pack, entry.offset, entry.length))
+
+
 def _read_blobs(database: Database, store: ObjectStore, found: Iterable[StoredObject]) -> list[BlobRecord]:
     entries = [entry for entry in found if entry.kind is None or not entry.kind.is_metadata]
-    return blob_records(database, ((Envelope.decode(store.read(e.location)), e.location) for e in entries))
+    return blob_records(database, ((Envelope.decode(store.read(e.oid, e.location)), e.location) for e in entries))
 
 
 def blob_records(database: Database, envelopes: Iterable[tuple[Envelope, Location]]) -> list[BlobRecord]:
@@ -116,23 +122,14 @@ def _blob_record(envelope: Envelope, location: Location, known: Mapping[ObjectId
 
 def _read_commits(database: Database, store: ObjectStore, found: Iterable[StoredObject]) -> list[CommitRecord]:
     entries = list(found)
-    commits = {e.oid: Commit.decode(store.read_metadata(e.location)) for e in entries if e.kind is EntryKind.COMMIT}
-    manifests = {e.oid: e.location for e in entries if e.kind is EntryKind.MANIFEST}
+    commits = {e.oid: Commit.decode(store.load_metadata(e.oid)) for e in entries if e.kind is EntryKind.COMMIT}
     outside = {parent for commit in commits.values() for parent in commit.parents} - commits.keys()
     known = dict(database.commits(outside))
-    missing = {commit.manifest for commit in commits.values()} - manifests.keys()
-    manifests |= database.objects(missing)
     for oid in TopologicalSorter({oid: commit.parents for oid, commit in commits.items()}).static_order():
         if oid in commits:
-            manifest = _manifest(store, oid, manifests.get(commits[oid].manifest))
-            known[oid] = commit_record(commits[oid], manifest.size, known)
+            size = Manifest.decode(store.load_metadata(commits[oid].manifest)).size
+            known[oid] = commit_record(commits[oid], size, known)
     return [known[oid] for oid in commits]
-
-
-def _manifest(store: ObjectStore, commit: ObjectId, location: Location | None) -> Manifest:
-    if location is None:
-        raise IntegrityError(f"the manifest of commit {commit} is missing", hint="mvc fsck")
-    return Manifest.decode(store.read_metadata(location))
 
 
 def commit_record(commit: Commit, logical_bytes: int, known: Mapping[ObjectId, CommitRecord]) -> CommitRecord:

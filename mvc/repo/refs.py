@@ -10,7 +10,8 @@ from mvc.errors import ConflictError, IntegrityError, NotFoundError
 from mvc.objects.operation import VIEW_INTERVAL, Operation, RefChange, Refs, apply_changes
 from mvc.objects.refnames import BRANCHES, HEAD, check_ref_names
 from mvc.repo.clock import Actor, now
-from mvc.store import OperationStore, OpHead
+from mvc.store.op_head import OpHead
+from mvc.store.operations import OperationStore
 from mvc.types import ObjectId, object_id
 
 __all__ = ["SYMBOLIC", "RefLog", "RefState", "attach"]
@@ -163,7 +164,7 @@ class RefLog:
             if not changes:
                 return state
             operation = _next(state, changes, actor)
-            self._operations.write(operation.id, operation.encoded)
+            self._operations.write(operation.encoded)
             try:
                 self._head.advance(operation.number, operation.id, self._is_ancestor)
             except ConflictError:
@@ -181,12 +182,13 @@ class RefLog:
         """
         changes = tuple(RefChange(name, None, value) for name, value in sorted(refs.items()))
         operation = Operation(0, (), changes, refs, actor.command, actor.author, actor.host, now())
-        self._operations.write(operation.id, operation.encoded)
+        self._operations.write(operation.encoded)
         self._head.advance(0, operation.id, self._is_ancestor)
 
-    def _is_ancestor(self, number: int, oid: ObjectId) -> bool:
-        for candidate, operation in self.walk():
-            if operation.number <= number:
+    def _is_ancestor(self, oid: ObjectId, head: ObjectId) -> bool:
+        least = self.operation(oid).number
+        for candidate, operation in self.walk(head):
+            if operation.number <= least:
                 return candidate == oid
         return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from os import stat_result
 from pathlib import Path
 from typing import Final
@@ -91,7 +92,7 @@ def status(
     found = {file.path: file.status for file in find_files(root, ignore_rules(root))}
     modified, learnt = [], {}
     for path in sorted(found.keys() & tree.files.keys()):
-        known = _examine(root / path, found[path], tree.files[path], lambda p=path: differs(_commit(tree), p))
+        known = _examine(root / path, found[path], tree.files[path], partial(differs, _commit(tree), path))
         if known is None:
             modified.append(path)
         elif known != tree.files[path]:

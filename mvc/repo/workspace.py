@@ -9,7 +9,10 @@ from mvc.repo.layout import Layout, check_format, discover
 from mvc.repo.refs import RefLog
 from mvc.repo.worktree import WorkTree, load, save
 from mvc.settings import Settings
-from mvc.store import FileSystem, LocalFileSystem, OperationStore, OpHead
+from mvc.store.fs import FileSystem
+from mvc.store.local_fs import LocalFileSystem
+from mvc.store.op_head import OpHead
+from mvc.store.operations import OperationStore
 
 __all__ = ["Workspace"]
 

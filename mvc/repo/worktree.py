@@ -18,7 +18,8 @@ from xxhash import xxh3_64_digest, xxh3_128
 from mvc.errors import MalformedError, MvcError, StorageError
 from mvc.objects.canonical import Value, decode, encode
 from mvc.objects.fields import array, integer, oid, record, text
-from mvc.store import FileSystem
+from mvc.store.fs import FileSystem
+from mvc.store.tmp import Temporaries
 from mvc.types import ObjectId, raw_id
 
 __all__ = ["Stamp", "Tracked", "WorkTree", "content_hash", "load", "save"]
@@ -125,7 +126,7 @@ def load(path: Path) -> WorkTree | None:
 
 
 def save(path: Path, tree: WorkTree, fs: FileSystem) -> None:
-    """Store the cache at `path`, replacing it at once. Not fsynced: a lost cache only costs a read of the files.
+    """Store the cache at `path`, replacing it at once.
 
     Stamps that are not settled yet are left out.
     """
@@ -136,7 +137,7 @@ def save(path: Path, tree: WorkTree, fs: FileSystem) -> None:
             "files": [_value(name, tracked, now_ns) for name, tracked in sorted(tree.files.items())],
         }
     )
-    fs.replace_file(path, [xxh3_64_digest(body), body])
+    Temporaries(path.parent, fs).write(path, xxh3_64_digest(body) + body)
 
 
 def _value(path: str, tracked: Tracked, now_ns: int) -> Value:

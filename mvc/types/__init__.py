@@ -1,4 +1,4 @@
-"""Plain values that every layer shares: object ids, dtypes, tensor specs. No I/O, no NumPy."""
+"""Plain values that every layer shares: object ids, dtypes, tensor specs. No I/O; NumPy only in `values`."""
 
 from mvc.types.dtypes import DTYPES, DType, dtype_of
 from mvc.types.ids import ID_BYTES, ObjectId, object_id, raw_id

@@ -1,0 +1,260 @@
+"""``mvc checkout``, ``switch`` and ``restore``: bring files back, without losing any that no commit holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mvc.errors import ConflictError, DirtyWorkTreeError, InvalidInputError, NotFoundError, StorageError
+from mvc.objects.manifest import FileEntry, Manifest
+from mvc.objects.operation import RefChange
+from mvc.objects.refnames import HEAD
+from mvc.repo.clock import Actor
+from mvc.repo.export import export, remove_files
+from mvc.repo.progress import Progress, silent
+from mvc.repo.refs import RefState, attach
+from mvc.repo.scan import scan
+from mvc.repo.session import Session
+from mvc.repo.status import Status, status
+from mvc.repo.tree import covers, from_worktree
+from mvc.repo.worktree import Tracked, WorkTree
+from mvc.types import ObjectId
+
+__all__ = [
+    "CheckoutResult",
+    "bring_worktree",
+    "check_out_paths",
+    "export_commit",
+    "move_refs",
+    "session_status",
+    "switch",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutResult:
+    """What a checkout did.
+
+    Parameters
+    ----------
+    commit : ObjectId or None
+        The commit whose files were written; None on a branch without commits.
+    branch : str or None
+        Full name of the branch that HEAD follows now; None if it is detached, or if HEAD did not move.
+    written, removed : int
+        Files.
+    """
+
+    commit: ObjectId | None
+    branch: str | None
+    written: int
+    removed: int
+
+
+def session_status(session: Session) -> Status:
+    """Compare the work tree with HEAD."""
+    return status(session, session.manifest, lambda commit, path: _differs(session, commit, path))
+
+
+def _differs(session: Session, commit: ObjectId, path: str) -> bool:
+    """Return True if a file of the work tree has other content than in `commit`, by its segments' ids."""
+    entry = session.manifest(commit).by_path[path]
+    selection = from_worktree(session.layout.root, [path], opaque=entry.format == "opaque")
+    sources = [source for source in selection.sources if source.path == path]
+    return not sources or scan(sources[0], lambda _: None).segments != entry.segments
+
+
+def export_commit(
+    session: Session, commit: ObjectId, to: Path, paths: Sequence[str] = (), progress: Progress = silent
+) -> CheckoutResult:
+    """Write the files of `commit` below `to`, which is made if need be, and touch nothing else.
+
+    Files at these paths are replaced; others below `to` stay.
+
+    Raises
+    ------
+    NotFoundError
+        If a path is not in the commit.
+    InvalidInputError
+        If `to` is a file, or something in it is in the way.
+    """
+    files = _selected(session.manifest(commit), paths, commit)
+    if to.exists() and not to.is_dir():
+        raise InvalidInputError(f"{to} is not a directory")
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{to} cannot be made: {error.strerror}") from error
+    with session.pool() as pool:
+        export(session, files, to, pool, progress)
+    return CheckoutResult(commit, None, len(files), 0)
+
+
+def _selected(manifest: Manifest, paths: Sequence[str], commit: ObjectId) -> list[FileEntry]:
+    for path in paths:
+        if not any(covers([path], file.path) for file in manifest.files):
+            raise NotFoundError(f"{path!r} is not in commit {commit[:12]}", hint=f"mvc show {commit[:12]}")
+    return [file for file in manifest.files if not paths or covers(paths, file.path)]
+
+
+def check_out_paths(
+    session: Session, commit: ObjectId, paths: Sequence[str], *, force: bool = False, progress: Progress = silent
+) -> CheckoutResult:
+    """Bring files of the work tree back to what they are in `commit`. HEAD stays.
+
+    Raises
+    ------
+    NotFoundError
+        If a path is not in the commit.
+    DirtyWorkTreeError
+        Unless `force`, if that would overwrite a file that HEAD does not hold.
+    """
+    files = _selected(session.manifest(commit), paths, commit)
+    before = session_status(session)
+    if not force:
+        _refuse_loss({file.path for file in files} & set(before.added), "overwritten")
+    with session.pool() as pool:
+        written = export(session, files, session.layout.root, pool, progress)
+    _learn(session, before.refs, written)
+    return CheckoutResult(commit, None, len(files), 0)
+
+
+def _learn(session: Session, state: RefState, written: dict[str, Tracked]) -> None:
+    """Take the new stat of files that are now what HEAD says."""
+    tree = session.load_worktree()
+    if state.head is None or tree is None or tree.commit != state.head:
+        return
+    known = dict(tree.files)
+    for path, tracked in written.items():
+        there = known.get(path)
+        if there and (there.mode, there.size, there.content) == (tracked.mode, tracked.size, tracked.content):
+            known[path] = tracked
+    session.save_worktree(WorkTree(tree.commit, known))
+
+
+def switch(
+    session: Session,
+    commit: ObjectId | None,
+    actor: Actor,
+    *,
+    branch: str | None = None,
+    create: bool = False,
+    force: bool = False,
+    progress: Progress = silent,
+) -> CheckoutResult:
+    """Bring the whole work tree to `commit` and point HEAD there.
+
+    Files that both commits hold alike keep the changes that were made to them. The work tree is written before HEAD
+    moves: if that is interrupted, ``mvc status`` shows the files as modified, and the same command completes it.
+
+    Parameters
+    ----------
+    session : Session
+        The repository.
+    commit : ObjectId or None
+        Where to go; None only for a new branch in a repository without commits.
+    actor : Actor
+        Who, and by which command.
+    branch : str, optional
+        Full name of the branch that HEAD shall follow; detached if not given.
+    create : bool
+        Make the branch, at `commit`.
+    force : bool
+        Overwrite and remove what no commit holds.
+    progress : callable
+        Told how far the work is.
+
+    Raises
+    ------
+    DirtyWorkTreeError
+        Unless `force`, if a changed or unknown file would be overwritten or removed.
+    ConflictError
+        If another process moved HEAD or the branch meanwhile.
+    """
+    session.check_writable()
+    before = session_status(session)
+    value = attach(branch) if branch else commit
+    changes = [RefChange(HEAD, before.refs.refs.get(HEAD), value)]
+    if create and branch and commit:
+        changes.append(RefChange(branch, None, commit))
+    written, removed = bring_worktree(session, before, commit, changes, actor, force=force, progress=progress)
+    return CheckoutResult(commit, branch, written, removed)
+
+
+def bring_worktree(
+    session: Session,
+    before: Status,
+    commit: ObjectId | None,
+    changes: Sequence[RefChange],
+    actor: Actor,
+    *,
+    force: bool,
+    progress: Progress,
+) -> tuple[int, int]:
+    """Bring the work tree from what `before` says to `commit`, then move refs; return the files written and removed.
+
+    Raises
+    ------
+    DirtyWorkTreeError, ConflictError
+        As for `switch`.
+    """
+    old = session.manifest(before.refs.head) if before.refs.head else Manifest((), ())
+    new = session.manifest(commit) if commit else Manifest((), ())
+    write, remove = _plan(before, old, new, force=force)
+    remove_files(session.fs, session.layout.root, remove)
+    with session.pool() as pool:
+        written = export(session, write, session.layout.root, pool, progress)
+    move_refs(session, changes, actor)
+    _settle(session, commit, before.refs, written)
+    return len(write), len(remove)
+
+
+def _plan(before: Status, old: Manifest, new: Manifest, *, force: bool) -> tuple[list[FileEntry], list[str]]:
+    """Return what to write and what to remove; refuse what would lose content."""
+    touched = set(before.modified) | set(before.deleted)
+    differing = [file for file in new.files if old.by_path.get(file.path) != file]
+    gone = [path for path in old.by_path if path not in new.by_path]
+    if force:
+        return [file for file in new.files if file in differing or file.path in touched], gone
+    _refuse_loss({file.path for file in differing} & ({*before.modified, *before.added}), "overwritten")
+    _refuse_loss(set(gone) & set(before.modified), "removed")
+    return differing, gone
+
+
+def _refuse_loss(paths: set[str], verb: str) -> None:
+    if paths:
+        listed = ", ".join(sorted(paths)[:5]) + (" ..." if len(paths) > 5 else "")
+        raise DirtyWorkTreeError(
+            f"{len(paths)} changed files would be {verb}, and no commit holds them: {listed}",
+            hint="mvc commit -m MESSAGE first, or pass --force to lose them",
+        )
+
+
+def move_refs(session: Session, changes: Sequence[RefChange], actor: Actor) -> RefState:
+    """Move refs from the old values that `changes` name.
+
+    Raises
+    ------
+    ConflictError
+        If another process moved one of them meanwhile.
+    """
+
+    def decide(current: RefState) -> tuple[RefChange, ...]:
+        for change in changes:
+            if current.refs.get(change.name) != change.old:
+                raise ConflictError(f"{change.name} was moved by another process", hint="run the command again")
+        return tuple(changes)
+
+    return session.refs.update(decide, actor)
+
+
+def _settle(session: Session, commit: ObjectId | None, before: RefState, written: dict[str, Tracked]) -> None:
+    """Have the dirty-check cache describe the new HEAD: what was written, and what stayed as it was."""
+    tree = session.load_worktree()
+    kept = tree.files if tree and tree.commit == before.head else {}
+    files = {}
+    for file in session.manifest(commit).files if commit else ():
+        unknown = Tracked(file.mode, file.size, None, None)
+        files[file.path] = written.get(file.path) or kept.get(file.path) or unknown
+    session.save_worktree(WorkTree(commit, files))

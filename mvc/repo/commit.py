@@ -1,0 +1,293 @@
+"""``mvc commit``: record a tree as the next commit of a branch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Final
+
+from mvc.errors import ConflictError, InvalidInputError
+from mvc.index import BlobRecord
+from mvc.objects.commit import Commit, Metadata
+from mvc.objects.manifest import Manifest, Segment
+from mvc.objects.operation import RefChange
+from mvc.repo.clock import Actor, now
+from mvc.repo.encode import Encoder, Stored
+from mvc.repo.materialize import ContentReader
+from mvc.repo.parallel import ordered_map
+from mvc.repo.plan import Base, bases, relatives
+from mvc.repo.progress import Progress, silent
+from mvc.repo.refs import RefState
+from mvc.repo.scan import Content, ScannedFile, scan
+from mvc.repo.session import Session
+from mvc.repo.sources import FileSource
+from mvc.repo.tree import Selection, assemble, check_complete, check_matched, is_shard_index, split_unchanged
+from mvc.repo.worktree import Tracked, WorkTree
+from mvc.settings import Level
+from mvc.store.batch import WriteBatch
+from mvc.store.layout import EntryKind
+from mvc.store.metadata import wrap_metadata
+from mvc.types import ObjectId
+
+__all__ = ["CommitRequest", "CommitResult", "commit"]
+
+_ATTEMPTS: Final = 100
+"""Tries to move the branch; each failure means that another writer's commit has become the parent."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRequest:
+    """What to say of a commit.
+
+    Parameters
+    ----------
+    message : str
+        Why.
+    metadata : Metadata
+        Metrics and other facts.
+    level : Level
+        How hard to try to be small.
+    allow_empty : bool
+        Record a commit even if its tree is that of the parent.
+    allow_damaged : bool
+        Record an incomplete sharded checkpoint.
+    """
+
+    message: str
+    metadata: Metadata = field(default_factory=dict)
+    level: Level = "default"
+    allow_empty: bool = False
+    allow_damaged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CommitResult:
+    """What a commit recorded.
+
+    Parameters
+    ----------
+    commit : ObjectId
+        Its id.
+    branch : str or None
+        Full name of the branch that moved; None for a detached HEAD.
+    tensors : int
+        Names of tensors in the tree.
+    new_tensors : int
+        Tensors that were not stored before.
+    logical_bytes : int
+        Sizes of all files.
+    stored_bytes : int
+        Bytes by which the store grew, metadata included.
+    """
+
+    commit: ObjectId
+    branch: str | None
+    tensors: int
+    new_tensors: int
+    logical_bytes: int
+    stored_bytes: int
+
+
+def commit(
+    session: Session, selection: Selection, request: CommitRequest, actor: Actor, progress: Progress = silent
+) -> CommitResult:
+    """Record a tree as the next commit of the branch that HEAD follows.
+
+    Writes in this order: blobs, manifest, commit, then the operation that moves the branch; the index and the
+    dirty-check cache follow. A crash before the operation leaves only unreachable objects. If another writer moves the
+    branch meanwhile, its commit becomes the parent, and nothing is encoded again.
+
+    Parameters
+    ----------
+    session : Session
+        The repository.
+    selection : Selection
+        Which files.
+    request : CommitRequest
+        Message, metadata and options.
+    actor : Actor
+        Who, and by which command.
+    progress : callable
+        Told how far the work is.
+
+    Raises
+    ------
+    InvalidInputError
+        For an empty message, a tree without a change, or a file that cannot be recorded.
+    ConflictError
+        If a file changes while it is read.
+    StorageError
+        If the medium failed; nothing visible has changed.
+    """
+    session.check_writable()
+    if not request.message.strip():
+        raise InvalidInputError("the commit message is empty", hint="say why: -m MESSAGE")
+    state = session.refs.state()
+    with session.pool() as pool:
+        seen, scanned = _scan(session, state, selection, pool, progress)
+        for _ in range(_ATTEMPTS):
+            result = _Attempt(session, state, selection, request, actor).run(scanned, pool, progress)
+            if result is not None:
+                _remember(session, result.commit, seen)
+                return result
+            session.refresh()
+            state = session.refs.state()
+    raise ConflictError(f"{_ATTEMPTS} other commits were faster", hint="commit again")
+
+
+_Seen = dict[str, tuple[tuple[Segment, ...], Tracked]]
+"""By path: the content that a file of the work tree had, and how to notice that it changed."""
+
+
+def _scan(
+    session: Session, state: RefState, selection: Selection, pool: Executor, progress: Progress
+) -> tuple[_Seen, list[ScannedFile]]:
+    """Return what the work tree is known to hold, and every file of the selection."""
+    head = session.manifest(state.head) if state.head else None
+    tree = session.load_worktree()
+    tree = tree if tree and tree.commit == state.head else None
+    sources, unchanged = split_unchanged(selection, tree, head)
+    with progress("reading", sum(source.size for source in sources)) as tick:
+        found = list(ordered_map(pool, lambda source: scan(source, tick), sources, 2 * session.threads))
+    seen: _Seen = {}
+    if tree and head:
+        seen = {path: (head.by_path[path].segments, known) for path, known in tree.files.items()}
+    for source, file in zip(sources, found, strict=True):
+        if isinstance(source, FileSource) and selection.in_worktree:
+            seen[file.path] = (file.segments, Tracked(file.mode, source.size, file.checksum, source.stamp))
+    return seen, unchanged + found
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One try to put a commit on top of `state`."""
+
+    session: Session
+    state: RefState
+    selection: Selection
+    request: CommitRequest
+    actor: Actor
+
+    def run(self, scanned: Sequence[ScannedFile], pool: Executor, progress: Progress) -> CommitResult | None:
+        """Store everything and move the branch; None if another writer moved it first."""
+        parent = self.session.manifest(self.state.head) if self.state.head else None
+        check_matched(self.selection, parent)
+        manifest = assemble(parent, self.selection.replaces, scanned)
+        self._check(manifest, parent, scanned)
+        with self.session.store.begin() as batch:
+            new = self._new_contents(scanned, parent, batch)
+            stored = self._encode(new, parent, batch, pool, progress)
+            recorded = self._record(manifest, batch)
+            batch.commit()
+            if not self._move(recorded.id):
+                return None
+        self.session.refresh()
+        return CommitResult(
+            recorded.id,
+            self.state.branch,
+            len(manifest.tensors),
+            sum(item.content.kind == "tensor" for item in stored),
+            manifest.size,
+            batch.stored_bytes,
+        )
+
+    def _check(self, manifest: Manifest, parent: Manifest | None, scanned: Sequence[ScannedFile]) -> None:
+        if not self.request.allow_damaged:
+            texts = {file.path: file.read_all() for file in scanned if file.contents and is_shard_index(file.path)}
+            check_complete(manifest, texts)
+        unchanged = parent is not None and manifest.id == parent.id
+        if (unchanged or not (manifest.files or parent)) and not self.request.allow_empty:
+            raise InvalidInputError(
+                "nothing to commit: the tree is that of HEAD" if unchanged else "nothing to commit: there are no files",
+                hint="mvc status, or --allow-empty",
+            )
+
+    def _new_contents(
+        self, scanned: Sequence[ScannedFile], parent: Manifest | None, batch: WriteBatch
+    ) -> list[Content]:
+        """Return the contents that must be stored, each once; have the batch protect those that are there already."""
+        inherited = parent.segments() if parent else {}
+        wanted = {
+            content.id: content
+            for file in scanned
+            for content in file.contents
+            if (content.kind, content.id) not in inherited
+        }
+        there = self.session.index.blobs(wanted)
+        return [c for oid, c in wanted.items() if oid not in there or not batch.rely_on(oid, there[oid].location)]
+
+    def _encode(
+        self, new: Sequence[Content], parent: Manifest | None, batch: WriteBatch, pool: Executor, progress: Progress
+    ) -> list[Stored]:
+        threads, bounds = self.session.threads, self.session.settings.delta
+        encoder = Encoder(ContentReader(self.session, pool), pool, 2 * threads, self.request.level, bounds)
+        planned = self._with_bases(new, parent)
+        result = []
+        with progress("storing", sum(content.spec.nbytes for content in new)) as tick:
+            for stored in encoder.store(planned, batch):
+                result.append(stored)
+                tick(stored.content.spec.nbytes)
+        return result
+
+    def _with_bases(self, new: Sequence[Content], parent: Manifest | None) -> list[tuple[Content, tuple[Base, ...]]]:
+        known = relatives(parent) if parent else {}
+        near = {
+            content.id: [
+                entry.id
+                for name in content.names
+                for entry in known.get(name, ())
+                if entry.spec.dtype == content.spec.dtype and (entry.view is not None or entry.spec == content.spec)
+            ]
+            for content in new
+        }
+        chains = self.session.chains({oid for ids in near.values() for oid in ids})
+        return [(content, self._bases(content, near[content.id], chains)) for content in new]
+
+    def _bases(
+        self, content: Content, near: Sequence[ObjectId], chains: Mapping[ObjectId, BlobRecord]
+    ) -> tuple[Base, ...]:
+        candidates = []
+        for oid in near:
+            record = chains.get(oid)
+            if record is None or record.raw_bytes != content.spec.nbytes:
+                continue
+            candidates.append(Base("previous", oid, record.depth, record.chain_bytes))
+            root = record
+            while root.base is not None and root.base in chains:
+                root = chains[root.base]
+            candidates.append(Base("base", root.id, root.depth, root.chain_bytes))
+        return bases(candidates, content.spec.nbytes, self.session.settings.delta)
+
+    def _record(self, manifest: Manifest, batch: WriteBatch) -> Commit:
+        parents = (self.state.head,) if self.state.head else ()
+        recorded = Commit(
+            manifest.id, parents, self.actor.author, now(), self.request.message.strip(), self.request.metadata
+        )
+        batch.put(EntryKind.MANIFEST, manifest.id, wrap_metadata(manifest.encoded))
+        batch.put(EntryKind.COMMIT, recorded.id, wrap_metadata(recorded.encoded))
+        return recorded
+
+    def _move(self, oid: ObjectId) -> bool:
+        ref, old = self.state.moving_ref, self.state.refs.get(self.state.moving_ref)
+
+        def decide(current: RefState) -> tuple[RefChange, ...]:
+            if current.refs.get(ref) != old:
+                raise ConflictError(f"{ref} moved", hint="commit again")
+            return (RefChange(ref, old, oid),)
+
+        try:
+            self.session.refs.update(decide, self.actor)
+        except ConflictError:
+            return False
+        return True
+
+
+def _remember(session: Session, oid: ObjectId, seen: _Seen) -> None:
+    """Have the dirty-check cache describe the new commit, with what is known of its files in the work tree."""
+    files = {}
+    for file in session.manifest(oid).files:
+        segments, tracked = seen.get(file.path, (None, None))
+        same = tracked is not None and segments == file.segments and tracked.mode == file.mode
+        files[file.path] = tracked if same and tracked else Tracked(file.mode, file.size, None, None)
+    session.save_worktree(WorkTree(oid, files))

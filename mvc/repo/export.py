@@ -1,0 +1,118 @@
+"""Write files of a commit into a directory, each complete or not at all, and never outside of it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from stat import S_ISDIR, S_ISLNK
+
+from xxhash import xxh3_128
+
+from mvc.errors import InvalidInputError, StorageError
+from mvc.objects.manifest import FileEntry
+from mvc.repo.materialize import ContentReader
+from mvc.repo.progress import Progress, Tick, silent
+from mvc.repo.session import Session
+from mvc.repo.worktree import Stamp, Tracked
+from mvc.store.fs import FileSystem
+
+__all__ = ["export", "remove_files"]
+
+
+def export(
+    session: Session, files: Sequence[FileEntry], root: Path, pool: Executor, progress: Progress = silent
+) -> dict[str, Tracked]:
+    """Write `files` below `root` and return how to notice that one changes.
+
+    Each file is written beside its place, flushed, and renamed over what stands there. Directories are made as needed.
+
+    Parameters
+    ----------
+    session : Session
+        The repository.
+    files : sequence of FileEntry
+        What to write.
+    root : Path
+        An existing directory.
+    pool : Executor
+        Threads that decode.
+    progress : callable
+        Told how far the work is.
+
+    Raises
+    ------
+    InvalidInputError
+        If a directory on the way is a symbolic link or a file, or a directory stands where a file must go.
+    IntegrityError
+        If stored content is corrupt; the file that needs it is not written.
+    StorageError
+        If the medium failed.
+    """
+    reader = ContentReader(session, pool)
+    reader.prepare(segment.id for file in files for segment in file.segments)
+    result, directories = {}, set()
+    with progress("writing", sum(file.size for file in files)) as tick:
+        for file in files:
+            target = root / file.path
+            _make_parents(root, file.path)
+            result[file.path] = _write(session.fs, reader, file, target, tick)
+            directories.add(target.parent)
+    for directory in sorted(directories):
+        session.fs.fsync_dir(directory)
+    return result
+
+
+def _write(fs: FileSystem, reader: ContentReader, file: FileEntry, target: Path, tick: Tick) -> Tracked:
+    draft = target.parent / f".{target.name[:200]}.{secrets.token_hex(8)}.tmp"
+    running = xxh3_128()
+    handle = fs.create(draft, file.mode)
+    try:
+        try:
+            for decoded in reader.stream([segment.id for segment in file.segments]):
+                running.update(decoded.data)
+                fs.write(handle, decoded.data)
+                tick(decoded.size)
+            fs.fsync(handle)
+        finally:
+            fs.close(handle)
+        if target.is_dir() and not target.is_symlink():
+            raise InvalidInputError(f"{target} is a directory where a file must go", hint="move it away")
+        fs.replace(draft, target)
+    except BaseException:
+        fs.unlink(draft)
+        raise
+    return Tracked(file.mode, file.size, running.digest(), Stamp.of(target.stat()))
+
+
+def _make_parents(root: Path, path: str) -> None:
+    """Make the directories above `path`, none of which may be a link to somewhere else."""
+    here = root
+    for component in path.split("/")[:-1]:
+        here = here / component
+        try:
+            here.mkdir(exist_ok=True)
+            mode = here.lstat().st_mode
+        except FileExistsError:
+            mode = here.lstat().st_mode
+        except OSError as error:
+            raise StorageError(f"{here} cannot be made: {error.strerror}") from error
+        if S_ISLNK(mode) or not S_ISDIR(mode):
+            noun = "a symbolic link" if S_ISLNK(mode) else "a file"
+            raise InvalidInputError(f"{here} is {noun}; nothing is written through it", hint="move it away")
+
+
+def remove_files(fs: FileSystem, root: Path, paths: Iterable[str]) -> None:
+    """Remove files of the work tree, and the directories that become empty."""
+    for path in sorted(paths):
+        target = root / path
+        if target.parent.resolve() != (root.resolve() / path).parent:
+            continue  # a link has taken the place of a directory: what lies behind it is not ours
+        if os.path.lexists(target):
+            fs.unlink(target)
+        for parent in target.relative_to(root).parents:
+            if parent == Path() or any((root / parent).iterdir()):
+                break
+            (root / parent).rmdir()

@@ -1,0 +1,60 @@
+"""``mvc init``: make a repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mvc.errors import AlreadyExistsError, InvalidInputError, StorageError
+from mvc.objects.refnames import HEAD, branch_ref
+from mvc.repo.clock import Actor
+from mvc.repo.layout import FORMAT_TEXT, Layout
+from mvc.repo.refs import attach
+from mvc.repo.session import Session
+from mvc.store.fs import FileSystem
+from mvc.store.tmp import Temporaries
+
+__all__ = ["init"]
+
+
+def init(root: Path, actor: Actor, branch: str = "main", fs: FileSystem | None = None) -> Session:
+    """Make a repository in `root`, which is created if need be, and return it.
+
+    The format file is written last: until it is there, nothing takes the directory for a repository, and an interrupted
+    ``init`` is completed by the next.
+
+    Parameters
+    ----------
+    root : Path
+        The future work tree.
+    actor : Actor
+        Who, and by which command.
+    branch : str
+        Name of the first branch.
+    fs : FileSystem, optional
+        Through which to write.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If there is a repository already.
+    InvalidInputError
+        If `branch` cannot name a branch, or `root` is a file.
+    StorageError
+        If the directory cannot be made.
+    """
+    ref = branch_ref(branch)
+    if root.exists() and not root.is_dir():
+        raise InvalidInputError(f"{root} is not a directory")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{root} cannot be made: {error.strerror}") from error
+    layout = Layout(root.resolve())
+    if layout.format.exists():
+        raise AlreadyExistsError(f"{layout.root} is a repository already", hint="mvc status")
+    session = Session(layout, fs)
+    session.store.initialize()
+    if session.store.head.read() is None:
+        session.refs.start({HEAD: attach(ref)}, actor)
+    Temporaries(layout.directory, session.fs).durable_write(layout.format, FORMAT_TEXT.encode())
+    return session

@@ -1,0 +1,185 @@
+"""From stored blobs back to bytes: frames decoded in threads, every checksum and id verified on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+
+from mvc.codecs import Bytes, Codec, FrameSpec, codec_of
+from mvc.errors import IntegrityError
+from mvc.index import BlobRecord
+from mvc.objects.blob import Envelope, Frame
+from mvc.objects.ids import LITERAL, Hasher, finish, hasher, tensor_hasher
+from mvc.repo.parallel import ordered_map
+from mvc.repo.session import Session
+from mvc.types import ObjectId
+
+__all__ = ["ContentReader", "StoredBlob", "content_hasher"]
+
+_DEPTH_LIMIT: Final = 64
+"""Deltas followed in one read: the format's limit. More means a cycle."""
+_BLOBS_KEPT: Final = 4096
+"""Opened blobs kept in memory: envelopes of a few hundred bytes, and mappings that cost address space only."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """A blob ready to be decoded.
+
+    Parameters
+    ----------
+    envelope : Envelope
+        What it says of itself.
+    data : memoryview
+        The whole blob.
+    codec : Codec
+        Decodes its frames.
+    """
+
+    envelope: Envelope
+    data: memoryview
+    codec: Codec
+
+    def frame_spec(self, frame: Frame) -> FrameSpec:
+        """Return what the codec needs to know of `frame`."""
+        spec = self.envelope.spec
+        return FrameSpec(spec.dtype, frame.words, spec.row_words)
+
+
+def content_hasher(envelope: Envelope) -> Hasher:
+    """Return the running hash whose digest must be the id of what `envelope` holds."""
+    return tensor_hasher(envelope.spec) if envelope.kind == "tensor" else hasher(LITERAL)
+
+
+class ContentReader:
+    """Decode tensors and literals of one repository.
+
+    Parameters
+    ----------
+    session : Session
+        The repository.
+    pool : Executor
+        Threads that decode frames.
+    """
+
+    def __init__(self, session: Session, pool: Executor) -> None:
+        self._session = session
+        self._pool = pool
+        self._records: dict[ObjectId, BlobRecord] = {}
+        self.open = lru_cache(maxsize=_BLOBS_KEPT)(self._open)
+
+    def prepare(self, ids: Iterable[ObjectId]) -> None:
+        """Look up where `ids` and what they are deltas of are stored, in a few queries instead of one for each."""
+        self._records |= self._session.chains(oid for oid in ids if oid not in self._records)
+
+    def _open(self, oid: ObjectId) -> StoredBlob:
+        if oid not in self._records:
+            self.prepare([oid])
+        if oid not in self._records:
+            raise IntegrityError(f"content {oid} is missing from the store", hint="mvc fsck")
+        data = self._session.store.read(oid, self._records[oid].location)
+        envelope = Envelope.decode(data)
+        if envelope.id != oid:
+            raise IntegrityError(f"the blob of {oid} holds {envelope.id}", hint="mvc fsck")
+        if len(data) != envelope.stored_bytes:
+            raise IntegrityError(
+                f"the blob of {oid} has {len(data)} bytes, its header promises {envelope.stored_bytes}", hint="mvc fsck"
+            )
+        return StoredBlob(envelope, data, codec_of(envelope.codec, envelope.parameters))
+
+    def stream(self, ids: Sequence[ObjectId]) -> Iterator[Bytes]:
+        """Yield the contents `ids` one after the other, frame by frame; frames of several are decoded at once.
+
+        Raises
+        ------
+        IntegrityError
+            If a checksum is wrong; or, after the last frame of a content, if the whole is not what its id promises.
+            Whoever keeps what is yielded must not show it before the iteration ends.
+        """
+        self.prepare(ids)
+        tasks = ((blob, frame) for blob in map(self.open, ids) for frame in blob.envelope.frames)
+        running = None
+        for blob, frame, decoded in ordered_map(self._pool, self._task, tasks, 2 * self._session.threads):
+            if frame.start == 0:
+                running = content_hasher(blob.envelope)
+            assert running is not None, "the first frame of a content comes first"
+            running.update(decoded.data)
+            yield decoded
+            if frame.start + frame.words == blob.envelope.spec.words:
+                _verify(running, blob.envelope.id)
+
+    def _task(self, task: tuple[StoredBlob, Frame]) -> tuple[StoredBlob, Frame, Bytes]:
+        return (*task, self._decode(*task, 0))
+
+    def read(self, oid: ObjectId) -> Bytes:
+        """Return the whole content `oid`, verified.
+
+        Raises
+        ------
+        IntegrityError
+            If it is missing or corrupt.
+        """
+        out = np.empty(self.open(oid).envelope.spec.nbytes, np.uint8)
+        position = 0
+        for decoded in self.stream([oid]):
+            out[position : position + decoded.size] = decoded
+            position += decoded.size
+        return out
+
+    def words(self, oid: ObjectId, start: int, count: int, depth: int = 0) -> Bytes:
+        """Return a range of the words of `oid`, decoding only the frames that it touches.
+
+        Frame checksums are verified; the id is not, since that takes the whole content. Runs in the calling thread.
+
+        Parameters
+        ----------
+        oid : ObjectId
+            Content id.
+        start, count : int
+            First word and number of words.
+        depth : int
+            Deltas followed so far.
+
+        Raises
+        ------
+        IntegrityError
+            If a frame is corrupt, or deltas are nested deeper than the format allows.
+        """
+        if depth > _DEPTH_LIMIT:
+            raise IntegrityError(f"more than {_DEPTH_LIMIT} deltas below {oid}", hint="mvc fsck")
+        blob = self.open(oid)
+        width, step = blob.envelope.spec.dtype.word_bytes, blob.envelope.frame_words
+        parts = [
+            self._decode(blob, frame, depth)[
+                max(0, start - frame.start) * width : (start + count - frame.start) * width
+            ]
+            for frame in blob.envelope.frames[start // step : -(-(start + count) // step)]
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty(0, np.uint8)])
+
+    def _decode(self, blob: StoredBlob, frame: Frame, depth: int) -> Bytes:
+        stored = blob.data[frame.offset : frame.offset + frame.length]
+        frame.check(stored, blob.envelope.id)
+        spec = blob.frame_spec(frame)
+        out = np.empty(spec.nbytes, np.uint8)
+        blob.codec.decode(stored, self._sides(blob, frame, depth), spec, out)
+        return out
+
+    def _sides(self, blob: StoredBlob, frame: Frame, depth: int) -> Sequence[Bytes]:
+        envelope = blob.envelope
+        if tuple(reference.role for reference in envelope.references) != blob.codec.roles:
+            raise IntegrityError(f"the blob of {envelope.id} lacks a side tensor of its codec", hint="mvc fsck")
+        for reference in envelope.references:
+            if self.open(reference.id).envelope.spec != envelope.spec:
+                raise IntegrityError(f"{reference.id} has not the shape of its delta {envelope.id}", hint="mvc fsck")
+        return [self.words(reference.id, frame.start, frame.words, depth + 1) for reference in envelope.references]
+
+
+def _verify(running: Hasher, oid: ObjectId) -> None:
+    if (computed := finish(running)) != oid:
+        raise IntegrityError(f"content {oid} decodes to {computed}", hint="mvc fsck")

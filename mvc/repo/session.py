@@ -1,0 +1,138 @@
+"""An open repository: the workspace, the store, the index, and the threads that work on them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from mvc.errors import IntegrityError, NotFoundError
+from mvc.index import BlobRecord, CommitRecord, Database, synchronise
+from mvc.objects.commit import Commit, Tag
+from mvc.objects.ids import COMMIT, MANIFEST, TAG, digest
+from mvc.objects.manifest import Manifest
+from mvc.repo.layout import Layout
+from mvc.repo.workspace import Workspace
+from mvc.store.fs import FileSystem
+from mvc.store.metadata import unwrap_metadata
+from mvc.store.object_store import ObjectStore
+from mvc.types import ObjectId
+
+__all__ = ["Session"]
+
+_MANIFESTS_KEPT = 8
+"""Decoded manifests kept in memory; a verb compares two or three."""
+
+
+class Session(Workspace):
+    """A repository with its objects.
+
+    Parameters
+    ----------
+    layout, fs
+        As for `Workspace`.
+    """
+
+    def __init__(self, layout: Layout, fs: FileSystem | None = None) -> None:
+        super().__init__(layout, fs)
+        self.store = ObjectStore(layout.directory, self.fs)
+        self._manifest = lru_cache(maxsize=_MANIFESTS_KEPT)(self._read_manifest)
+
+    @classmethod
+    def find(cls, start: Path) -> Session:
+        """Open the repository that `start` lies in; see `Workspace.find`."""
+        return cls(Workspace.find(start).layout)
+
+    @cached_property
+    def index(self) -> Database:
+        """The index, brought up to date when it is first used."""
+        database = Database(self.layout.index)
+        synchronise(database, self.store, self.refs.newest()[1])
+        return database
+
+    def refresh(self) -> None:
+        """Bring the index up to date with what other processes, or this one, have stored since."""
+        self.store.packs.refresh()
+        synchronise(self.index, self.store, self.refs.newest()[1])
+
+    @property
+    def threads(self) -> int:
+        """Worker threads to use."""
+        return self.settings.core.threads or len(os.sched_getaffinity(0))
+
+    @contextmanager
+    def pool(self) -> Iterator[Executor]:
+        """Yield worker threads; work not begun is dropped when the block ends."""
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="mvc")
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def commit(self, oid: ObjectId) -> Commit:
+        """Return a commit.
+
+        Raises
+        ------
+        IntegrityError
+            If it is missing or corrupt.
+        """
+        return Commit.decode(self._metadata(oid, COMMIT))
+
+    def manifest(self, commit: ObjectId) -> Manifest:
+        """Return the manifest of a commit.
+
+        Raises
+        ------
+        IntegrityError
+            If it is missing or corrupt.
+        """
+        return self._manifest(self.record(commit).manifest)
+
+    def tag(self, oid: ObjectId) -> Tag:
+        """Return a tag object.
+
+        Raises
+        ------
+        IntegrityError
+            If it is missing or corrupt.
+        """
+        return Tag.decode(self._metadata(oid, TAG))
+
+    def record(self, commit: ObjectId) -> CommitRecord:
+        """Return what the index knows of a commit.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such commit.
+        """
+        found = self.index.commits([commit])
+        if commit not in found:
+            raise NotFoundError(f"there is no commit {commit}", hint="mvc log")
+        return found[commit]
+
+    def chains(self, ids: Iterable[ObjectId]) -> dict[ObjectId, BlobRecord]:
+        """Return where the contents `ids`, and everything that they are deltas of, are stored; less what is missing."""
+        result: dict[ObjectId, BlobRecord] = {}
+        pending = set(ids)
+        while pending:
+            found = self.index.blobs(pending)
+            result |= found
+            pending = {record.base for record in found.values() if record.base} - result.keys()
+        return result
+
+    def _read_manifest(self, oid: ObjectId) -> Manifest:
+        return Manifest.decode(self._metadata(oid, MANIFEST))
+
+    def _metadata(self, oid: ObjectId, domain: str) -> bytes:
+        location = self.index.objects([oid]).get(oid)
+        if location is None:
+            raise IntegrityError(f"object {oid} is missing from the store", hint="mvc fsck")
+        data = unwrap_metadata(self.store.read(oid, location), f"object {oid[:12]}")
+        if digest(domain, data) != oid:
+            raise IntegrityError(f"object {oid} has other content than its id promises", hint="mvc fsck")
+        return data

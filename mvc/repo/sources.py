@@ -1,0 +1,189 @@
+"""Where the bytes of a commit come from: files that may change while they are read, or tensors in memory."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from mvc.codecs import Bytes
+from mvc.errors import ConflictError, DamagedFileError, NotFoundError, StorageError
+from mvc.formats import FileMap, StateDictFile, locate
+from mvc.formats.opaque import Opaque
+from mvc.repo.worktree import Stamp
+
+__all__ = ["FileSource", "Read", "Source", "StateDictSource"]
+
+Read = Callable[[int, int], Bytes]
+"""Returns `length` bytes at `offset` of an opened source."""
+
+
+class Source(ABC):
+    """One file of a commit, readable at any place and any number of times, by any thread."""
+
+    path: str
+    mode: int
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes of the file."""
+
+    @abstractmethod
+    def locate(self) -> FileMap:
+        """Return where the tensors lie.
+
+        Raises
+        ------
+        DamagedFileError
+            If the file contradicts itself.
+        """
+
+    @abstractmethod
+    def open(self) -> AbstractContextManager[Read]:
+        """Yield a function that reads; ConflictError if the file is not the one that the tree was read from."""
+
+
+@dataclass(frozen=True)
+class FileSource(Source):
+    """A file on disk.
+
+    It is read, not mapped, except to look at its headers: a mapped file that shrinks kills its reader.
+
+    Parameters
+    ----------
+    file : Path
+        The file.
+    path : str
+        Its path in the tree.
+    mode : int
+        ``0o644`` or ``0o755``.
+    stamp : Stamp
+        The file's stat when the tree was read. Any change since is refused.
+    length : int
+        Bytes, at the same time.
+    opaque : bool
+        Keep it as literal bytes if its format finds it damaged.
+    """
+
+    file: Path
+    path: str
+    mode: int
+    stamp: Stamp
+    length: int
+    opaque: bool = False
+
+    @property
+    def size(self) -> int:
+        """See `Source.size`."""
+        return self.length
+
+    def locate(self) -> FileMap:
+        """See `Source.locate`."""
+        if not self.size:
+            return FileMap(Opaque.name, ())
+        with (
+            self._descriptor() as fd,
+            mmap.mmap(fd, self.size, access=mmap.ACCESS_READ) as data,
+            memoryview(data) as view,
+        ):
+            try:
+                return locate(self.path, view)
+            except DamagedFileError:
+                if self.opaque:
+                    return FileMap(Opaque.name, ())
+                raise
+
+    @contextmanager
+    def open(self) -> Iterator[Read]:
+        """See `Source.open`."""
+        with self._descriptor() as fd:
+            yield lambda offset, length: self._read(fd, offset, length)
+
+    @contextmanager
+    def _descriptor(self) -> Iterator[int]:
+        try:
+            fd = os.open(self.file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            raise NotFoundError(f"{self.path} has gone while it was being committed") from None
+        except OSError as error:
+            raise StorageError(f"{self.file} cannot be read: {error.strerror}") from error
+        try:
+            self._check(fd)
+            yield fd
+            self._check(fd)
+        finally:
+            os.close(fd)
+
+    def _check(self, fd: int) -> None:
+        status = os.fstat(fd)
+        if Stamp.of(status) != self.stamp or status.st_size != self.size:
+            raise self.changed()
+
+    def _read(self, fd: int, offset: int, length: int) -> Bytes:
+        out = np.empty(length, np.uint8)
+        rest = out.data
+        try:
+            while rest.nbytes:
+                count = os.preadv(fd, [rest], offset + length - rest.nbytes)
+                if not count:
+                    raise self.changed()
+                rest = rest[count:]
+        except OSError as error:
+            raise StorageError(f"{self.file} cannot be read: {error.strerror}") from error
+        return out
+
+    def changed(self) -> ConflictError:
+        """Return the error for a file that is no longer what it was."""
+        return ConflictError(
+            f"{self.path} changed while it was being committed; nothing was recorded",
+            hint="wait until the trainer has finished writing, then commit again",
+        )
+
+
+@dataclass(frozen=True)
+class StateDictSource(Source):
+    """Tensors in memory, recorded as the safetensors file that they would be saved as.
+
+    Parameters
+    ----------
+    path : str
+        Path in the tree.
+    content : StateDictFile
+        Header and tensors.
+    """
+
+    path: str
+    content: StateDictFile
+    mode: int = 0o644
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.content.size
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [0, *(tensor.offset for tensor in self.content.tensors)]
+
+    def locate(self) -> FileMap:
+        """See `Source.locate`."""
+        return self.content.file_map()
+
+    def open(self) -> AbstractContextManager[Read]:
+        """See `Source.open`."""
+        return nullcontext(self._read)
+
+    def _read(self, offset: int, length: int) -> Bytes:
+        place = bisect_right(self._starts, offset) - 1
+        data = memoryview(self.content.header) if place == 0 else self.content.tensors[place - 1].data()
+        start = offset - self._starts[place]
+        return np.frombuffer(data[start : start + length], np.uint8)
