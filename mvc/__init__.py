@@ -15,7 +15,7 @@ from importlib import import_module
 from mvc.errors import MvcError
 from mvc.version import __version__
 
-__all__ = ["MvcError", "Repository", "__version__", "init", "open"]  # noqa: F822 - the others are loaded on first use
+__all__ = ["MvcError", "Repository", "__version__", "init", "open"]
 
 _LAZY = {"Repository": "mvc.repo.repository", "init": "mvc.repo.repository", "open": "mvc.repo.repository"}
 """Names whose modules need NumPy and SQLAlchemy: `mvc status` must not pay for them."""

@@ -1,1 +1,66 @@
-""""""
+"""Turn the words of a tensor into few bytes and back, exactly; ``docs/explanation/codecs.md`` tells why and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from mvc.codecs.abc import Bytes, Codec, FrameSpec
+from mvc.codecs.estimate import Sample, estimate
+from mvc.codecs.framing import (
+    MAX_FRAME_WORDS,
+    TARGET_FRAME_WORDS,
+    frame_count,
+    frame_spec,
+    frame_specs,
+    frame_words,
+)
+from mvc.codecs.kernels import IMPLEMENTATION
+from mvc.codecs.planes import Planes
+from mvc.codecs.raw import Raw
+from mvc.codecs.sorted_delta import SortedDelta
+from mvc.registry import Registry
+
+__all__ = [
+    "CODECS",
+    "IMPLEMENTATION",
+    "MAX_FRAME_WORDS",
+    "TARGET_FRAME_WORDS",
+    "Bytes",
+    "Codec",
+    "FrameSpec",
+    "Planes",
+    "Raw",
+    "Sample",
+    "SortedDelta",
+    "codec_of",
+    "estimate",
+    "frame_count",
+    "frame_spec",
+    "frame_specs",
+    "frame_words",
+]
+
+CODECS: Final[Registry[type[Codec]]] = Registry("codec")
+"""All codecs by the name in the envelope."""
+
+for _codec in (Raw, Planes, SortedDelta):
+    CODECS.register(_codec.name, _codec)
+
+
+def codec_of(name: str, parameters: Mapping[str, object]) -> Codec:
+    """Return the codec that an envelope names.
+
+    Raises
+    ------
+    FormatError
+        If this release does not know `name`.
+    MalformedError
+        If `parameters` are not those of the codec.
+
+    Examples
+    --------
+    >>> codec_of("sorted-delta", {"mantissa": 4})
+    SortedDelta(mantissa=4)
+    """
+    return CODECS[name].from_parameters(parameters)

@@ -6,25 +6,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mvc.types import TensorSpec
+from mvc.types import TensorSpec, View
 
 __all__ = ["FileMap", "Format", "LogicalTensor", "TensorRegion", "View"]
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """A strided window on a one-dimensional tensor, in elements.
-
-    Parameters
-    ----------
-    offset : int
-        First element.
-    strides : tuple of int
-        Step of each dimension; as long as the shape. Never negative.
-    """
-
-    offset: int
-    strides: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
+from typing import Final
 
 from mvc.errors import IntegrityError
 from mvc.index.database import Database, Update
@@ -14,6 +16,8 @@ from mvc.objects.manifest import Manifest
 from mvc.store.layout import EntryKind, Location, PackEntry, StoredObject
 from mvc.store.object_store import ObjectStore
 from mvc.types import ObjectId
+
+_LOGGER: Final = logging.getLogger(__name__)
 
 __all__ = ["blob_records", "commit_record", "synchronise"]
 
@@ -68,7 +72,16 @@ def _stored(pack: ObjectId, entry: PackEntry) -> StoredObject:
 
 def _read_blobs(database: Database, store: ObjectStore, found: Iterable[StoredObject]) -> list[BlobRecord]:
     entries = [entry for entry in found if entry.kind is None or not entry.kind.is_metadata]
-    return blob_records(database, ((Envelope.decode(store.read(e.oid, e.location)), e.location) for e in entries))
+    return blob_records(database, (blob for entry in entries if (blob := _read_blob(store, entry))))
+
+
+def _read_blob(store: ObjectStore, entry: StoredObject) -> tuple[Envelope, Location] | None:
+    """Return the envelope of a blob, or None if it is corrupt: to the index it is then missing, and fsck names it."""
+    try:
+        return Envelope.decode(store.read(entry.oid, entry.location)), entry.location
+    except IntegrityError as error:
+        _LOGGER.warning("blob %s is left out of the index: %s", entry.oid, error)
+        return None
 
 
 def blob_records(database: Database, envelopes: Iterable[tuple[Envelope, Location]]) -> list[BlobRecord]:

@@ -11,7 +11,7 @@ from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
-from mvc.errors import FormatError, InvalidInputError, IntegrityError, MalformedError
+from mvc.errors import FormatError, IntegrityError, InvalidInputError, MalformedError
 from mvc.objects.canonical import Value, decode, encode
 from mvc.objects.fields import array, integer, oid, text
 from mvc.objects.manifest import SegmentKind

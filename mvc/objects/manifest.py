@@ -176,7 +176,7 @@ class Manifest:
 
 
 def _file_value(file: FileEntry) -> Value:
-    segments = [[_KINDS.index(s.kind), raw_id(s.id), s.length] for s in file.segments]
+    segments: list[Value] = [[_KINDS.index(s.kind), raw_id(s.id), s.length] for s in file.segments]
     return [file.path, file.mode, file.format, segments]
 
 

@@ -54,7 +54,7 @@ def delete_branch(session: Session, name: str, actor: Actor, *, force: bool = Fa
     others = {oid for other, oid in state.branches().items() if other != name} | ({state.head} if state.head else set())
     if not force and not any(record.id == old for record in history(session, others)):
         raise InvalidInputError(
-            f"branch {name!r} holds commits that no other branch holds", hint=f"mvc branch -D {name}"
+            f"branch {name!r} holds commits that no other branch holds", hint=f"mvc branch -D {name} to delete it"
         )
     move_refs(session, [RefChange(ref, old, None)], actor)
     return old

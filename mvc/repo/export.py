@@ -66,6 +66,8 @@ def export(
 
 
 def _write(fs: FileSystem, reader: ContentReader, file: FileEntry, target: Path, tick: Tick) -> Tracked:
+    if target.is_dir() and not target.is_symlink():
+        raise InvalidInputError(f"{target} is a directory where a file must go", hint="move it away")
     draft = target.parent / f".{target.name[:200]}.{secrets.token_hex(8)}.tmp"
     running = xxh3_128()
     handle = fs.create(draft, file.mode)
@@ -78,8 +80,6 @@ def _write(fs: FileSystem, reader: ContentReader, file: FileEntry, target: Path,
             fs.fsync(handle)
         finally:
             fs.close(handle)
-        if target.is_dir() and not target.is_symlink():
-            raise InvalidInputError(f"{target} is a directory where a file must go", hint="move it away")
         fs.replace(draft, target)
     except BaseException:
         fs.unlink(draft)

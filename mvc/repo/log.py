@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import heapq
+import operator
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from mvc.errors import IntegrityError, InvalidInputError
 from mvc.index import CommitRecord
@@ -14,14 +15,11 @@ from mvc.objects.commit import Scalar
 from mvc.repo.session import Session
 from mvc.types import ObjectId
 
-__all__ = ["Condition", "history", "parse_condition"]
+__all__ = ["Comparison", "history", "parse_condition", "parse_scalar"]
 
 _PAGE: Final = 256
 """Commits fetched at once: most ``log`` calls end in the first page, and 10,000 commits take 40 queries."""
 _CONDITION: Final = re.compile(r"\s*([^\s<>=!]+)\s*(<=|>=|==|!=|=|<|>)\s*(.+?)\s*")
-
-Condition = Callable[[CommitRecord], bool]
-"""Whether a commit is wanted."""
 
 
 def history(session: Session, tips: Iterable[ObjectId]) -> Iterator[CommitRecord]:
@@ -62,24 +60,43 @@ class _Pages:
         return self._known[oid]
 
 
+_OPERATORS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
+    "=": operator.eq,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
 @dataclass(frozen=True, slots=True)
-class _Comparison:
+class Comparison:
+    """A condition on one metadata value; a commit without it, or with one of another kind, does not meet it.
+
+    Parameters
+    ----------
+    key : str
+        Name of the value.
+    operator : str
+        One of ``= == != < <= > >=``.
+    operand : Scalar
+        What to compare with.
+    """
+
     key: str
     operator: str
     operand: Scalar
 
     def __call__(self, record: CommitRecord) -> bool:
-        value = record.metadata.get(self.key)
+        """Return True if the commit meets the condition."""
         if self.key not in record.metadata:
             return False
-        if self.operator in {"=", "=="}:
-            return value == self.operand
-        if self.operator == "!=":
-            return value != self.operand
-        if not _ordered(value, self.operand):
-            return False
-        less, equal = value < self.operand, value == self.operand  # type: ignore[operator] - checked by _ordered
-        return {"<": less, "<=": less or equal, ">": not (less or equal), ">=": not less}[self.operator]
+        value = record.metadata[self.key]
+        if self.operator in {"=", "==", "!="} or _ordered(value, self.operand):
+            return _OPERATORS[self.operator](value, self.operand)
+        return False
 
 
 def _ordered(one: Scalar, other: Scalar) -> bool:
@@ -87,7 +104,7 @@ def _ordered(one: Scalar, other: Scalar) -> bool:
     return numbers or (isinstance(one, str) and isinstance(other, str))
 
 
-def parse_condition(text: str) -> Condition:
+def parse_condition(text: str) -> Comparison:
     """Return the condition that `text` states about a commit's metadata: ``loss<0.3``, ``epoch>=2``, ``run=a7``.
 
     Raises
@@ -103,7 +120,7 @@ def parse_condition(text: str) -> Condition:
     match = _CONDITION.fullmatch(text)
     if match is None:
         raise InvalidInputError(f"{text!r} is not a condition", hint="write it like 'loss<0.3' or 'run=a7'")
-    return _Comparison(match[1], match[2], parse_scalar(match[3]))
+    return Comparison(match[1], match[2], parse_scalar(match[3]))
 
 
 def parse_scalar(text: str) -> Scalar:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,11 +12,11 @@ import numpy as np
 
 from mvc.codecs import Bytes, Codec, FrameSpec, codec_of
 from mvc.errors import IntegrityError
-from mvc.index import BlobRecord
 from mvc.objects.blob import Envelope, Frame
 from mvc.objects.ids import LITERAL, Hasher, finish, hasher, tensor_hasher
 from mvc.repo.parallel import ordered_map
 from mvc.repo.session import Session
+from mvc.store.layout import Location
 from mvc.types import ObjectId
 
 __all__ = ["ContentReader", "StoredBlob", "content_hasher"]
@@ -25,6 +25,14 @@ _DEPTH_LIMIT: Final = 64
 """Deltas followed in one read: the format's limit. More means a cycle."""
 _BLOBS_KEPT: Final = 4096
 """Opened blobs kept in memory: envelopes of a few hundred bytes, and mappings that cost address space only."""
+
+
+Locate = Callable[[Iterable[ObjectId]], Mapping[ObjectId, Location]]
+"""Returns where contents are stored, and may return more; what is missing is left out."""
+
+
+def _by_index(session: Session) -> Locate:
+    return lambda ids: {oid: record.location for oid, record in session.chains(ids).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +73,27 @@ class ContentReader:
         The repository.
     pool : Executor
         Threads that decode frames.
+    locate : callable, optional
+        Says where contents, and those that they are deltas of, are stored; by default the index does.
     """
 
-    def __init__(self, session: Session, pool: Executor) -> None:
+    def __init__(self, session: Session, pool: Executor, locate: Locate | None = None) -> None:
         self._session = session
         self._pool = pool
-        self._records: dict[ObjectId, BlobRecord] = {}
+        self._locate = locate or _by_index(session)
+        self._locations: dict[ObjectId, Location] = {}
         self.open = lru_cache(maxsize=_BLOBS_KEPT)(self._open)
 
     def prepare(self, ids: Iterable[ObjectId]) -> None:
         """Look up where `ids` and what they are deltas of are stored, in a few queries instead of one for each."""
-        self._records |= self._session.chains(oid for oid in ids if oid not in self._records)
+        self._locations |= self._locate(oid for oid in ids if oid not in self._locations)
 
     def _open(self, oid: ObjectId) -> StoredBlob:
-        if oid not in self._records:
+        if oid not in self._locations:
             self.prepare([oid])
-        if oid not in self._records:
+        if oid not in self._locations:
             raise IntegrityError(f"content {oid} is missing from the store", hint="mvc fsck")
-        data = self._session.store.read(oid, self._records[oid].location)
+        data = self._session.store.read(oid, self._locations[oid])
         envelope = Envelope.decode(data)
         if envelope.id != oid:
             raise IntegrityError(f"the blob of {oid} holds {envelope.id}", hint="mvc fsck")

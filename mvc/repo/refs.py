@@ -61,14 +61,6 @@ class RefState:
         """The ref that a new commit moves: the branch, or HEAD itself when detached."""
         return self.branch or HEAD
 
-    def names_of(self) -> dict[ObjectId, list[str]]:
-        """Return the names of the refs by the id that they hold, HEAD not among them."""
-        result: dict[ObjectId, list[str]] = {}
-        for name, value in sorted(self.refs.items()):
-            if name != HEAD:
-                result.setdefault(object_id(value), []).append(name)
-        return result
-
     def branches(self) -> dict[str, ObjectId]:
         """Return commit by short name of every branch."""
         return {n.removeprefix(BRANCHES): object_id(v) for n, v in sorted(self.refs.items()) if n.startswith(BRANCHES)}

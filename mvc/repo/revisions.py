@@ -1,4 +1,4 @@
-"""From what a user types to a commit: branch, tag, ``HEAD``, ``REF~N``, ``REF^N``, ``@{N}``, or the beginning of an id."""
+"""From what a user types to a commit: branch, tag, ``HEAD``, ``REF~N``, ``REF^N``, ``@{N}``, or digits of an id."""
 
 from __future__ import annotations
 

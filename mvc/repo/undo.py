@@ -39,8 +39,8 @@ def undo(session: Session, actor: Actor, *, force: bool = False, progress: Progr
     """Take back the newest operation by a new one; undoing twice does it again.
 
     If the operation had moved HEAD to another branch or commit, the work tree goes back with it, as in ``mvc switch``.
-    If it had moved the branch that HEAD follows, as a commit does, the work tree stays as it is: what was committed shows
-    up as modified.
+    If it had moved the branch that HEAD follows, as a commit does, the work tree stays as it is: what was committed
+    shows up as modified.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-""""""
+"""Contract suites and fault injection for whoever adds a codec, a format or a store."""

@@ -1,0 +1,397 @@
+/* The kernels of mvc.codecs, compiled. Meaning, order of arguments and bytes are those of reference.py.
+ *
+ * Every function checks the length of every buffer before it touches one, raises ValueError if they disagree, and runs
+ * without the GIL. Nothing is kept between calls. Needs a little-endian machine; without it the NumPy reference runs.
+ */
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the compiled kernels need a little-endian machine; the NumPy reference will be used"
+#endif
+
+/* One copy of a loop for each generation of vector units, picked when the module is loaded. It needs GNU ifunc, which
+ * musl and macOS do not have; there the baseline is compiled. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 9
+#define CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#else
+#define CLONES
+#endif
+
+#define MAX_WORD_BYTES 8
+#define TILE 1024                 /* words worked on at a time: 8 KiB at most, well inside the first-level cache */
+#define MAX_WORDS ((size_t)1 << 24) /* words of a frame (spec-v1, section 1): positions fit u32 */
+
+typedef struct {
+    int word_bytes, exponent_bits, mantissa_bits;
+} number_t;
+
+/* Bit length of a number of at most 32 bits, in a form that compilers turn into vector code: the exponent of the number
+ * as a float. Clearing the bit below the leading one keeps rounding from reaching the next power of two. */
+static inline uint32_t bit_length32(uint32_t x)
+{
+    union {
+        float number;
+        uint32_t bits;
+    } value;
+    value.number = (float)(x & ~(x >> 1));
+    uint32_t biased = value.bits >> 23;
+    return biased ? biased - 126 : 0;
+}
+
+static inline uint32_t bit_length64(uint64_t x)
+{
+    return x ? 64 - (uint32_t)__builtin_clzll(x) : 0;
+}
+
+/* Largest value of r + 2 (E - e) that is told apart (spec-v1, section 6.4). */
+static inline uint16_t key_cap(int mantissa)
+{
+    uint32_t cap = ((uint32_t)1 << (16 - mantissa)) - 1;
+    return (uint16_t)(cap < 1023 ? cap : 1023);
+}
+
+#define BITS 8
+#include "_words.h"
+#define BITS 16
+#include "_words.h"
+#define BITS 32
+#include "_words.h"
+#define BITS 64
+#include "_words.h"
+
+#define FOR_WIDTH(word_bytes, name, arguments) \
+    do {                                       \
+        switch (word_bytes) {                  \
+        case 1: name##8 arguments; break;      \
+        case 2: name##16 arguments; break;     \
+        case 4: name##32 arguments; break;     \
+        default: name##64 arguments; break;    \
+        }                                      \
+    } while (0)
+
+/* ---- checks -------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    Py_buffer view[MAX_WORD_BYTES];
+    uint8_t *start[MAX_WORD_BYTES];
+    int count; /* 1, 2, 4 or 8 when all is well; views 0..count-1 are held */
+} planes_t;
+
+static int fail(const char *message)
+{
+    PyErr_SetString(PyExc_ValueError, message);
+    return -1;
+}
+
+static void planes_release(planes_t *planes)
+{
+    for (int k = 0; k < planes->count; k++)
+        PyBuffer_Release(&planes->view[k]);
+    planes->count = 0;
+}
+
+/* Take the P planes of `sequence`, which must be of one length each. */
+static int planes_take(PyObject *sequence, int flags, planes_t *planes)
+{
+    planes->count = 0;
+    Py_ssize_t count = PySequence_Size(sequence);
+    if (count < 0)
+        return -1;
+    if (count != 1 && count != 2 && count != 4 && count != 8)
+        return fail("there must be 1, 2, 4 or 8 planes");
+    for (Py_ssize_t k = 0; k < count; k++) {
+        PyObject *item = PySequence_GetItem(sequence, k);
+        int failed = item == NULL || PyObject_GetBuffer(item, &planes->view[k], flags) < 0;
+        Py_XDECREF(item); /* the view keeps the object */
+        if (failed) {
+            planes_release(planes);
+            return -1;
+        }
+        planes->start[k] = planes->view[k].buf;
+        planes->count++;
+        if (planes->view[k].len != planes->view[0].len) {
+            planes_release(planes);
+            return fail("planes differ in length");
+        }
+    }
+    return 0;
+}
+
+static int number_check(number_t number)
+{
+    int bits = 8 * number.word_bytes;
+    if (number.word_bytes != 1 && number.word_bytes != 2 && number.word_bytes != 4 && number.word_bytes != 8)
+        return fail("a word has 1, 2, 4 or 8 bytes");
+    if (number.exponent_bits == 0 && number.mantissa_bits == 0)
+        return 0;
+    if (number.exponent_bits < 1 || number.exponent_bits > 11 || number.mantissa_bits < 0 ||
+        number.exponent_bits + number.mantissa_bits != bits - 1)
+        return fail("the fields of a float must fill its word");
+    return 0;
+}
+
+/* Check words, rows and mantissa against each other; the number of words, or 0 with an exception set. */
+static size_t frame_check(number_t number, Py_ssize_t nbytes, Py_ssize_t row_words, Py_ssize_t rows, int mantissa)
+{
+    if (number_check(number) < 0)
+        return 0;
+    size_t words = (size_t)nbytes / (size_t)number.word_bytes;
+    if (words == 0 || words > MAX_WORDS || words * (size_t)number.word_bytes != (size_t)nbytes)
+        fail("a frame has 1 to 2^24 whole words");
+    else if (row_words < 1 || (size_t)rows != (words - 1) / (size_t)row_words + 1)
+        fail("rows do not cover the frame");
+    else if (mantissa < 0 || mantissa > 7 || mantissa > number.mantissa_bits)
+        fail("mantissa out of range");
+    else
+        return words;
+    return 0;
+}
+
+/* Scratch memory holds the keys and then the sorted words. */
+static int scratch_check(const Py_buffer *scratch, size_t n, number_t number)
+{
+    if ((size_t)scratch->len < n * ((size_t)number.word_bytes + sizeof(uint16_t)) || (uintptr_t)scratch->buf % sizeof(uint16_t))
+        return fail("scratch memory is too small or not aligned");
+    return 0;
+}
+
+/* ---- planes -------------------------------------------------------------------------------------------------- */
+
+PyDoc_STRVAR(split_doc, "split(words, planes, rotate)\n--\n\nSee reference.split.");
+
+static PyObject *split(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Py_buffer words;
+    PyObject *sequence;
+    int rotate;
+    planes_t planes;
+    if (!PyArg_ParseTuple(args, "y*Op:split", &words, &sequence, &rotate))
+        return NULL;
+    if (planes_take(sequence, PyBUF_WRITABLE, &planes) < 0) {
+        PyBuffer_Release(&words);
+        return NULL;
+    }
+    size_t n = (size_t)planes.view[0].len;
+    int good = n * (size_t)planes.count == (size_t)words.len;
+    if (good) {
+        Py_BEGIN_ALLOW_THREADS
+        FOR_WIDTH(planes.count, split_, (words.buf, planes.start, n, rotate));
+        Py_END_ALLOW_THREADS
+    } else {
+        fail("planes and words differ in size");
+    }
+    planes_release(&planes);
+    PyBuffer_Release(&words);
+    return good ? Py_NewRef(Py_None) : NULL;
+}
+
+PyDoc_STRVAR(join_doc, "join(planes, words, rotate)\n--\n\nSee reference.join.");
+
+static PyObject *join(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Py_buffer words;
+    PyObject *sequence;
+    int rotate;
+    planes_t planes;
+    if (!PyArg_ParseTuple(args, "Ow*p:join", &sequence, &words, &rotate))
+        return NULL;
+    if (planes_take(sequence, PyBUF_SIMPLE, &planes) < 0) {
+        PyBuffer_Release(&words);
+        return NULL;
+    }
+    size_t n = (size_t)planes.view[0].len;
+    int good = n * (size_t)planes.count == (size_t)words.len;
+    if (good) {
+        Py_BEGIN_ALLOW_THREADS
+        FOR_WIDTH(planes.count, join_, ((const uint8_t *const *)planes.start, words.buf, n, rotate));
+        Py_END_ALLOW_THREADS
+    } else {
+        fail("planes and words differ in size");
+    }
+    planes_release(&planes);
+    PyBuffer_Release(&words);
+    return good ? Py_NewRef(Py_None) : NULL;
+}
+
+/* ---- deltas -------------------------------------------------------------------------------------------------- */
+
+PyDoc_STRVAR(measure_doc, "measure(target, base, number, row_words, u, sums)\n--\n\nSee reference.measure.");
+
+static PyObject *measure(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Py_buffer target, base, u, sums;
+    Py_ssize_t row_words;
+    number_t number;
+    if (!PyArg_ParseTuple(args, "y*y*(iii)nw*w*:measure", &target, &base, &number.word_bytes, &number.exponent_bits,
+                          &number.mantissa_bits, &row_words, &u, &sums))
+        return NULL;
+    size_t n = frame_check(number, target.len, row_words, sums.len / 8, 0);
+    if (n && (base.len != target.len || u.len != target.len || sums.len % 8 || (uintptr_t)sums.buf % 8)) {
+        fail("target, base and deltas differ in size");
+        n = 0;
+    }
+    if (n) {
+        Py_BEGIN_ALLOW_THREADS
+        FOR_WIDTH(number.word_bytes, measure_,
+                  (target.buf, base.buf, u.buf, n, (size_t)row_words, number, (int64_t *)sums.buf));
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&target);
+    PyBuffer_Release(&base);
+    PyBuffer_Release(&u);
+    PyBuffer_Release(&sums);
+    return n ? Py_NewRef(Py_None) : NULL;
+}
+
+static CLONES size_t largest_key(const uint16_t *keys, size_t n)
+{
+    uint16_t largest = 0;
+    for (size_t i = 0; i < n; i++)
+        largest = keys[i] > largest ? keys[i] : largest;
+    return largest;
+}
+
+/* For each key the position of its first word in the order of the keys; NULL if memory is short. */
+static uint32_t *first_positions(const uint16_t *keys, size_t n)
+{
+    const size_t count = largest_key(keys, n) + 1;
+    uint32_t *even = calloc(2 * count, sizeof(uint32_t));
+    if (even == NULL)
+        return NULL;
+    uint32_t *odd = even + count; /* two tables: neighbours often share a key, and would wait for each other */
+    for (size_t i = 0; i + 1 < n; i += 2) {
+        even[keys[i]]++;
+        odd[keys[i + 1]]++;
+    }
+    if (n % 2)
+        even[keys[n - 1]]++;
+    uint32_t position = 0;
+    for (size_t key = 0; key < count; key++) {
+        uint32_t words = even[key] + odd[key];
+        even[key] = position;
+        position += words;
+    }
+    return even;
+}
+
+PyDoc_STRVAR(sort_doc, "sort(u, base, number, rows, row_words, mantissa, planes, scratch)\n--\n\nSee reference.sort.");
+
+static PyObject *sort(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Py_buffer u, base, rows, scratch;
+    PyObject *sequence;
+    Py_ssize_t row_words;
+    number_t number;
+    int mantissa, status = 0;
+    planes_t planes;
+    if (!PyArg_ParseTuple(args, "y*y*(iii)y*niOw*:sort", &u, &base, &number.word_bytes, &number.exponent_bits,
+                          &number.mantissa_bits, &rows, &row_words, &mantissa, &sequence, &scratch))
+        return NULL;
+    size_t n = planes_take(sequence, PyBUF_WRITABLE, &planes) < 0
+                   ? 0
+                   : frame_check(number, base.len, row_words, rows.len, mantissa);
+    if (n && (u.len != base.len || (size_t)planes.view[0].len != n || planes.count != number.word_bytes)) {
+        fail("deltas, base and planes differ in size");
+        n = 0;
+    }
+    if (n && scratch_check(&scratch, n, number) < 0)
+        n = 0;
+    if (n) {
+        Py_BEGIN_ALLOW_THREADS
+        uint16_t *keys = scratch.buf;
+        uint8_t *sorted = (uint8_t *)(keys + n);
+        FOR_WIDTH(number.word_bytes, keys_, (base.buf, rows.buf, keys, n, (size_t)row_words, number, mantissa));
+        uint32_t *next = first_positions(keys, n);
+        if (next != NULL) {
+            FOR_WIDTH(number.word_bytes, scatter_, (u.buf, keys, next, sorted, n));
+            FOR_WIDTH(number.word_bytes, split_, (sorted, planes.start, n, 0));
+        }
+        status = next == NULL ? -1 : 0;
+        free(next);
+        Py_END_ALLOW_THREADS
+        if (status < 0)
+            PyErr_NoMemory();
+    }
+    planes_release(&planes);
+    PyBuffer_Release(&u);
+    PyBuffer_Release(&base);
+    PyBuffer_Release(&rows);
+    PyBuffer_Release(&scratch);
+    return n && status == 0 ? Py_NewRef(Py_None) : NULL;
+}
+
+PyDoc_STRVAR(unsort_doc, "unsort(planes, base, number, rows, row_words, mantissa, target, scratch)\n--\n\nSee reference.unsort.");
+
+static PyObject *unsort(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Py_buffer target, base, rows, scratch;
+    PyObject *sequence;
+    Py_ssize_t row_words;
+    number_t number;
+    int mantissa, status = 0;
+    planes_t planes;
+    if (!PyArg_ParseTuple(args, "Oy*(iii)y*niw*w*:unsort", &sequence, &base, &number.word_bytes, &number.exponent_bits,
+                          &number.mantissa_bits, &rows, &row_words, &mantissa, &target, &scratch))
+        return NULL;
+    size_t n = planes_take(sequence, PyBUF_SIMPLE, &planes) < 0
+                   ? 0
+                   : frame_check(number, base.len, row_words, rows.len, mantissa);
+    if (n && (target.len != base.len || (size_t)planes.view[0].len != n || planes.count != number.word_bytes)) {
+        fail("planes, base and target differ in size");
+        n = 0;
+    }
+    if (n && scratch_check(&scratch, n, number) < 0)
+        n = 0;
+    if (n) {
+        Py_BEGIN_ALLOW_THREADS
+        uint16_t *keys = scratch.buf;
+        uint8_t *sorted = (uint8_t *)(keys + n);
+        FOR_WIDTH(number.word_bytes, keys_, (base.buf, rows.buf, keys, n, (size_t)row_words, number, mantissa));
+        uint32_t *next = first_positions(keys, n);
+        if (next != NULL) {
+            FOR_WIDTH(number.word_bytes, join_, ((const uint8_t *const *)planes.start, sorted, n, 0));
+            FOR_WIDTH(number.word_bytes, gather_,
+                      (sorted, base.buf, keys, next, target.buf, n, number.exponent_bits > 0));
+        }
+        status = next == NULL ? -1 : 0;
+        free(next);
+        Py_END_ALLOW_THREADS
+        if (status < 0)
+            PyErr_NoMemory();
+    }
+    planes_release(&planes);
+    PyBuffer_Release(&base);
+    PyBuffer_Release(&rows);
+    PyBuffer_Release(&target);
+    PyBuffer_Release(&scratch);
+    return n && status == 0 ? Py_NewRef(Py_None) : NULL;
+}
+
+/* ---- module -------------------------------------------------------------------------------------------------- */
+
+static PyMethodDef methods[] = {
+    {"split", split, METH_VARARGS, split_doc},
+    {"join", join, METH_VARARGS, join_doc},
+    {"measure", measure, METH_VARARGS, measure_doc},
+    {"sort", sort, METH_VARARGS, sort_doc},
+    {"unsort", unsort, METH_VARARGS, unsort_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef_Slot slots[] = {{0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_native", "Compiled kernels; see mvc.codecs.kernels.reference.", 0, methods, slots,
+    NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    return PyModuleDef_Init(&definition);
+}

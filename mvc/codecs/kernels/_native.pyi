@@ -1,0 +1,30 @@
+from collections.abc import Sequence
+
+from mvc.codecs.abc import Bytes
+from mvc.codecs.kernels.abc import Buffer, Number, Sums
+
+def split(words: Buffer, planes: Sequence[Bytes], rotate: bool, /) -> None: ...
+def join(planes: Sequence[Buffer], words: Bytes, rotate: bool, /) -> None: ...
+def measure(target: Bytes, base: Bytes, number: Number, row_words: int, deltas: Bytes, sums: Sums, /) -> None: ...
+def sort(
+    deltas: Bytes,
+    base: Bytes,
+    number: Number,
+    rows: Bytes,
+    row_words: int,
+    mantissa: int,
+    planes: Sequence[Bytes],
+    scratch: Bytes,
+    /,
+) -> None: ...
+def unsort(
+    planes: Sequence[Buffer],
+    base: Bytes,
+    number: Number,
+    rows: Buffer,
+    row_words: int,
+    mantissa: int,
+    target: Bytes,
+    scratch: Bytes,
+    /,
+) -> None: ...

@@ -1,0 +1,242 @@
+/* The loops of _native.c for words of BITS bits; included once for each of 8, 16, 32 and 64.
+ *
+ * The meaning of every loop is that of the function of the same name in reference.py. All arithmetic is on unsigned
+ * integers, modulo 2^BITS; words are loaded and stored by memcpy, so buffers need no alignment. Callers have checked
+ * every length.
+ */
+
+#define PASTE2(a, b) a##b
+#define PASTE(a, b) PASTE2(a, b)
+#define FN(name) PASTE(name, BITS)
+#define W PASTE(PASTE(uint, BITS), _t)
+#define WORD_BYTES (BITS / 8)
+#define TOP ((W)((W)1 << (BITS - 1)))
+
+static inline W FN(load_)(const uint8_t *p, size_t i)
+{
+    W w;
+    memcpy(&w, p + i * WORD_BYTES, WORD_BYTES);
+    return w;
+}
+
+static inline void FN(store_)(uint8_t *p, size_t i, W w)
+{
+    memcpy(p + i * WORD_BYTES, &w, WORD_BYTES);
+}
+
+/* All ones if the top bit of w is set, else zero. */
+static inline W FN(sign_)(W w)
+{
+    return (W)((W)0 - (W)(w >> (BITS - 1)));
+}
+
+static inline W FN(ordered_)(W x)
+{
+    return (W)(x ^ (W)(FN(sign_)(x) | TOP));
+}
+
+static inline W FN(unordered_)(W o)
+{
+    return (W)(o ^ (W)((W)~FN(sign_)(o) | TOP));
+}
+
+static inline W FN(forward_)(W t, W b, int is_float)
+{
+    W d;
+    if (is_float) {
+        W s = FN(sign_)(b);
+        d = (W)(FN(ordered_)(t) - FN(ordered_)(b));
+        d = (W)((W)(d ^ s) - s);
+    } else {
+        d = (W)(t - b);
+    }
+    return (W)((W)(d << 1) ^ FN(sign_)(d));
+}
+
+static inline W FN(inverse_)(W u, W b, int is_float)
+{
+    W d = (W)((W)(u >> 1) ^ (W)((W)0 - (W)(u & 1)));
+    if (is_float) {
+        W s = FN(sign_)(b);
+        d = (W)((W)(d ^ s) - s);
+        return FN(unordered_)((W)(FN(ordered_)(b) + d));
+    }
+    return (W)(b + d);
+}
+
+static CLONES void FN(split_)(const uint8_t *words, uint8_t *const *planes, size_t n, int rotate)
+{
+    W tile[TILE];
+    for (size_t start = 0; start < n; start += TILE) {
+        size_t m = n - start < TILE ? n - start : TILE;
+        memcpy(tile, words + start * WORD_BYTES, m * WORD_BYTES);
+        if (rotate)
+            for (size_t i = 0; i < m; i++)
+                tile[i] = (W)((W)(tile[i] << 1) | (W)(tile[i] >> (BITS - 1)));
+        for (int k = 0; k < WORD_BYTES; k++) {
+            uint8_t *restrict plane = planes[k] + start;
+            for (size_t i = 0; i < m; i++)
+                plane[i] = (uint8_t)(tile[i] >> (8 * k));
+        }
+    }
+}
+
+static CLONES void FN(join_)(const uint8_t *const *planes, uint8_t *words, size_t n, int rotate)
+{
+    W tile[TILE];
+    for (size_t start = 0; start < n; start += TILE) {
+        size_t m = n - start < TILE ? n - start : TILE;
+        for (size_t i = 0; i < m; i++)
+            tile[i] = planes[0][start + i];
+        for (int k = 1; k < WORD_BYTES; k++) {
+            const uint8_t *restrict plane = planes[k] + start;
+            for (size_t i = 0; i < m; i++)
+                tile[i] = (W)(tile[i] | (W)((W)plane[i] << (8 * k)));
+        }
+        if (rotate)
+            for (size_t i = 0; i < m; i++)
+                tile[i] = (W)((W)(tile[i] >> 1) | (W)(tile[i] << (BITS - 1)));
+        memcpy(words + start * WORD_BYTES, tile, m * WORD_BYTES);
+    }
+}
+
+static CLONES void FN(deltas_)(const uint8_t *target, const uint8_t *base, uint8_t *u, size_t n, int is_float)
+{
+    if (is_float)
+        for (size_t i = 0; i < n; i++)
+            FN(store_)(u, i, FN(forward_)(FN(load_)(target, i), FN(load_)(base, i), 1));
+    else
+        for (size_t i = 0; i < n; i++)
+            FN(store_)(u, i, FN(forward_)(FN(load_)(target, i), FN(load_)(base, i), 0));
+}
+
+/* Sum of bit lengths of u and exponents of base over one row; -1 if every u is zero. */
+static CLONES int64_t FN(row_sum_)(const uint8_t *u, const uint8_t *base, size_t n, number_t number)
+{
+    const W mask = (W)(((W)1 << number.exponent_bits) - 1);
+    const int shift = number.mantissa_bits;
+    uint64_t sum = 0;
+    W any = 0;
+    for (size_t start = 0; start < n; start += TILE) {
+        size_t end = n - start < TILE ? n : start + TILE;
+        uint32_t lengths = 0, exponents = 0; /* TILE * 2^11 fits */
+        for (size_t i = start; i < end; i++) {
+            W w = FN(load_)(u, i);
+            any = (W)(any | w);
+#if BITS == 64
+            lengths += bit_length64(w);
+#else
+            lengths += bit_length32(w);
+#endif
+        }
+        for (size_t i = start; i < end; i++)
+            exponents += (uint32_t)((W)(FN(load_)(base, i) >> shift) & mask);
+        sum += (uint64_t)lengths + exponents;
+    }
+    return any ? (int64_t)sum : -1;
+}
+
+static void FN(measure_)(const uint8_t *target, const uint8_t *base, uint8_t *u, size_t n, size_t row_words,
+                         number_t number, int64_t *sums)
+{
+    for (size_t start = 0, row = 0; start < n; start += row_words, row++) {
+        size_t m = n - start < row_words ? n - start : row_words;
+        size_t at = start * WORD_BYTES;
+        FN(deltas_)(target + at, base + at, u + at, m, number.exponent_bits > 0);
+        sums[row] = FN(row_sum_)(u + at, base + at, m, number);
+    }
+}
+
+static CLONES uint32_t FN(max_exponent_)(const uint8_t *base, size_t n, number_t number)
+{
+    const W mask = (W)((W)(((W)1 << number.exponent_bits) - 1) << number.mantissa_bits);
+    W largest = 0;
+    for (size_t i = 0; i < n; i++) {
+        W e = (W)(FN(load_)(base, i) & mask);
+        largest = e > largest ? e : largest;
+    }
+    return (uint32_t)(largest >> number.mantissa_bits);
+}
+
+/* min(start - 2 e, cap) for the words of one row; `start` is r + 2 E, below 2^13. */
+static CLONES void FN(row_keys_)(const uint8_t *base, uint16_t *restrict keys, size_t n, uint16_t start, uint16_t cap,
+                                 number_t number)
+{
+#if BITS == 8
+    const uint16_t mask = (uint16_t)(((1 << number.exponent_bits) - 1) << 1);
+    for (size_t i = 0; i < n; i++) {
+        uint16_t twice_e = (uint16_t)(((unsigned)base[i] << 1 >> number.mantissa_bits) & mask);
+#else
+    const W mask = (W)((((W)1 << number.exponent_bits) - 1) << 1);
+    const int low = number.mantissa_bits - 1;
+    for (size_t i = 0; i < n; i++) {
+        uint16_t twice_e = (uint16_t)((W)(FN(load_)(base, i) >> low) & mask);
+#endif
+        uint16_t key = (uint16_t)(start - twice_e);
+        keys[i] = key < cap ? key : cap;
+    }
+}
+
+/* Append the `mantissa` leading mantissa bits of each base word to its key. */
+static CLONES void FN(mantissa_keys_)(const uint8_t *base, uint16_t *restrict keys, size_t n, number_t number,
+                                      int mantissa)
+{
+    const W mask = (W)(((W)1 << mantissa) - 1);
+    const int low = number.mantissa_bits - mantissa;
+    for (size_t i = 0; i < n; i++)
+        keys[i] = (uint16_t)((unsigned)keys[i] << mantissa | (unsigned)((W)(FN(load_)(base, i) >> low) & mask));
+}
+
+static void FN(keys_)(const uint8_t *base, const uint8_t *rows, uint16_t *keys, size_t n, size_t row_words,
+                      number_t number, int mantissa)
+{
+    const int is_float = number.exponent_bits > 0;
+    const uint16_t cap = key_cap(mantissa);
+    const uint32_t doubled = is_float ? 2 * FN(max_exponent_)(base, n, number) : 0;
+    for (size_t start = 0, row = 0; start < n; start += row_words, row++) {
+        size_t m = n - start < row_words ? n - start : row_words;
+        const uint8_t *words = base + start * WORD_BYTES;
+        if (is_float)
+            FN(row_keys_)(words, keys + start, m, (uint16_t)(rows[row] + doubled), cap, number);
+        else
+            for (size_t i = 0; i < m; i++)
+                keys[start + i] = rows[row];
+        if (mantissa)
+            FN(mantissa_keys_)(words, keys + start, m, number, mantissa);
+    }
+}
+
+static void FN(scatter_)(const uint8_t *u, const uint16_t *keys, uint32_t *next, uint8_t *sorted, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        FN(store_)(sorted, next[keys[i]]++, FN(load_)(u, i));
+}
+
+static CLONES void FN(undelta_)(const uint8_t *base, uint8_t *words, size_t n, int is_float)
+{
+    if (is_float)
+        for (size_t i = 0; i < n; i++)
+            FN(store_)(words, i, FN(inverse_)(FN(load_)(words, i), FN(load_)(base, i), 1));
+    else
+        for (size_t i = 0; i < n; i++)
+            FN(store_)(words, i, FN(inverse_)(FN(load_)(words, i), FN(load_)(base, i), 0));
+}
+
+static void FN(gather_)(const uint8_t *sorted, const uint8_t *base, const uint16_t *keys, uint32_t *next,
+                        uint8_t *target, size_t n, int is_float)
+{
+    for (size_t start = 0; start < n; start += TILE) {
+        size_t end = n - start < TILE ? n : start + TILE;
+        for (size_t i = start; i < end; i++)
+            FN(store_)(target, i, FN(load_)(sorted, next[keys[i]]++));
+        FN(undelta_)(base + start * WORD_BYTES, target + start * WORD_BYTES, end - start, is_float);
+    }
+}
+
+#undef PASTE2
+#undef PASTE
+#undef FN
+#undef W
+#undef WORD_BYTES
+#undef TOP
+#undef BITS

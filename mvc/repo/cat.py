@@ -1,0 +1,122 @@
+"""``mvc cat`` and ``Repository.load``: tensors of a commit, reading only their chains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mvc.errors import InvalidInputError, NotFoundError
+from mvc.formats import tensor_from_bytes
+from mvc.formats.tensor_bytes import Framework
+from mvc.objects.manifest import Manifest, TensorEntry
+from mvc.repo.materialize import ContentReader
+from mvc.repo.session import Session
+from mvc.types import ObjectId
+
+__all__ = ["find_tensor", "load_tensors", "read_tensor", "select_tensors"]
+
+_LISTED = 5
+"""Names listed in a message before it is cut."""
+
+
+def select_tensors(manifest: Manifest, path: str | None = None) -> dict[str, TensorEntry]:
+    """Return the tensors of a commit, or of one of its files, by name.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no file `path`.
+    InvalidInputError
+        If a name stands for different tensors in different files.
+    """
+    if path is not None and path not in manifest.by_path:
+        raise NotFoundError(f"there is no file {path!r} in this commit", hint="mvc show REF")
+    result: dict[str, TensorEntry] = {}
+    for entry in manifest.tensors:
+        if path is not None and manifest.files[entry.file].path != path:
+            continue
+        other = result.setdefault(entry.name, entry)
+        if (other.id, other.spec, other.view) != (entry.id, entry.spec, entry.view):
+            one, two = (manifest.files[found.file].path for found in (other, entry))
+            raise InvalidInputError(f"{entry.name!r} is not the same in {one} and in {two}", hint="name the file")
+    return result
+
+
+def find_tensor(manifest: Manifest, name: str, path: str | None = None) -> TensorEntry:
+    """Return the tensor `name` of a commit.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none, with names like it.
+    InvalidInputError
+        If several files hold different tensors of that name, and `path` does not say which.
+    """
+    found = [
+        entry
+        for entry in manifest.tensors
+        if entry.name == name and (path is None or manifest.files[entry.file].path == path)
+    ]
+    if not found:
+        near = sorted({entry.name for entry in manifest.tensors if name in entry.name})[:_LISTED]
+        alike = f"; there are {', '.join(near)}" if near else ""
+        raise NotFoundError(f"there is no tensor {name!r}{alike}", hint="mvc show REF --encodings")
+    if len({(entry.id, entry.view) for entry in found}) > 1:
+        paths = ", ".join(manifest.files[entry.file].path for entry in found)
+        raise InvalidInputError(f"{name!r} stands for different tensors in {paths}", hint="name one with --file")
+    return found[0]
+
+
+def read_tensor(reader: ContentReader, entry: TensorEntry, framework: Framework = "numpy") -> Any:  # noqa: ANN401
+    """Return one tensor, verified; see `mvc.formats.tensor_from_bytes` for what the frameworks give.
+
+    Raises
+    ------
+    IntegrityError
+        If it is missing or corrupt.
+    InvalidInputError
+        If the framework has no such type.
+    """
+    empty = entry.view is None and not entry.spec.nbytes
+    data = np.empty(0, np.uint8) if empty else reader.read(entry.id)
+    return tensor_from_bytes(entry.spec, data.data, framework, view=entry.view)
+
+
+def load_tensors(
+    session: Session, commit: ObjectId, *, names: Sequence[str] = (), path: str | None = None, framework: Framework
+) -> dict[str, Any]:
+    """Return tensors of a commit by name; tied tensors share their memory.
+
+    Parameters
+    ----------
+    session : Session
+        The repository.
+    commit : ObjectId
+        Which commit.
+    names : sequence of str
+        Which tensors; none means all.
+    path : str, optional
+        Which file, where several hold the same names.
+    framework : {"numpy", "torch"}
+        What to make.
+
+    Raises
+    ------
+    NotFoundError
+        If a name or file is not there.
+    """
+    entries = select_tensors(session.manifest(commit), path)
+    if missing := [name for name in names if name not in entries]:
+        raise NotFoundError(f"there is no tensor {missing[0]!r} in commit {commit[:12]}", hint="mvc show --encodings")
+    wanted = {name: entries[name] for name in names or entries}
+    made: dict[object, Any] = {}
+    with session.pool() as pool:
+        reader = ContentReader(session, pool)
+        reader.prepare(entry.id for entry in wanted.values() if entry.spec.nbytes)
+        for entry in wanted.values():
+            key = (entry.id, entry.spec, entry.view)
+            if key not in made:
+                made[key] = read_tensor(reader, entry, framework)
+    return {name: made[entry.id, entry.spec, entry.view] for name, entry in wanted.items()}

@@ -1,0 +1,112 @@
+"""``mvc show``: a commit, its files and tensors, and how each tensor is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from mvc.index import BlobRecord, CommitRecord
+from mvc.objects.manifest import Manifest, TensorEntry
+from mvc.repo.session import Session
+from mvc.types import ObjectId
+
+__all__ = ["CommitView", "Policy", "TensorView", "show", "tensor_views"]
+
+Policy = Literal["dedupe", "full", "previous", "base", "missing"]
+"""What the delta policy made of a tensor: stored by an earlier commit already; on its own; as a delta against the
+parent's tensor of that name; as a delta against another ancestor; or not to be found."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorView:
+    """A tensor of a commit and its encoding.
+
+    Parameters
+    ----------
+    entry : TensorEntry
+        Name, id and spec.
+    path : str
+        File that holds it.
+    policy : Policy
+        How it came to be stored so.
+    record : BlobRecord or None
+        The encoding; None for an empty tensor or one that is missing.
+    """
+
+    entry: TensorEntry
+    path: str
+    policy: Policy
+    record: BlobRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class CommitView:
+    """A commit and what it changed.
+
+    Parameters
+    ----------
+    record : CommitRecord
+        The commit.
+    manifest : Manifest
+        Its content.
+    added, modified, removed : tuple of str
+        Paths, against the first parent.
+    """
+
+    record: CommitRecord
+    manifest: Manifest
+    added: tuple[str, ...]
+    modified: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+def show(session: Session, commit: ObjectId) -> CommitView:
+    """Return a commit and how its files differ from those of its first parent."""
+    record = session.record(commit)
+    new = session.manifest(commit)
+    old = session.manifest(record.parents[0]).by_path if record.parents else {}
+    return CommitView(
+        record,
+        new,
+        tuple(path for path in new.by_path if path not in old),
+        tuple(path for path, file in new.by_path.items() if path in old and old[path] != file),
+        tuple(path for path in old if path not in new.by_path),
+    )
+
+
+def tensor_views(session: Session, commit: ObjectId) -> list[TensorView]:
+    """Return every tensor of a commit with its encoding, in the order of the manifest."""
+    record = session.record(commit)
+    manifest = session.manifest(commit)
+    parent = session.manifest(record.parents[0]) if record.parents else None
+    earlier = {oid for _, oid in parent.segments()} if parent else set()
+    by_name: dict[str, set[ObjectId]] = {}
+    for entry in parent.tensors if parent else ():
+        by_name.setdefault(entry.name, set()).add(entry.id)
+    blobs = session.index.blobs({entry.id for entry in manifest.tensors})
+    return [
+        TensorView(
+            entry,
+            manifest.files[entry.file].path,
+            _policy(entry, blobs, earlier, by_name.get(entry.name, ())),
+            blobs.get(entry.id),
+        )
+        for entry in manifest.tensors
+    ]
+
+
+def _policy(
+    entry: TensorEntry,
+    blobs: Mapping[ObjectId, BlobRecord],
+    earlier: Collection[ObjectId],
+    previous: Collection[ObjectId],
+) -> Policy:
+    record = blobs.get(entry.id)
+    if record is None:
+        return "missing" if entry.spec.nbytes else "full"
+    if entry.id in earlier:
+        return "dedupe"
+    if record.base is None:
+        return "full"
+    return "previous" if record.base in previous else "base"

@@ -1,0 +1,177 @@
+"""What one commit, repack or pull adds to the store: written by many threads, made durable together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Final, Self
+
+from mvc.errors import InvalidInputError, NotFoundError, ReadOnlyError
+from mvc.store.fs import FileSystem
+from mvc.store.layout import Buffer, EntryKind, Location
+from mvc.store.loose import LooseBlobs
+from mvc.store.packs import PackWriter, pack_path
+from mvc.store.tmp import Draft, Temporaries
+from mvc.types import ObjectId
+
+__all__ = ["PACK_LIMIT", "WriteBatch"]
+
+PACK_LIMIT: Final = 256 << 20
+"""Bytes after which another pack is begun: an upload of a pack that fails is repeated from its start."""
+
+
+class WriteBatch:
+    """Objects on their way into the store.
+
+    Nothing that was put is sure to be found before `commit`; after it, everything is visible and durable. Without it
+    (an error, a crash, `abort`) what became visible is garbage that nothing refers to. A batch in which a write failed
+    cannot be used any more. The methods may be called by many threads, but `commit` and `abort` only after all others
+    have returned. `stored_bytes` counts the loose blobs and packs finished so far.
+
+    Parameters
+    ----------
+    loose : LooseBlobs
+        Where loose blobs go.
+    packs : Path
+        The directory of packs.
+    temporaries : Temporaries
+        Where files are written first.
+    fs : FileSystem
+        Where to write.
+    pack_limit : int
+        Bytes after which another pack is begun.
+    """
+
+    def __init__(
+        self, loose: LooseBlobs, packs: Path, temporaries: Temporaries, fs: FileSystem, pack_limit: int = PACK_LIMIT
+    ) -> None:
+        self._loose = loose
+        self._packs = packs
+        self._temporaries = temporaries
+        self._fs = fs
+        self._pack_limit = pack_limit
+        self._lock = Lock()
+        self._draft: Draft | None = None
+        self._writer: PackWriter | None = None
+        self._locations: dict[ObjectId, Location] = {}
+        self._directories: set[Path] = set()
+        self._open = True
+        self.stored_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.abort()
+
+    def __contains__(self, oid: ObjectId) -> bool:
+        """Whether `oid` has been put into this batch."""
+        writer = self._writer
+        return oid in self._locations or (writer is not None and oid in writer.entries)
+
+    def put(self, kind: EntryKind, oid: ObjectId, body: Buffer | Sequence[Buffer]) -> bool:
+        """Add an object to the pack of this batch; its body may come in pieces.
+
+        Returns False, having done nothing, if the batch has it already.
+        """
+        with self._writing():
+            if oid in self:
+                return False
+            writer = self._writer or self._begin_pack()
+            writer.add(kind, oid, body)
+            if writer.size >= self._pack_limit:
+                self._finish_pack()
+            return True
+
+    @contextmanager
+    def loose(self, oid: ObjectId) -> Iterator[Draft]:
+        """Write a loose blob in a ``with`` block: it is kept when the block ends, removed when the block raises.
+
+        If another thread has put `oid` by then, this copy is dropped; ask ``oid in batch`` first to save the work.
+        """
+        with self._temporaries.draft() as draft:
+            yield draft
+            path = self._loose.path(oid)
+            with self._writing():
+                if oid in self:
+                    return
+                self._locations[oid] = Location(None, 0, draft.size)
+                self.stored_bytes += draft.size
+                self._make_directory(path.parent)
+            with self._failing():  # outside of the lock: many threads flush at once
+                draft.publish(path)
+
+    def rely_on(self, oid: ObjectId, location: Location) -> bool:
+        """Have the batch refer to an object that is stored already; return False if it must be put after all.
+
+        Whoever stored it may not have made its name durable yet: `commit` does. Its file becomes young again, so that a
+        garbage collection that runs meanwhile spares it. False means that it is gone, or belongs to somebody else.
+        """
+        path = self._loose.path(oid) if location.pack is None else pack_path(self._packs, location.pack)
+        try:
+            self._fs.touch(path)
+        except (NotFoundError, ReadOnlyError):
+            return False
+        with self._lock:
+            self._directories |= {path.parent, self._loose.directory} if location.is_loose else {path.parent}
+        return True
+
+    def commit(self) -> dict[ObjectId, Location]:
+        """Make everything durable and visible; return where each object is.
+
+        Contents have been flushed before they got their names; here the names are, each directory once.
+        """
+        with self._writing():
+            if self._writer is not None:
+                self._finish_pack()
+            for directory in sorted(self._directories):
+                self._fs.fsync_dir(directory)
+            self._open = False
+            return self._locations
+
+    def abort(self) -> None:
+        """Drop what is not visible yet; does nothing after `commit`."""
+        self._open = False
+        draft, self._draft, self._writer = self._draft, None, None
+        if draft is not None:
+            draft.discard()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._lock, self._failing():
+            if not self._open:
+                raise InvalidInputError("the batch is over: it was committed or aborted, or a write failed")
+            yield
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Close the batch if the block raises: what the pack or a blob holds is then unknown."""
+        try:
+            yield
+        except BaseException:
+            self._open = False
+            raise
+
+    def _begin_pack(self) -> PackWriter:
+        self._draft = self._temporaries.draft()
+        self._writer = PackWriter(self._draft)
+        return self._writer
+
+    def _finish_pack(self) -> None:
+        writer = self._writer
+        assert writer is not None
+        pack = writer.publish(self._packs, self._temporaries)
+        for entry in writer.entries.values():
+            self._locations[entry.oid] = Location(pack, entry.offset, entry.length)
+        self._directories.add(self._packs)
+        self.stored_bytes += writer.size
+        self._draft = self._writer = None
+
+    def _make_directory(self, directory: Path) -> None:
+        """Create a fan-out directory; its own name is flushed too, since whoever created it may not have done so."""
+        if directory not in self._directories:
+            self._fs.mkdir(directory)
+            self._directories |= {directory, directory.parent}

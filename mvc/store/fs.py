@@ -1,0 +1,124 @@
+"""The seam between the store and the disk: every operation that changes the disk is one method here.
+
+Nothing else in `mvc.store` calls the operating system to write, so a test that subclasses an implementation sees every
+step, can stop at each of them, and can say afterwards what a power failure would have left.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mvc.store.layout import Buffer
+
+__all__ = ["OBJECT_MODE", "FileHandle", "FileSystem"]
+
+OBJECT_MODE: Final = 0o444
+"""Permissions of a new file before the umask: objects are never changed in place, not even by an editor."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileHandle:
+    """An open file: its descriptor, and the path that error messages name."""
+
+    path: Path
+    fd: int
+
+
+class FileSystem(ABC):
+    """Operations on files and directories; errors are those of `mvc.errors`, each naming the path.
+
+    A full disk is a `StorageError` with ``transient`` set, a missing permission to write a `ReadOnlyError`, a file that
+    is not there a `NotFoundError`, every other refusal of the system a `StorageError`.
+    All methods may be called by many threads at once.
+    """
+
+    # Operations that change the disk.
+
+    @abstractmethod
+    def create(self, path: Path, mode: int = OBJECT_MODE) -> FileHandle:
+        """Create a file that must not exist and open it for writing; AlreadyExistsError if it does."""
+
+    @abstractmethod
+    def write(self, handle: FileHandle, data: Buffer) -> None:
+        """Append all of `data`; on an error any part of it may have been written."""
+
+    @abstractmethod
+    def pwrite(self, handle: FileHandle, data: Buffer, offset: int) -> None:
+        """Write all of `data` at `offset`, without moving the end that `write` appends to."""
+
+    @abstractmethod
+    def fsync(self, handle: FileHandle) -> None:
+        """Return when the content of the file is on the medium.
+
+        After an error nothing may be assumed of what was written before, and a second try would prove nothing: the
+        kernel may have dropped the pages. Give the file up.
+        """
+
+    @abstractmethod
+    def close(self, handle: FileHandle) -> None:
+        """Close the file; its content is durable only if `fsync` came before."""
+
+    @abstractmethod
+    def replace(self, source: Path, target: Path) -> None:
+        """Rename atomically; a file at `target` is replaced."""
+
+    @abstractmethod
+    def link(self, source: Path, target: Path) -> None:
+        """Give the file a second name, atomically; AlreadyExistsError if the name is taken.
+
+        Where the file system has no hard links, the content is copied into a file created exclusively: still one
+        winner, but a reader may see the copy before it is complete.
+        """
+
+    @abstractmethod
+    def unlink(self, path: Path) -> None:
+        """Remove a file; NotFoundError if there is none."""
+
+    @abstractmethod
+    def touch(self, path: Path) -> None:
+        """Set the time of the last change of a file to now; NotFoundError if there is none."""
+
+    @abstractmethod
+    def mkdir(self, path: Path) -> None:
+        """Create a directory inside an existing one, unless it exists."""
+
+    @abstractmethod
+    def fsync_dir(self, path: Path) -> None:
+        """Return when the names in the directory are on the medium."""
+
+    # Operations that read.
+
+    @abstractmethod
+    def open_read(self, path: Path) -> FileHandle:
+        """Open an existing file for `pread`."""
+
+    @abstractmethod
+    def pread(self, handle: FileHandle, length: int, offset: int) -> bytes:
+        """Return `length` bytes at `offset`, fewer only at the end of the file."""
+
+    @abstractmethod
+    def read_file(self, path: Path, limit: int) -> bytes:
+        """Return the whole file; MalformedError, before anything is read, if it has more than `limit` bytes."""
+
+    @abstractmethod
+    def map_file(self, path: Path) -> memoryview:
+        """Return the content as a read-only view of the page cache.
+
+        Only for files that are never changed in place: the process is killed if a mapped file shrinks. The mapping
+        ends with the last view of it.
+        """
+
+    @abstractmethod
+    def names(self, directory: Path) -> list[str]:
+        """Return the names in a directory, in no order; none if there is no such directory."""
+
+    @abstractmethod
+    def size(self, path: Path) -> int | None:
+        """Return the bytes of a file, or None if there is none."""
+
+    @abstractmethod
+    def modified(self, path: Path) -> float | None:
+        """Return when a file was last written, in seconds of the system's clock, or None if there is none."""

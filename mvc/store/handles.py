@@ -1,0 +1,88 @@
+"""Open files that are read again and again: a bounded number of them, shared by threads."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from mvc.errors import MalformedError, MvcError
+from mvc.store.fs import FileHandle, FileSystem
+
+__all__ = ["HandleCache"]
+
+_LIMIT: Final = 64
+"""Files open at once; the usual limit of a process is 1,024, and a trainer needs most of it."""
+
+
+class _Shared:
+    """A file that is closed when its last user lets go of it, so that no thread reads from a descriptor used anew."""
+
+    __slots__ = ("_fs", "handle", "size")
+
+    def __init__(self, fs: FileSystem, path: Path) -> None:
+        self._fs = fs
+        self.handle: FileHandle = fs.open_read(path)
+        self.size = fs.size(path) or 0
+
+    def __del__(self) -> None:
+        if hasattr(self, "handle"):  # not if opening failed
+            with suppress(MvcError):
+                self._fs.close(self.handle)
+
+
+class HandleCache:
+    """Read ranges of files, keeping the most recently used ones open.
+
+    Parameters
+    ----------
+    fs : FileSystem
+        Where to read.
+    limit : int
+        Files kept open.
+    """
+
+    def __init__(self, fs: FileSystem, limit: int = _LIMIT) -> None:
+        self._fs = fs
+        self._limit = limit
+        self._lock = Lock()
+        self._open: OrderedDict[Path, _Shared] = OrderedDict()
+
+    def pread(self, path: Path, length: int, offset: int) -> bytes:
+        """Return `length` bytes of the file at `offset`.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such file.
+        MalformedError
+            If the file ends before that. It is raised before memory is asked for.
+        """
+        shared = self._get(path)
+        if not 0 <= offset <= offset + length <= shared.size:
+            raise MalformedError(
+                f"{path} has {shared.size:,} bytes; {length:,} at {offset:,} were asked for", hint="run mvc fsck"
+            )
+        return self._fs.pread(shared.handle, length, offset)
+
+    def drop(self, path: Path) -> None:
+        """Forget a file, because it was removed or replaced."""
+        with self._lock:
+            self._open.pop(path, None)
+
+    def clear(self) -> None:
+        """Close all files that no thread is reading just now."""
+        with self._lock:
+            self._open.clear()
+
+    def _get(self, path: Path) -> _Shared:
+        with self._lock:
+            shared = self._open.get(path)
+            if shared is None:
+                shared = self._open[path] = _Shared(self._fs, path)
+            self._open.move_to_end(path)
+            if len(self._open) > self._limit:
+                self._open.popitem(last=False)
+            return shared

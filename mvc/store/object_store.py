@@ -1,0 +1,155 @@
+"""Everything that a ``.mvc`` directory stores, behind one object: where bytes live, never what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mvc.errors import IntegrityError, NotFoundError
+from mvc.store.batch import PACK_LIMIT, WriteBatch
+from mvc.store.fs import FileSystem
+from mvc.store.layout import Location, StoredObject
+from mvc.store.local_fs import LocalFileSystem
+from mvc.store.loose import LooseBlobs
+from mvc.store.metadata import unwrap_metadata
+from mvc.store.op_head import OpHead
+from mvc.store.operations import OperationStore
+from mvc.store.pack_store import PackStore
+from mvc.store.packs import index_path, pack_path
+from mvc.store.tmp import Temporaries
+from mvc.types import ObjectId
+
+__all__ = ["ObjectStore", "StoredBytes"]
+
+_DIRECTORIES: Final = ("objects", "packs", "ops", "op_head", "tmp")
+_TRIES: Final = 3
+"""Times that an object is looked up: a repack between finding and reading may move it once, hardly ever twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBytes:
+    """Bytes of the files that hold objects, by place. `indexes` are derived from the packs."""
+
+    loose: int
+    packs: int
+    indexes: int
+    operations: int
+
+    @property
+    def total(self) -> int:
+        """The sum."""
+        return self.loose + self.packs + self.indexes + self.operations
+
+
+class ObjectStore:
+    """Loose blobs, packs, operations and the head of one repository.
+
+    Safe for many threads and processes at once without locks: objects are written once under names that say what they
+    are, and the head is moved by creating a file. Ids are trusted here; whoever decodes an object checks its content.
+
+    Parameters
+    ----------
+    root : Path
+        The ``.mvc`` directory.
+    fs : FileSystem, optional
+        Where to read and write; the local file system if not given.
+    """
+
+    def __init__(self, root: Path, fs: FileSystem | None = None) -> None:
+        self.root = root
+        self.fs = fs or LocalFileSystem()
+        self.loose = LooseBlobs(root, self.fs)
+        self.packs = PackStore(root, self.fs)
+        self.operations = OperationStore(root, self.fs)
+        self.head = OpHead(root, self.fs)
+        self.temporaries = Temporaries(root, self.fs)
+
+    def initialize(self) -> None:
+        """Create the directories below `root`, and `root` itself in an existing directory, durably. May be repeated."""
+        self.fs.mkdir(self.root)
+        for name in _DIRECTORIES:
+            self.fs.mkdir(self.root / name)
+        self.fs.fsync_dir(self.root)
+        self.fs.fsync_dir(self.root.parent)
+
+    def begin(self, pack_limit: int = PACK_LIMIT) -> WriteBatch:
+        """Start adding objects; use it in a ``with`` block and `WriteBatch.commit` it."""
+        return WriteBatch(self.loose, self.packs.directory, self.temporaries, self.fs, pack_limit)
+
+    def find(self, oid: ObjectId) -> Location | None:
+        """Return where the object is, without the help of an index database; None if it is not stored."""
+        size = self.loose.size(oid)
+        return self.packs.find(oid) if size is None else Location(None, 0, size)
+
+    def read(self, oid: ObjectId, location: Location) -> memoryview:
+        """Return the stored bytes of `oid`: a blob, or the body of a metadata object (see `unwrap_metadata`).
+
+        A loose blob is mapped, not read: its bytes come from the disk when they are looked at.
+
+        Raises
+        ------
+        NotFoundError
+            If it is not there any more: find it again, it may have been moved.
+        IntegrityError
+            If something else is there.
+        """
+        if not location.is_loose:
+            return self.packs.read(oid, location)
+        blob = self.loose.open(oid)
+        if location.offset or not 0 < location.length == len(blob):
+            raise IntegrityError(
+                f"loose blob {oid[:12]} has {len(blob):,} bytes, not {location.length:,}",
+                hint="the index is out of date, or the blob is damaged: run mvc fsck",
+            )
+        return blob
+
+    def load(self, oid: ObjectId) -> memoryview:
+        """Find and read an object, also while others move it; NotFoundError if it is not stored."""
+        for _ in range(_TRIES):
+            location = self.find(oid)
+            if location is None:
+                break
+            try:
+                return self.read(oid, location)
+            except NotFoundError:
+                self.packs.refresh()
+        raise NotFoundError(f"object {oid} is not stored here", hint="run mvc fsck, or fetch it from a remote")
+
+    def load_metadata(self, oid: ObjectId) -> bytes:
+        """Return the canonical bytes of a manifest, commit or tag; their id is for `mvc.objects` to check."""
+        return unwrap_metadata(self.load(oid), f"object {oid[:12]}")
+
+    def locations(self) -> Iterator[StoredObject]:
+        """Yield every stored object, loose ones first; an object that is stored twice is yielded twice."""
+        for oid in self.loose.ids():
+            size = self.loose.size(oid)
+            if size is not None:
+                yield StoredObject(oid, None, Location(None, 0, size))
+        for pack in self.pack_ids():
+            with suppress(
+                NotFoundError
+            ):  # removed since it was listed; its objects are in a newer pack, or unreferenced
+                for entry in self.packs.entries(pack):
+                    yield StoredObject(entry.oid, entry.kind, Location(pack, entry.offset, entry.length))
+
+    def pack_ids(self) -> list[ObjectId]:
+        """Return the ids of all packs, sorted."""
+        return self.packs.ids()
+
+    def modified(self, oid: ObjectId, location: Location) -> float | None:
+        """Return when the file that holds the object was written or last relied on, in seconds; None if it is gone."""
+        path = self.loose.path(oid) if location.pack is None else pack_path(self.packs.directory, location.pack)
+        return self.fs.modified(path)
+
+    def stored_bytes(self) -> StoredBytes:
+        """Return how many bytes the objects take."""
+        packs = self.pack_ids()
+        return StoredBytes(
+            loose=sum(self.loose.size(oid) or 0 for oid in self.loose.ids()),
+            packs=sum(self.fs.size(pack_path(self.packs.directory, pack)) or 0 for pack in packs),
+            indexes=sum(self.fs.size(index_path(self.packs.directory, pack)) or 0 for pack in packs),
+            operations=sum(self.operations.size(oid) or 0 for oid in self.operations.ids()),
+        )

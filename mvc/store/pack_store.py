@@ -1,0 +1,166 @@
+"""All packs of a repository: find and read objects in them (spec-v1, section 7)."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from mvc.errors import FormatError, IntegrityError, InvalidInputError, NotFoundError
+from mvc.store.fs import FileSystem
+from mvc.store.handles import HandleCache
+from mvc.store.layout import ENTRY_HEADER, Location, PackEntry
+from mvc.store.pack_index import PackIndex, encode_index
+from mvc.store.pack_scan import Damage, parse_entry, salvage_pack, verify_pack
+from mvc.store.packs import index_path, pack_path
+from mvc.store.tmp import Temporaries
+from mvc.types import ObjectId, object_id
+
+__all__ = ["PackStore"]
+
+_MAX_INDEX_BYTES: Final = 1 << 32
+"""Bytes of an index that is read into memory: 76 million entries."""
+
+
+class PackStore:
+    """The files below ``.mvc/packs``.
+
+    Indexes are loaded when first needed. A missing or damaged one is replaced, in memory, by a scan of its pack, which
+    leaves out what is damaged: see `damages`. Packs of other processes are noticed when an object is not found.
+
+    Parameters
+    ----------
+    root : Path
+        The ``.mvc`` directory.
+    fs : FileSystem
+        Where to read and write.
+    """
+
+    def __init__(self, root: Path, fs: FileSystem) -> None:
+        self.directory = root / "packs"
+        self._fs = fs
+        self._temporaries = Temporaries(root, fs)
+        self._files = HandleCache(fs)
+        self._indexes: dict[ObjectId, PackIndex] = {}
+        self._damages: dict[ObjectId, tuple[Damage, ...]] = {}
+
+    def ids(self) -> list[ObjectId]:
+        """Return the ids of all packs, sorted; other files are ignored."""
+        found = []
+        for name in self._fs.names(self.directory):
+            if name.endswith(".pack"):
+                try:
+                    found.append(object_id(name.removesuffix(".pack")))
+                except InvalidInputError:
+                    continue
+        return sorted(found)
+
+    def find(self, oid: ObjectId) -> Location | None:
+        """Return where `oid` is, or None if no pack holds it."""
+        return self._search(oid) or (self._search(oid) if self.refresh() else None)
+
+    def read(self, oid: ObjectId, location: Location) -> memoryview:
+        """Return the body of the entry of `oid` at `location`.
+
+        Raises
+        ------
+        NotFoundError
+            If the pack is gone: look the object up again.
+        MalformedError, IntegrityError
+            If no entry of `oid` of that length is there.
+        """
+        assert location.pack is not None
+        path = pack_path(self.directory, location.pack)
+        start = location.offset - ENTRY_HEADER
+        entry = memoryview(self._files.pread(path, ENTRY_HEADER + location.length, start))
+        found = parse_entry(entry[:ENTRY_HEADER], start, _where(location.pack))
+        if found.oid != oid or found.length != location.length:
+            raise IntegrityError(
+                f"{_where(location.pack)}, entry at byte {start}: is {found.oid[:12]} of {found.length:,} bytes, "
+                f"not {oid[:12]} of {location.length:,}",
+                hint="the index is out of date: run mvc reindex",
+            )
+        return entry[ENTRY_HEADER:]
+
+    def entries(self, pack: ObjectId) -> list[PackEntry]:
+        """Return what a pack holds, sorted by id; NotFoundError if there is no such pack."""
+        return list(self._index(pack))
+
+    def damages(self, pack: ObjectId) -> tuple[Damage, ...]:
+        """Return what a scan for want of an index had to leave out; `verify` checks every pack, and all of it."""
+        self._index(pack)
+        return self._damages.get(pack, ())
+
+    def verify(self, pack: ObjectId) -> list[PackEntry]:
+        """Check every byte of a pack, and its index if there is one; return the entries. Errors as of `verify_pack`."""
+        entries = verify_pack(self._map(pack), pack, _where(pack))
+        index = self._read_index(pack)
+        if index is not None and list(index) != sorted(entries):
+            raise IntegrityError(
+                f"index of pack {pack[:12]}: does not list what the pack holds", hint="run mvc reindex"
+            )
+        return entries
+
+    def rebuild_index(self, pack: ObjectId) -> None:
+        """Write the index of a pack anew, from a scan of the pack."""
+        self._indexes[pack] = index = self._scan(pack)
+        self._temporaries.durable_write(index_path(self.directory, pack), encode_index(pack, index))
+
+    def delete(self, pack: ObjectId) -> None:
+        """Remove a pack; NotFoundError if there is none. The index goes first: a pack without one is still whole."""
+        with suppress(NotFoundError):  # an index may be missing
+            self._fs.unlink(index_path(self.directory, pack))
+        self._fs.unlink(pack_path(self.directory, pack))
+        self._forget(pack)
+
+    def refresh(self) -> bool:
+        """Notice packs that came or went; return whether any came."""
+        present = set(self.ids())
+        for pack in self._indexes.keys() - present:
+            self._forget(pack)
+        new = present - self._indexes.keys()
+        for pack in new:
+            with suppress(NotFoundError):  # removed since it was listed
+                self._index(pack)
+        return bool(new)
+
+    def _search(self, oid: ObjectId) -> Location | None:
+        for pack, index in list(self._indexes.items()):
+            entry = index.find(oid)
+            if entry is not None:
+                return Location(pack, entry.offset, entry.length)
+        return None
+
+    def _index(self, pack: ObjectId) -> PackIndex:
+        index = self._indexes.get(pack)
+        if index is None:
+            try:
+                index = self._read_index(pack)
+            except (IntegrityError, FormatError):
+                index = None  # derived data: the pack knows better
+            self._indexes[pack] = index = self._scan(pack) if index is None else index
+        return index
+
+    def _read_index(self, pack: ObjectId) -> PackIndex | None:
+        try:
+            return PackIndex(self._fs.read_file(index_path(self.directory, pack), _MAX_INDEX_BYTES), pack)
+        except NotFoundError:
+            return None
+
+    def _scan(self, pack: ObjectId) -> PackIndex:
+        salvage = salvage_pack(self._map(pack), _where(pack))
+        self._damages[pack] = salvage.damages
+        unique = {entry.oid: entry for entry in salvage.entries}
+        return PackIndex(encode_index(pack, unique.values()), pack)
+
+    def _map(self, pack: ObjectId) -> memoryview:
+        return self._fs.map_file(pack_path(self.directory, pack))
+
+    def _forget(self, pack: ObjectId) -> None:
+        self._indexes.pop(pack, None)
+        self._damages.pop(pack, None)
+        self._files.drop(pack_path(self.directory, pack))
+
+
+def _where(pack: ObjectId) -> str:
+    return f"pack {pack[:12]}"

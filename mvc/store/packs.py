@@ -1,0 +1,108 @@
+"""Writing packs: many objects in one file, each describing itself (spec-v1, section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from xxhash import xxh3_64_intdigest
+
+from mvc.errors import InvalidInputError
+from mvc.objects.ids import PACK, finish, hasher
+from mvc.store.layout import (
+    ENTRY_MAGIC,
+    ENTRY_PREFIX,
+    FORMAT_VERSION,
+    PACK_HEADER,
+    PACK_MAGIC,
+    U64,
+    Buffer,
+    EntryKind,
+    PackEntry,
+    byte_view,
+)
+from mvc.store.pack_index import encode_index
+from mvc.store.tmp import Draft, Temporaries
+from mvc.types import ObjectId, raw_id
+
+__all__ = ["PackWriter", "index_path", "pack_path"]
+
+_FLUSH: Final = 1 << 20
+"""Bytes gathered before a write: entries are often a few hundred bytes, and every write is a system call."""
+
+
+def pack_path(directory: Path, pack: ObjectId) -> Path:
+    """Return where a pack is, or would be."""
+    return directory / f"{pack}.pack"
+
+
+def index_path(directory: Path, pack: ObjectId) -> Path:
+    """Return where the index of a pack is, or would be."""
+    return directory / f"{pack}.idx"
+
+
+class PackWriter:
+    """Stream entries into a draft, then give the pack the name of its content.
+
+    Not to be shared by threads. `entries` holds what has been added, by id.
+
+    Parameters
+    ----------
+    draft : Draft
+        An empty temporary. Whoever made it discards it.
+    """
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._hasher = hasher(PACK)
+        self._pending = bytearray()
+        self.entries: dict[ObjectId, PackEntry] = {}
+        self.size = 0
+        self._append(PACK_HEADER.pack(PACK_MAGIC, FORMAT_VERSION, bytes(6)))
+
+    def add(self, kind: EntryKind, oid: ObjectId, body: Buffer | Sequence[Buffer]) -> bool:
+        """Append an entry; its body may come in pieces. Return False, having done nothing, if `oid` is there."""
+        if oid in self.entries:
+            return False
+        pieces = [byte_view(piece) for piece in ([body] if isinstance(body, Buffer) else body)]
+        length = sum(len(piece) for piece in pieces)
+        prefix = ENTRY_PREFIX.pack(ENTRY_MAGIC, kind, bytes(3), length, raw_id(oid))
+        self._append(prefix + U64.pack(xxh3_64_intdigest(prefix)))
+        self.entries[oid] = PackEntry(oid, kind, self.size, length)
+        for piece in pieces:
+            self._append(piece)
+        return True
+
+    def publish(self, directory: Path, temporaries: Temporaries) -> ObjectId:
+        """Complete the pack and make it, then its index, visible in `directory`; return its id.
+
+        Both contents are durable on return; their names are after an fsync of `directory`. A pack of the same id holds
+        the same bytes, so replacing it is harmless.
+        """
+        if not self.entries:
+            raise InvalidInputError("a pack without entries must not be written")
+        self._append(U64.pack(len(self.entries)))
+        pack = finish(self._hasher)
+        self._append(raw_id(pack))
+        self._flush()
+        self._draft.publish(pack_path(directory, pack))
+        temporaries.write(index_path(directory, pack), encode_index(pack, self.entries.values()))
+        return pack
+
+    def _append(self, data: Buffer) -> None:
+        """Write `data` through the buffer, which large pieces pass by."""
+        self._hasher.update(data)
+        self.size += len(data)
+        if len(data) >= _FLUSH:
+            self._flush()
+            self._draft.write(data)
+            return
+        self._pending += data
+        if len(self._pending) >= _FLUSH:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._draft.write(self._pending)
+            self._pending = bytearray()

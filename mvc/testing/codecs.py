@@ -1,0 +1,235 @@
+"""The contract of codecs as a test suite, and frames to test them on.
+
+A codec's tests subclass `TensorCodecTests` and name the codecs; every test then runs on every implementation of the
+kernels that is installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mvc.codecs import CODECS, Bytes, Codec, FrameSpec, codec_of, kernels
+from mvc.errors import MalformedError, MvcError
+from mvc.types import DTYPES, DType
+
+__all__ = ["Case", "TensorCodecTests", "cases", "decode", "special_words"]
+
+Case = tuple[Bytes, tuple[Bytes, ...], FrameSpec]
+"""A frame, its side tensors and its spec."""
+
+_OVERHEAD = 64
+"""Bytes that a stored frame may be longer than the raw one (spec-v1, section 5)."""
+
+_DAMAGED_COPIES = 40
+"""Damaged versions of each stored frame that are given to the decoder."""
+
+
+def special_words(dtype: DType) -> Bytes:
+    """Return the bytes of words at the edges of `dtype`: zeros, subnormals, infinities, NaN payloads, extremes."""
+    bits = 8 * dtype.word_bytes
+    top, mantissa = 1 << (bits - 1), dtype.mantissa_bits
+    infinity = ((1 << dtype.exponent_bits) - 1) << mantissa
+    magnitudes = {0, 1, 2, (1 << mantissa) - 1, 1 << mantissa, infinity - 1, infinity, infinity + 1, top - 1}
+    words = sorted({m % top for m in magnitudes} | {m % top + top for m in magnitudes})
+    return np.array(words, dtype=f"<u{dtype.word_bytes}").view(np.uint8)
+
+
+def _draw_words(draw: st.DrawFn, dtype: DType, words: int) -> Bytes:
+    """Return a frame: noise, edge cases, few values, or one value."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    size = dtype.word_bytes
+    match draw(st.sampled_from(["noise", "special", "few", "constant"])):
+        case "noise":
+            return rng.integers(0, 256, words * size, dtype=np.uint8)
+        case "special":
+            pool = special_words(dtype).reshape(-1, size)
+        case "few":
+            pool = rng.integers(0, 256, (3, size), dtype=np.uint8)
+        case _:
+            pool = rng.integers(0, 256, (1, size), dtype=np.uint8)
+    return pool[rng.integers(0, len(pool), words)].reshape(-1)
+
+
+def _draw_near(draw: st.DrawFn, frame: Bytes, dtype: DType) -> Bytes:
+    """Return a frame near `frame`: some words moved by a few units of the last place."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    near = frame.copy().view(f"<u{dtype.word_bytes}")
+    share = draw(st.sampled_from([0.0, 0.01, 1.0]))
+    moved = rng.random(len(near)) < share
+    near[moved] += rng.integers(0, 7, int(moved.sum())).astype(near.dtype)
+    return near.view(np.uint8)
+
+
+@st.composite
+def cases(draw: st.DrawFn, dtype: DType, sides: int, max_words: int = 400) -> Case:
+    """Frames of `dtype` with so many side tensors, near the frame or unrelated; arrays are read-only."""
+    words = draw(st.integers(1, max_words))
+    row_words = draw(st.sampled_from([1, 2, 7, 16, 64, words, words + 1, 10**9]))
+    frame = _draw_words(draw, dtype, words)
+    near = draw(st.booleans())
+    others = tuple(_draw_near(draw, frame, dtype) if near else _draw_words(draw, dtype, words) for _ in range(sides))
+    for array in (frame, *others):
+        array.setflags(write=False)
+    return frame, others, FrameSpec(dtype, words, row_words)
+
+
+def decode(codec: Codec, stored: bytes | memoryview, sides: Sequence[Bytes], spec: FrameSpec) -> bytes:
+    """Return the bytes that `codec` decodes from `stored`, written over a pattern that no codec can rely on."""
+    out = np.full(spec.nbytes, 0xA5, dtype=np.uint8)
+    codec.decode(stored, sides, spec, out)
+    return out.tobytes()
+
+
+class TensorCodecTests:
+    """What every tensor codec promises.
+
+    Examples
+    --------
+    ::
+
+        class TestPlanes(TensorCodecTests):
+            codecs = (Planes(),)
+    """
+
+    codecs: ClassVar[tuple[Codec, ...]] = ()
+    """Instances of one codec class, with all the parameters that matter."""
+
+    dtypes: ClassVar[tuple[DType, ...]] = tuple(DTYPES.values())
+    """Element types that the codec takes."""
+
+    @pytest.fixture(autouse=True, scope="class", params=sorted(kernels.AVAILABLE))
+    @classmethod
+    def implementation(cls, request: pytest.FixtureRequest) -> Iterator[str]:
+        """Run the whole suite on each implementation of the kernels."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kernels, "active", kernels.AVAILABLE[request.param])
+            yield request.param
+
+    def accepts(self, codec: Codec, dtype: DType) -> bool:  # noqa: ARG002
+        """Return True if `codec` takes `dtype`; for codecs whose parameters depend on it."""
+        return True
+
+    def pairs(self) -> list[tuple[Codec, DType]]:
+        """Return every codec with every dtype that it takes."""
+        return [(codec, dtype) for codec in self.codecs for dtype in self.dtypes if self.accepts(codec, dtype)]
+
+    def test_is_registered(self) -> None:
+        """Name and parameters, as an envelope keeps them, give the same codec back."""
+        for codec in self.codecs:
+            assert CODECS[codec.name] is type(codec)
+            assert codec_of(codec.name, codec.parameters) == codec
+            assert codec.name.isascii()
+            assert 1 <= len(codec.name) <= 32  # noqa: PLR2004
+
+    def test_is_a_value(self) -> None:
+        """Codecs are frozen, hashable and equal if their parameters are."""
+        for codec in self.codecs:
+            assert len({codec, codec_of(codec.name, dict(codec.parameters))}) == 1
+            with pytest.raises((FrozenInstanceError, AttributeError, TypeError)):
+                codec.name = "other"  # type: ignore[misc]
+
+    def test_refuses_wrong_parameters(self) -> None:
+        """Unknown, missing and mistyped parameters are malformed."""
+        for codec in self.codecs:
+            good = dict(codec.parameters)
+            bad: list[dict[str, object]] = [good | {"unknown": 1}]
+            bad += [{name: good[name] for name in good if name != gone} for gone in good]
+            bad += [good | {name: value} for name in good for value in (-1, 2**64, True, None, "1", 1.0, b"")]
+            for parameters in bad:
+                with pytest.raises(MalformedError):
+                    codec_of(codec.name, parameters)
+
+    @settings(max_examples=300, deadline=None)
+    @given(data=st.data())
+    def test_round_trip(self, data: st.DataObject) -> None:
+        """Every frame comes back bit for bit, and none grows by more than 64 bytes."""
+        codec, dtype = data.draw(st.sampled_from(self.pairs()))
+        frame, sides, spec = data.draw(cases(dtype, len(codec.roles)))
+        stored = codec.encode(frame, sides, spec)
+        assert len(stored) <= spec.nbytes + _OVERHEAD
+        assert decode(codec, stored, sides, spec) == frame.tobytes()
+        assert decode(codec, memoryview(stored), sides, spec) == frame.tobytes()
+
+    def test_long_frames(self) -> None:
+        """Frames beyond the size of samples, blocks and tiles come back, from unaligned memory too."""
+        rng = np.random.default_rng(0)
+        for codec, dtype in self.pairs():
+            words, size = 70_001, dtype.word_bytes
+            memory = rng.integers(0, 256, words * size + 1, dtype=np.uint8)
+            memory[: words // 2 * size] &= 3
+            frame = memory[1:]
+            side = frame.copy()
+            side[::size] ^= rng.integers(0, 2, words, dtype=np.uint8)
+            sides, spec = (side,) * len(codec.roles), FrameSpec(dtype, words, 1000)
+            stored = codec.encode(frame, sides, spec)
+            assert len(stored) <= spec.nbytes + _OVERHEAD
+            assert decode(codec, stored, sides, spec) == frame.tobytes()
+
+    def test_special_words(self) -> None:
+        """Each special word comes back, against each special word in each side tensor."""
+        for codec, dtype in self.pairs():
+            pool = special_words(dtype).reshape(-1, dtype.word_bytes)
+            frame = pool.repeat(len(pool), axis=0).reshape(-1)
+            sides = (np.tile(pool, (len(pool), 1)).reshape(-1),) * len(codec.roles)
+            spec = FrameSpec(dtype, len(pool) ** 2, len(pool))
+            stored = codec.encode(frame, sides, spec)
+            assert decode(codec, stored, sides, spec) == frame.tobytes()
+
+    @settings(max_examples=60, deadline=None)
+    @given(data=st.data())
+    def test_damage_is_refused_or_decoded(self, data: st.DataObject) -> None:
+        """Cut, extended and flipped bytes raise MalformedError or decode to something else; nothing else happens."""
+        codec, dtype = data.draw(st.sampled_from(self.pairs()))
+        frame, sides, spec = data.draw(cases(dtype, len(codec.roles), max_words=200))
+        stored = codec.encode(frame, sides, spec)
+        rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+        for damaged in _damaged(stored, rng):
+            try:
+                decode(codec, damaged, sides, spec)
+            except MvcError as error:
+                assert type(error) is MalformedError  # noqa: PT017
+
+    def test_lengths_are_checked(self) -> None:
+        """No prefix of a stored frame decodes, nor does one with a byte behind it."""
+        for codec, dtype in self.pairs():
+            frame = special_words(dtype)
+            spec = FrameSpec(dtype, len(frame) // dtype.word_bytes, 3)
+            sides = (frame[::-1].copy(),) * len(codec.roles)
+            stored = codec.encode(frame, sides, spec)
+            for wrong in [stored[:length] for length in range(len(stored))] + [stored + b"\0"]:
+                with pytest.raises(MalformedError):
+                    decode(codec, wrong, sides, spec)
+
+    def test_threads(self) -> None:
+        """Frames encoded and decoded at the same time by many threads do not mix."""
+        rng = np.random.default_rng(0)
+        codec, dtype = self.pairs()[0]
+        spec = FrameSpec(dtype, 5000, 100)
+        frames = [rng.integers(0, 1 + i, spec.nbytes, dtype=np.uint8) for i in range(32)]
+
+        def there_and_back(frame: Bytes) -> bool:
+            sides = (frame[::-1].copy(),) * len(codec.roles)
+            return decode(codec, codec.encode(frame, sides, spec), sides, spec) == frame.tobytes()
+
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(there_and_back, frames))
+
+
+def _damaged(stored: bytes, rng: np.random.Generator) -> Iterator[bytes]:
+    """Yield copies of `stored` that are cut, extended, or have some bytes replaced."""
+    yield from (b"", stored + b"\0", stored + stored)
+    for _ in range(_DAMAGED_COPIES):
+        copy = bytearray(stored[: rng.integers(0, len(stored) + 1)] if rng.random() < 0.2 else stored)  # noqa: PLR2004
+        for _ in range(min(len(copy), int(rng.integers(1, 4)))):
+            # headers are where damage matters most
+            limit = len(copy) if rng.random() < 0.5 else min(len(copy), 64)  # noqa: PLR2004
+            copy[rng.integers(0, limit)] = rng.integers(0, 256)
+        yield bytes(copy)
