@@ -13,8 +13,8 @@ from typing import ClassVar, Final
 
 from mvc.errors import DamagedFileError, InvalidInputError
 from mvc.formats.abc import FileMap, Format, LogicalTensor, TensorRegion
-from mvc.formats.limits import MAX_TENSORS, is_tensor_name
 from mvc.types import DTYPES, MAX_RANK, TensorSpec
+from mvc.types.limits import MAX_TENSORS, is_tensor_name
 
 __all__ = ["LENGTH_BYTES", "MAX_HEADER_BYTES", "METADATA_KEY", "SafeTensors"]
 

@@ -10,9 +10,9 @@ from typing import Final
 from mvc.errors import InvalidInputError
 from mvc.formats.abc import FileMap, LogicalTensor, TensorRegion
 from mvc.formats.framework_tensors import describe, little_endian_bytes
-from mvc.formats.limits import MAX_NAME_BYTES, MAX_TENSORS, is_tensor_name
 from mvc.formats.safetensors import LENGTH_BYTES, MAX_HEADER_BYTES, METADATA_KEY, SafeTensors
 from mvc.types import TensorSpec
+from mvc.types.limits import MAX_NAME_BYTES, MAX_TENSORS, is_tensor_name
 
 __all__ = ["StateDictFile", "StateDictTensor", "state_dict_file"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from mvc.formats.limits import MAX_NAME_BYTES, MAX_TENSORS, is_tensor_name
 from mvc.formats.pickle_values import INLINE, Node, Tensor, UnreadablePickleError
+from mvc.types.limits import MAX_NAME_BYTES, MAX_TENSORS, is_tensor_name
 
 __all__ = ["named_tensors"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mvc.errors import DamagedFileError
-from mvc.formats.limits import MAX_TENSORS
+from mvc.types.limits import MAX_TENSORS
 
 __all__ = ["ZipEntry", "read_directory"]
 

@@ -14,6 +14,7 @@ from mvc.objects.fields import array, integer, oid, record, text
 from mvc.objects.ids import MANIFEST, digest
 from mvc.objects.paths import check_path, check_paths
 from mvc.types import ObjectId, TensorSpec, View, dtype_of, raw_id
+from mvc.types.limits import MAX_NAME_BYTES, MAX_TENSORS
 
 __all__ = ["FileEntry", "Manifest", "Segment", "SegmentKind", "TensorEntry"]
 
@@ -21,10 +22,6 @@ SegmentKind = Literal["literal", "tensor"]
 
 _KINDS: Final[tuple[SegmentKind, ...]] = ("literal", "tensor")
 _FIELDS: Final = frozenset({"files", "tensors"})
-_MAX_TENSORS: Final = 1_000_000
-"""Logical tensors; a mixture of experts with its optimizer state has about 100,000."""
-_MAX_NAME_BYTES: Final = 4096
-"""Bytes of a tensor's name; real ones are below 200."""
 _MODES: Final = (0o644, 0o755)
 
 
@@ -169,7 +166,7 @@ class Manifest:
         try:
             return cls(
                 tuple(_read_file(value) for value in array(fields["files"], "files")),
-                tuple(_read_tensor(value) for value in array(fields["tensors"], "tensors", most=_MAX_TENSORS)),
+                tuple(_read_tensor(value) for value in array(fields["tensors"], "tensors", most=MAX_TENSORS)),
             )
         except InvalidInputError as error:
             raise MalformedError(f"manifest breaks a rule: {error.message}") from error
@@ -203,7 +200,7 @@ def _read_segment(value: Value) -> Segment:
 def _read_tensor(value: Value) -> TensorEntry:
     name, file, oid_, dtype, shape, *view = array(value, "tensor", (5, 7))
     return TensorEntry(
-        text(name, "tensor name", _MAX_NAME_BYTES),
+        text(name, "tensor name", MAX_NAME_BYTES),
         integer(file, "file index"),
         oid(oid_, "tensor id"),
         TensorSpec(dtype_of(text(dtype, "dtype", 32)), _integers(shape, "shape")),
@@ -229,8 +226,8 @@ def _check_files(files: tuple[FileEntry, ...]) -> None:
 
 
 def _check_tensors(files: tuple[FileEntry, ...], tensors: tuple[TensorEntry, ...]) -> None:
-    if len(tensors) > _MAX_TENSORS:
-        raise InvalidInputError(f"{len(tensors)} tensors; at most {_MAX_TENSORS} are allowed in a commit")
+    if len(tensors) > MAX_TENSORS:
+        raise InvalidInputError(f"{len(tensors)} tensors; at most {MAX_TENSORS} are allowed in a commit")
     keys = [entry.sort_key for entry in tensors]
     if any(one >= other for one, other in pairwise(keys)):
         raise InvalidInputError("tensors are not in order, or a file names one twice")
@@ -238,8 +235,8 @@ def _check_tensors(files: tuple[FileEntry, ...], tensors: tuple[TensorEntry, ...
     for entry in tensors:
         if entry.file >= len(files):
             raise InvalidInputError(f"tensor {entry.name!r} names file {entry.file} of {len(files)}")
-        if len(entry.name.encode()) > _MAX_NAME_BYTES:
-            raise InvalidInputError(f"the name {entry.name[:40]!r}... has more than {_MAX_NAME_BYTES} bytes")
+        if len(entry.name.encode()) > MAX_NAME_BYTES:
+            raise InvalidInputError(f"the name {entry.name[:40]!r}... has more than {MAX_NAME_BYTES} bytes")
         _check_extent(entry, lengths[entry.file].get(entry.id, 0))
 
 

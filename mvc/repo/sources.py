@@ -88,19 +88,25 @@ class FileSource(Source):
 
     def locate(self) -> FileMap:
         """See `Source.locate`."""
-        if not self.size:
-            return FileMap(Opaque.name, ())
+        try:
+            with self._mapped() as view:
+                return locate(self.path, view)
+        except DamagedFileError:
+            if self.opaque:
+                return FileMap(Opaque.name, ())
+            raise
+
+    @contextmanager
+    def _mapped(self) -> Iterator[memoryview]:
+        if not self.size:  # an empty file cannot be mapped
+            yield memoryview(b"")
+            return
         with (
             self._descriptor() as fd,
             mmap.mmap(fd, self.size, access=mmap.ACCESS_READ) as data,
             memoryview(data) as view,
         ):
-            try:
-                return locate(self.path, view)
-            except DamagedFileError:
-                if self.opaque:
-                    return FileMap(Opaque.name, ())
-                raise
+            yield view
 
     @contextmanager
     def open(self) -> Iterator[Read]:
@@ -184,6 +190,18 @@ class StateDictSource(Source):
 
     def _read(self, offset: int, length: int) -> Bytes:
         place = bisect_right(self._starts, offset) - 1
-        data = memoryview(self.content.header) if place == 0 else self.content.tensors[place - 1].data()
+        data = memoryview(self.content.header) if place == 0 else self._tensor(place - 1)
         start = offset - self._starts[place]
         return np.frombuffer(data[start : start + length], np.uint8)
+
+    def _tensor(self, place: int) -> memoryview:
+        """Return the bytes of a tensor, keeping the last one: it may be a copy from a device, and is read in parts."""
+        kept = self._kept.get("tensor")
+        if kept is None or kept[0] != place:
+            kept = (place, self.content.tensors[place].data())
+            self._kept["tensor"] = kept
+        return kept[1]
+
+    @cached_property
+    def _kept(self) -> dict[str, tuple[int, memoryview]]:
+        return {}

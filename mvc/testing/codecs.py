@@ -127,7 +127,7 @@ class TensorCodecTests:
             assert CODECS[codec.name] is type(codec)
             assert codec_of(codec.name, codec.parameters) == codec
             assert codec.name.isascii()
-            assert 1 <= len(codec.name) <= 32  # noqa: PLR2004
+            assert 1 <= len(codec.name) <= 32
 
     def test_is_a_value(self) -> None:
         """Codecs are frozen, hashable and equal if their parameters are."""
@@ -227,9 +227,9 @@ def _damaged(stored: bytes, rng: np.random.Generator) -> Iterator[bytes]:
     """Yield copies of `stored` that are cut, extended, or have some bytes replaced."""
     yield from (b"", stored + b"\0", stored + stored)
     for _ in range(_DAMAGED_COPIES):
-        copy = bytearray(stored[: rng.integers(0, len(stored) + 1)] if rng.random() < 0.2 else stored)  # noqa: PLR2004
+        copy = bytearray(stored[: rng.integers(0, len(stored) + 1)] if rng.random() < 0.2 else stored)
         for _ in range(min(len(copy), int(rng.integers(1, 4)))):
             # headers are where damage matters most
-            limit = len(copy) if rng.random() < 0.5 else min(len(copy), 64)  # noqa: PLR2004
+            limit = len(copy) if rng.random() < 0.5 else min(len(copy), 64)
             copy[rng.integers(0, limit)] = rng.integers(0, 256)
         yield bytes(copy)

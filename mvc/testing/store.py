@@ -282,11 +282,12 @@ class CrashAt(CountingFileSystem):
             raise SimulatedCrash
         super()._step(name, path)
         if len(self.steps) == self._stop:
-            self.crashed = True
-            self._lose()
+            self.crash()
             raise SimulatedCrash(self.steps[-1])
 
-    def _lose(self) -> None:
+    def crash(self) -> None:
+        """Crash here and now: between two steps, or behind the last one."""
+        self.crashed = True
         if self._mode in {"lose", "lose-some"}:
             self._unsynced.lose_contents(zero=False)
             self._unsynced.lose_names(lambda: self._mode == "lose" or self._random.random() < 1 / 2)
@@ -300,9 +301,13 @@ def _restore(path: Path, content: bytes) -> None:
 
 
 def crash_everywhere(
-    start: Path, action: Callable[[Path, FileSystem], None], check: Callable[[Path], None], mode: CrashMode
+    start: Path,
+    action: Callable[[Path, FileSystem], None],
+    check: Callable[[Path], None],
+    finished: Callable[[Path], None],
+    mode: CrashMode,
 ) -> int:
-    """Run `action` on copies of the directory `start`, crashing at step 1, 2, ... until it gets through.
+    """Run `action` on copies of the directory `start`, crashing at step 1, 2, ... and at last when it has returned.
 
     Parameters
     ----------
@@ -311,7 +316,9 @@ def crash_everywhere(
     action : callable
         ``action(root, fs)`` changes the copy `root` through `fs` only.
     check : callable
-        ``check(root)`` asserts what must hold after every crash; it also runs after the run without a crash.
+        ``check(root)`` asserts what must hold after a crash inside of `action`.
+    finished : callable
+        ``finished(root)`` asserts what must hold after a crash behind it: what it promised is durable.
     mode : CrashMode
         What a crash leaves.
 
@@ -321,18 +328,19 @@ def crash_everywhere(
         Steps crashed at.
     """
     step = 0
-    crashed = True
-    while crashed:
+    while True:
         step += 1
         root = start.with_name(f"{start.name}-{mode}-{step}")
         shutil.copytree(start, root)
         with CrashAt(step, mode, seed=step) as fs:
             with suppress(SimulatedCrash):
                 action(root, fs)
-            crashed = fs.crashed
+            if not fs.crashed:
+                fs.crash()
+                finished(root)
+                return step - 1
         check(root)
         shutil.rmtree(root)
-    return step - 1
 
 
 class ObjectStoreTests:
@@ -455,7 +463,9 @@ class ObjectStoreTests:
             self.record(copy, LocalFileSystem(), 1)
             self.check(copy, (1,))
 
-        steps = crash_everywhere(root, lambda copy, fs: self.record(copy, fs, 1), check, mode)
+        steps = crash_everywhere(
+            root, lambda copy, fs: self.record(copy, fs, 1), check, lambda copy: self.check(copy, (1,)), mode
+        )
         assert steps > 20, "the scenario has lost most of its steps"
 
     def test_a_full_disk_changes_nothing(self, root: Path) -> None:

@@ -66,7 +66,8 @@ def as_float64(dtype: DType, data: npt.NDArray[np.uint8]) -> npt.NDArray[np.floa
     if dtype.name == "F8_E8M0":
         return np.where(data == 0xFF, np.nan, np.exp2(data.astype(np.float64) - 127))
     if dtype.kind == "float" and dtype.word_bytes == 1:
-        return np.take(_table(dtype), data)
+        values: npt.NDArray[np.float64] = _table(dtype)[data]
+        return values
     raise InvalidInputError(f"values of {dtype.name} cannot be compared: its elements are packed into bytes")
 
 

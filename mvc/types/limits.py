@@ -1,4 +1,4 @@
-"""The limits of the specification that concern checkpoint files (spec-v1, section 1)."""
+"""Limits of the specification that several layers check (spec-v1, section 1)."""
 
 from __future__ import annotations
 
