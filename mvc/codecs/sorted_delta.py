@@ -80,10 +80,18 @@ class SortedDelta(Codec):
         sums = np.empty(_rows(spec), dtype=np.int64)
         deltas = workspace.array("deltas", spec.nbytes)
         kernels.active.measure(frame, sides[0], number, row_words, deltas, sums)
-        rows = row_bytes(sums, spec.words, row_words)
+        stored = self._sort(deltas, sides[0], row_bytes(sums, spec.words, row_words), spec)
+        if len(stored) > spec.nbytes:  # noise: let the rows at least cost nothing
+            stored = self._sort(deltas, sides[0], np.zeros(_rows(spec), dtype=np.uint8), spec)
+        return stored
+
+    def _sort(self, deltas: Bytes, base: Bytes, rows: Bytes, spec: FrameSpec) -> bytes:
+        """Return the frame for a choice of row bytes."""
+        number = kernels.number_of(spec.dtype)
         planes = list(workspace.array("planes", spec.nbytes).reshape(spec.dtype.word_bytes, spec.words))
         scratch = workspace.array("scratch", kernels.scratch_bytes(number, spec.words))
-        kernels.active.sort(deltas, sides[0], number, rows, row_words, self.mantissa, planes, scratch)
+        row_words = min(spec.row_words, spec.words)
+        kernels.active.sort(deltas, base, number, rows, row_words, self.mantissa, planes, scratch)
         scales = encode_planes([rows], Effort.STEADY)
         return b"".join((_LENGTH.pack(len(scales)), scales, encode_planes(planes, Effort.DRIFTING)))
 

@@ -80,7 +80,7 @@ def _table(dtype: DType) -> npt.NDArray[np.float64]:
     bias, ones_are_nan = _FINITE_ONLY.get(dtype.name, ((1 << (dtype.exponent_bits - 1)) - 1, False))
     subnormal = exponent == 0
     magnitude = np.where(subnormal, mantissa, 1 + mantissa) * np.exp2(np.where(subnormal, 1, exponent) - bias)
-    values = np.where(bits & 0x80, -magnitude, magnitude)
+    values: npt.NDArray[np.float64] = np.where(bits & 0x80, -magnitude, magnitude)
     if ones_are_nan:
         values[(bits & 0x7F) == 0x7F] = np.nan
     elif dtype.name in _FINITE_ONLY:

@@ -85,18 +85,20 @@ def _unordered(o: Words) -> Words:
 
 def _forward(t: Words, b: Words, *, is_float: bool) -> Words:
     """Return the zigzag delta from `b` to `t`; towards larger magnitudes is positive for floats."""
-    d = t - b
+    d: Words = t - b
     if is_float:
         d = _ordered(t) - _ordered(b)
         s = _sign(b)
         d = (d ^ s) - s
-    return (d << 1) ^ _sign(d)
+    u: Words = (d << 1) ^ _sign(d)
+    return u
 
 
 def _inverse(u: Words, b: Words, *, is_float: bool) -> Words:
     d = (u >> 1) ^ ~((u & 1) - u.dtype.type(1))
     if not is_float:
-        return b + d
+        t: Words = b + d
+        return t
     s = _sign(b)
     return _unordered(_ordered(b) + ((d ^ s) - s))
 

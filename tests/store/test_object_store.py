@@ -1,0 +1,330 @@
+"""The object store keeps its contract, and what the contract leaves open is as documented."""
+
+import errno
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mvc.errors import IntegrityError, InvalidInputError, MalformedError, NotFoundError, ReadOnlyError, StorageError
+from mvc.store import operations
+from mvc.store.fs import FileHandle
+from mvc.store.layout import Buffer, EntryKind, Location
+from mvc.store.local_fs import LocalFileSystem
+from mvc.store.object_store import ObjectStore, StoredBytes
+from mvc.testing.store import ObjectStoreTests
+from mvc.types import ObjectId, object_id
+
+
+class TestObjectStore(ObjectStoreTests):
+    """The store on a local disk."""
+
+
+def oid(number: int) -> ObjectId:
+    """Return an id that holds `number`, in its first and last bytes."""
+    return object_id(number.to_bytes(1, "big") + number.to_bytes(31, "big"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    """An empty store."""
+    store = ObjectStore(tmp_path / "store")
+    store.initialize()
+    return store
+
+
+def put_loose(store: ObjectStore, key: ObjectId, data: bytes) -> None:
+    """Store a loose blob."""
+    with store.begin() as batch:
+        with batch.loose(key) as draft:
+            draft.write(data)
+        batch.commit()
+
+
+def put_packed(store: ObjectStore, *keys: ObjectId) -> ObjectId:
+    """Store a pack of small blobs and return its id."""
+    with store.begin() as batch:
+        for key in keys:
+            batch.put(EntryKind.TENSOR, key, b"packed")
+        pack = batch.commit()[keys[0]].pack
+    assert pack is not None
+    return pack
+
+
+def test_initialize_may_be_repeated(store: ObjectStore) -> None:
+    """A second process that initializes changes nothing."""
+    put_loose(store, oid(1), b"loose")
+    store.initialize()
+    assert sorted(LocalFileSystem().names(store.root)) == ["objects", "op_head", "ops", "packs", "tmp"]
+    assert bytes(store.load(oid(1))) == b"loose"
+
+
+def test_junk_is_ignored(store: ObjectStore) -> None:
+    """Files that are no objects are not listed, whatever their names resemble."""
+    put_loose(store, oid(0x11), b"loose")
+    operation = store.operations.write(b"operation")
+    for place, name in (("objects", f"{oid(2)}.blob"), ("ops", oid(2))):
+        for path in (name, f"02/{name[:-6]}", f"02/{name}.tmp", f"03/{name}", "02/README", f"02/{'0' * 6}"):
+            target = store.root / place / path
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(b"junk")
+    (store.root / "objects" / "02" / ("02" + "g" * 62 + ".blob")).write_bytes(b"junk")
+    assert list(store.loose.ids()) == [oid(0x11)]
+    assert list(store.operations.ids()) == [operation]
+    assert [found.oid for found in store.locations()] == [oid(0x11)]
+
+
+def test_stored_bytes_are_those_of_the_files(store: ObjectStore) -> None:
+    """The totals by place add up to what the directories hold."""
+    assert store.stored_bytes().total == 0
+    put_loose(store, oid(1), b"loose")
+    pack = put_packed(store, oid(2), oid(3))
+    store.operations.write(b"operation")
+    sizes = {suffix: (store.packs.directory / f"{pack}{suffix}").stat().st_size for suffix in (".pack", ".idx")}
+    found = store.stored_bytes()
+    assert found == StoredBytes(loose=5, packs=sizes[".pack"], indexes=sizes[".idx"], operations=8 + 9)
+    assert found.total == 5 + sizes[".pack"] + sizes[".idx"] + 17
+
+
+def test_a_batch_counts_its_bytes(store: ObjectStore) -> None:
+    """`stored_bytes` is the size of the loose blobs and packs that the batch made."""
+    with store.begin() as batch:
+        batch.put(EntryKind.TENSOR, oid(1), b"12345")
+        batch.put(EntryKind.TENSOR, oid(1), b"12345")
+        with batch.loose(oid(2)) as draft:
+            draft.write(b"123")
+        assert batch.stored_bytes == 3
+        batch.commit()
+        assert batch.stored_bytes == 3 + (16 + 56 + 5 + 40)
+    found = store.stored_bytes()
+    assert batch.stored_bytes == found.loose + found.packs
+
+
+def test_a_full_pack_is_followed_by_another(store: ObjectStore) -> None:
+    """Packs end near the limit; all objects are found."""
+    with store.begin(pack_limit=1000) as batch:
+        for i in range(10):
+            assert batch.put(EntryKind.TENSOR, oid(i), bytes([i]) * 400)
+            assert not batch.put(EntryKind.TENSOR, oid(0), b"again, though its pack is finished")
+        locations = batch.commit()
+    assert len(store.pack_ids()) == 4
+    assert all(store.read(oid(i), locations[oid(i)]) == bytes([i]) * 400 for i in range(10))
+    for pack in store.pack_ids():
+        store.packs.verify(pack)
+
+
+def test_many_threads_fill_one_batch(store: ObjectStore) -> None:
+    """Loose and packed objects from many threads all arrive, each id once."""
+
+    def put(i: int) -> None:
+        key = oid(i % 100)
+        if i % 2:
+            with batch.loose(key) as draft:
+                draft.write(bytes([i % 100]) * 50)
+        else:
+            batch.put(EntryKind.TENSOR, key, bytes([i % 100]) * 50)
+
+    with store.begin(pack_limit=2000) as batch:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(put, range(300)))
+        locations = batch.commit()
+    assert len(locations) == 100
+    assert all(store.load(oid(i)) == bytes([i]) * 50 for i in range(100))
+    assert len(list(store.locations())) == 100
+
+
+def test_a_loose_blob_may_be_replaced_under_its_readers(store: ObjectStore) -> None:
+    """A better encoding takes the name; who has the old one mapped keeps it."""
+    put_loose(store, oid(1), b"first encoding")
+    old = store.load(oid(1))
+    put_loose(store, oid(1), b"better")
+    assert bytes(old) == b"first encoding"
+    assert bytes(store.load(oid(1))) == b"better"
+    store.loose.delete(oid(1))
+    assert store.find(oid(1)) is None
+
+
+def test_an_error_in_the_block_drops_the_blob_only(store: ObjectStore) -> None:
+    """What an encoder raises costs its own blob; the batch goes on."""
+    with store.begin() as batch:
+        with pytest.raises(InvalidInputError), batch.loose(oid(1)):
+            raise InvalidInputError("cannot encode")
+        assert oid(1) not in batch
+        batch.put(EntryKind.TENSOR, oid(2), b"fine")
+        assert set(batch.commit()) == {oid(2)}
+    assert store.find(oid(1)) is None
+
+
+def test_a_batch_is_over_after_commit_abort_or_failure(store: ObjectStore) -> None:
+    """Whatever is put later is refused."""
+    committed, aborted = store.begin(), store.begin()
+    committed.commit()
+    aborted.abort()
+    for batch in (committed, aborted):
+        with pytest.raises(InvalidInputError, match="over"):
+            batch.put(EntryKind.TENSOR, oid(1), b"late")
+        with pytest.raises(InvalidInputError, match="over"), batch.loose(oid(1)) as draft:
+            draft.write(b"late")
+        with pytest.raises(InvalidInputError, match="over"):
+            batch.commit()
+    assert list(store.locations()) == []
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failed_write_ends_the_batch(store: ObjectStore, step: str) -> None:
+    """A batch of which a blob could not be made durable cannot be committed, even if somebody caught the error."""
+
+    class Failing(LocalFileSystem):
+        def fsync(self, handle: FileHandle) -> None:
+            if step == "fsync":
+                raise StorageError("no")
+            super().fsync(handle)
+
+        def replace(self, source: Path, target: Path) -> None:
+            raise StorageError("no")
+
+    with ObjectStore(store.root, Failing()).begin() as batch:
+        with pytest.raises(StorageError), batch.loose(oid(1)) as draft:
+            draft.write(b"data")
+        with pytest.raises(InvalidInputError, match="failed"):
+            batch.commit()
+    assert list(store.locations()) == []
+    assert LocalFileSystem().names(store.root / "tmp") == []
+
+
+def test_a_failed_put_ends_the_batch(store: ObjectStore) -> None:
+    """A pack of which a write failed is never published."""
+
+    class Full(LocalFileSystem):
+        def write(self, handle: FileHandle, data: Buffer) -> None:
+            raise StorageError("full")
+
+    with ObjectStore(store.root, Full()).begin() as batch:
+        with pytest.raises(StorageError):
+            batch.put(EntryKind.TENSOR, oid(1), bytes(2 << 20))
+        with pytest.raises(InvalidInputError, match="failed"):
+            batch.commit()
+    assert store.pack_ids() == []
+    assert LocalFileSystem().names(store.root / "tmp") == []
+
+
+def test_relying_on_an_object_keeps_it_young_and_durable(store: ObjectStore) -> None:
+    """The file's time is now, and its directories are flushed by the commit."""
+    put_loose(store, oid(1), b"loose")
+    put_packed(store, oid(2))
+    flushed = []
+
+    class Watching(LocalFileSystem):
+        def fsync_dir(self, path: Path) -> None:
+            flushed.append(path)
+            super().fsync_dir(path)
+
+    watched = ObjectStore(store.root, Watching())
+    with watched.begin() as batch:
+        for key in (oid(1), oid(2)):
+            location = store.find(key)
+            assert location is not None
+            path = store.loose.path(key) if location.pack is None else store.packs.directory / f"{location.pack}.pack"
+            os.utime(path, (0, 0))
+            assert store.modified(key, location) == 0
+            assert batch.rely_on(key, location)
+            assert (store.modified(key, location) or 0) > 1e9
+        assert batch.commit() == {}
+    assert set(flushed) == {store.loose.directory, store.loose.path(oid(1)).parent, store.packs.directory}
+
+
+def test_what_is_gone_or_untouchable_is_put_again(store: ObjectStore) -> None:
+    """`rely_on` returns False, so that the caller stores its own copy."""
+
+    class Foreign(LocalFileSystem):
+        def touch(self, path: Path) -> None:
+            raise ReadOnlyError("not yours")
+
+    put_loose(store, oid(1), b"loose")
+    location = store.find(oid(1))
+    assert location is not None
+    assert not ObjectStore(store.root, Foreign()).begin().rely_on(oid(1), location)
+    store.loose.delete(oid(1))
+    assert not store.begin().rely_on(oid(1), location)
+    assert store.modified(oid(1), location) is None
+
+
+def test_loose_blobs_of_another_size_are_refused(store: ObjectStore) -> None:
+    """A location that does not fit the file is an IntegrityError; so is an empty blob."""
+    put_loose(store, oid(1), b"loose")
+    for location in (Location(None, 0, 4), Location(None, 1, 4), Location(None, 0, 6)):
+        with pytest.raises(IntegrityError, match="has 5 bytes"):
+            store.read(oid(1), location)
+    path = store.loose.path(oid(1))
+    path.unlink()
+    path.touch()
+    with pytest.raises(IntegrityError):
+        store.load(oid(1))
+
+
+def test_an_object_that_moves_while_it_is_read_is_found_again(store: ObjectStore) -> None:
+    """A repack between finding and reading goes unnoticed."""
+    old = put_packed(store, oid(1), oid(2))
+    reader = ObjectStore(store.root)
+    assert reader.find(oid(1)) is not None
+    put_packed(store, oid(1))
+    store.packs.delete(old)
+    assert bytes(reader.load(oid(1))) == b"packed"
+    with pytest.raises(NotFoundError):
+        reader.load(oid(2))
+
+
+def test_packs_that_vanish_while_they_are_listed_are_left_out(store: ObjectStore) -> None:
+    """Listing everything does not fail because a repack removes a pack."""
+    put_packed(store, oid(1))
+    gone = put_packed(store, oid(2))
+
+    class Slow(LocalFileSystem):
+        def names(self, directory: Path) -> list[str]:
+            names = super().names(directory)
+            if directory.name == "packs" and gone in store.pack_ids():
+                store.packs.delete(gone)
+            return names
+
+    slow = ObjectStore(store.root, Slow())
+    assert [found.oid for found in slow.locations()] == [oid(1)]
+    gone = put_packed(store, oid(3))
+    assert ObjectStore(store.root, Slow()).find(oid(3)) is None
+
+
+def test_operations_are_written_once_and_checked(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing again is no error; a missing, short, exchanged or oversized operation is refused."""
+    first, second = store.operations.write(b"first"), store.operations.write(b"second")
+    assert store.operations.write(b"first") == first
+    store.operations.path(first).unlink()
+    store.operations.path(first).write_bytes(store.operations.path(second).read_bytes())
+    with pytest.raises(IntegrityError, match="have id"):
+        store.operations.read(first)
+    store.operations.delete(first)
+    with pytest.raises(NotFoundError):
+        store.operations.read(first)
+    assert store.operations.size(first) is None
+    monkeypatch.setattr(operations, "MAX_METADATA_BYTES", 5)
+    for value in (b"", b"second"):
+        with pytest.raises(InvalidInputError):
+            store.operations.write(value)
+    with pytest.raises(MalformedError, match="at most 13"):
+        store.operations.read(second)
+
+
+def test_a_read_only_disk_is_read(store: ObjectStore) -> None:
+    """Nothing is written by reading; writing is a ReadOnlyError."""
+    put_loose(store, oid(1), b"loose")
+    pack = put_packed(store, oid(2))
+    (store.packs.directory / f"{pack}.idx").unlink()
+
+    class ReadOnly(LocalFileSystem):
+        def create(self, path: Path, mode: int = 0) -> FileHandle:
+            raise ReadOnlyError(os.strerror(errno.EROFS))
+
+    frozen = ObjectStore(store.root, ReadOnly())
+    assert [bytes(frozen.load(key)) for key in (oid(1), oid(2))] == [b"loose", b"packed"]
+    assert frozen.head.read() is None
+    with pytest.raises(ReadOnlyError), frozen.begin() as batch:
+        batch.put(EntryKind.TENSOR, oid(3), b"")
