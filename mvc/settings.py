@@ -36,15 +36,16 @@ class Delta:
     Parameters
     ----------
     depth : int
-        Longest chain of deltas. 8 keeps the oldest link of a chain within a second of decoding for 100 MB tensors.
+        Longest chain of deltas: each link is one more decoding before a tensor is there.
     read_factor : float
-        Stored bytes that a rebuild may read, as a multiple of the tensor's size.
+        Stored bytes that a rebuild may read, as a multiple of the tensor's size. 3 lets chains of four to eight links
+        stand (``benchmarks/read_bound.py``; docs/decisions/003).
     least_saving : float
         Share of the full encoding that a delta must save to be worth its dependency.
     """
 
     depth: int = 8
-    read_factor: float = 2.0
+    read_factor: float = 3.0
     least_saving: float = 0.05
 
 

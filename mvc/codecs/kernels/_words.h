@@ -64,40 +64,56 @@ static inline W FN(inverse_)(W u, W b, int is_float)
     return (W)(b + d);
 }
 
-static CLONES void FN(split_)(const uint8_t *words, uint8_t *const *planes, size_t n, int rotate)
+#if BITS == 8
+#define EACH_BYTE(DO) DO(0)
+#elif BITS == 16
+#define EACH_BYTE(DO) DO(0) DO(1)
+#elif BITS == 32
+#define EACH_BYTE(DO) DO(0) DO(1) DO(2) DO(3)
+#else
+#define EACH_BYTE(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
+#endif
+
+/* Planes never overlap each other or the words: Python's callers allot them. */
+static CLONES void FN(split_)(const uint8_t *restrict words, uint8_t *const *planes, size_t n, int rotate)
 {
-    W tile[TILE];
-    for (size_t start = 0; start < n; start += TILE) {
-        size_t m = n - start < TILE ? n - start : TILE;
-        memcpy(tile, words + start * WORD_BYTES, m * WORD_BYTES);
-        if (rotate)
-            for (size_t i = 0; i < m; i++)
-                tile[i] = (W)((W)(tile[i] << 1) | (W)(tile[i] >> (BITS - 1)));
-        for (int k = 0; k < WORD_BYTES; k++) {
-            uint8_t *restrict plane = planes[k] + start;
-            for (size_t i = 0; i < m; i++)
-                plane[i] = (uint8_t)(tile[i] >> (8 * k));
+#define OPEN(k) uint8_t *restrict plane##k = planes[k];
+#define PUT(k) plane##k[i] = (uint8_t)(w >> (8 * k));
+    EACH_BYTE(OPEN)
+    if (rotate)
+        for (size_t i = 0; i < n; i++) {
+            W w = FN(load_)(words, i);
+            w = (W)((W)(w << 1) | (W)(w >> (BITS - 1)));
+            EACH_BYTE(PUT)
         }
-    }
+    else
+        for (size_t i = 0; i < n; i++) {
+            W w = FN(load_)(words, i);
+            EACH_BYTE(PUT)
+        }
+#undef OPEN
+#undef PUT
 }
 
-static CLONES void FN(join_)(const uint8_t *const *planes, uint8_t *words, size_t n, int rotate)
+static CLONES void FN(join_)(const uint8_t *const *planes, uint8_t *restrict words, size_t n, int rotate)
 {
-    W tile[TILE];
-    for (size_t start = 0; start < n; start += TILE) {
-        size_t m = n - start < TILE ? n - start : TILE;
-        for (size_t i = 0; i < m; i++)
-            tile[i] = planes[0][start + i];
-        for (int k = 1; k < WORD_BYTES; k++) {
-            const uint8_t *restrict plane = planes[k] + start;
-            for (size_t i = 0; i < m; i++)
-                tile[i] = (W)(tile[i] | (W)((W)plane[i] << (8 * k)));
+#define OPEN(k) const uint8_t *restrict plane##k = planes[k];
+#define GET(k) w = (W)(w | (W)((W)plane##k[i] << (8 * k)));
+    EACH_BYTE(OPEN)
+    if (rotate)
+        for (size_t i = 0; i < n; i++) {
+            W w = 0;
+            EACH_BYTE(GET)
+            FN(store_)(words, i, (W)((W)(w >> 1) | (W)(w << (BITS - 1))));
         }
-        if (rotate)
-            for (size_t i = 0; i < m; i++)
-                tile[i] = (W)((W)(tile[i] >> 1) | (W)(tile[i] << (BITS - 1)));
-        memcpy(words + start * WORD_BYTES, tile, m * WORD_BYTES);
-    }
+    else
+        for (size_t i = 0; i < n; i++) {
+            W w = 0;
+            EACH_BYTE(GET)
+            FN(store_)(words, i, w);
+        }
+#undef OPEN
+#undef GET
 }
 
 static CLONES void FN(deltas_)(const uint8_t *target, const uint8_t *base, uint8_t *u, size_t n, int is_float)
@@ -239,4 +255,5 @@ static void FN(gather_)(const uint8_t *sorted, const uint8_t *base, const uint16
 #undef W
 #undef WORD_BYTES
 #undef TOP
+#undef EACH_BYTE
 #undef BITS

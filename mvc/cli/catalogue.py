@@ -1,0 +1,52 @@
+"""Every command, by section, with its summary: what ``mvc --help`` shows without importing one of them.
+
+Adding a command is a file in `mvc.cli.commands` that defines ``command``, and a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+__all__ = ["ALIASES", "EXAMPLES", "SECTIONS", "SUMMARIES"]
+
+SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
+    "Main commands": {
+        "init": "Make a repository.",
+        "status": "Show what a commit would record.",
+        "commit": "Record the work tree, or a directory, as the next commit.",
+        "checkout": "Bring back the files of a commit, byte for byte.",
+        "restore": "Bring files of the work tree back to what they were.",
+    },
+    "History": {
+        "log": "Show commits, newest first.",
+        "show": "Show a commit, its files and how its tensors are stored.",
+        "diff": "Show what differs between commits or the work tree.",
+        "cat": "Write one tensor of a commit to a file.",
+        "undo": "Take back the last operation.",
+        "op": "Show the operation log, which undo goes back on.",
+    },
+    "Branches": {
+        "branch": "List, make, rename or delete branches.",
+        "switch": "Bring the work tree to a branch.",
+        "tag": "List, make or delete tags.",
+    },
+    "Maintenance": {
+        "du": "Show what history takes on disk, and would take as copies.",
+        "fsck": "Check that everything stored is what its id promises.",
+        "reindex": "Make the index again from the store.",
+        "completion": "Print a completion script for a shell.",
+    },
+}
+
+SUMMARIES: Final[Mapping[str, str]] = {name: line for section in SECTIONS.values() for name, line in section.items()}
+
+ALIASES: Final[Mapping[str, tuple[str, str]]] = {"op-log": ("op", "log")}
+"""Hidden spellings of a command of a group."""
+
+EXAMPLES: Final = (
+    "mvc init runs/exp7",
+    "mvc commit --from out/checkpoint-500 -m 'epoch 1' --metric loss=0.41",
+    "mvc log --where 'loss<0.3'",
+    "mvc checkout main~2 --to /tmp/old",
+)
