@@ -1,4 +1,4 @@
-"""What every command is given: where it runs, and who runs it. Environment and user configuration are read here only."""
+"""What every command is given: where it runs, and who runs it. The only reader of the user's configuration."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvc.errors import FormatError, InvalidInputError, StorageError
+from mvc.errors import FormatError, InvalidInputError, NotFoundError, StorageError
 from mvc.repo.clock import Actor, account_name
 from mvc.settings import Settings
 
-__all__ = ["App", "colour_setting"]
+__all__ = ["App", "colour_setting", "run_directory", "search_start"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,26 @@ def _tree_path(root: Path, here: Path, given: str) -> str:
     if not path.is_relative_to(root):
         raise InvalidInputError(f"{given!r} is outside of the work tree {root}", hint="mvc commit --from DIR")
     return "" if path == root else path.relative_to(root).as_posix()
+
+
+def run_directory(given: Sequence[str]) -> Path:
+    """Return where relative paths start, given every ``-C``; each is relative to the one before.
+
+    Raises
+    ------
+    NotFoundError
+        If that is no directory.
+    """
+    directory = Path(*given)
+    if not directory.is_dir():
+        raise NotFoundError(f"{directory} is not a directory", hint="-C takes an existing directory")
+    return directory
+
+
+def search_start(directory: Path, given: Sequence[str], environment: Mapping[str, str]) -> Path:
+    """Return from where the repository is looked for: `directory` if ``-C`` was given, else ``MVC_DIR``, if set."""
+    elsewhere = None if given else environment.get("MVC_DIR")
+    return Path(os.path.abspath(elsewhere or directory))  # noqa: PTH100 - Path.absolute() keeps ".."
 
 
 def colour_setting(choice: str, environment: Mapping[str, str]) -> bool | None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 import click
 
-from mvc.cli.app import App, colour_setting
+from mvc.cli.app import App, colour_setting, run_directory, search_start
 from mvc.cli.group import COMMAND_LINE, Group
-from mvc.errors import NotFoundError
 from mvc.version import __version__
 
 __all__ = ["cli", "main"]
@@ -52,13 +50,9 @@ def cli(
 
 
 def _app(directories: tuple[str, ...], arguments: tuple[str, ...]) -> App:
-    directory = Path(*directories) if directories else Path()
-    if not directory.is_dir():
-        raise NotFoundError(f"{directory} is not a directory", hint="-C takes an existing directory")
-    elsewhere = None if directories else os.environ.get("MVC_DIR")
-    start = Path(elsewhere or directory).absolute()
+    directory = run_directory(directories)
     line = shlex.join(["mvc", *arguments]).encode("utf-8", "replace").decode()
-    return App(directory, start, line, os.environ)
+    return App(directory, search_start(directory, directories, os.environ), line, os.environ)
 
 
 def _show_version(*, verbose: bool) -> None:

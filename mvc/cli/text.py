@@ -35,11 +35,8 @@ def size(count: int) -> str:
     """
     if count < 1000:
         return f"{count} B"
-    value = float(count)
-    for unit in _UNITS:
-        value /= 1000
-        if value < 999.95:
-            break
+    scaled = ((count / 1000**power, unit) for power, unit in enumerate(_UNITS, 1))
+    value, unit = next((item for item in scaled if item[0] < 999.95), (count / 1000 ** len(_UNITS), _UNITS[-1]))
     return f"{value:.1f} {unit}"
 
 

@@ -2,7 +2,7 @@
 
 from mvc.index.database import Database, Update
 from mvc.index.records import BlobRecord, CodecTotal, CommitRecord
-from mvc.index.sync import blob_records, commit_record, synchronise
+from mvc.index.sync import synchronise
 
 __all__ = [
     "BlobRecord",
@@ -10,7 +10,5 @@ __all__ = [
     "CommitRecord",
     "Database",
     "Update",
-    "blob_records",
-    "commit_record",
     "synchronise",
 ]

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, Table, create_engine, delete, event, func, insert, select
+from sqlalchemy import Connection, Row, Select, Table, create_engine, delete, event, func, insert, or_, select
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import NullPool
 
@@ -44,7 +44,7 @@ class Update:
     packs, gone : sequence of ObjectId
         New packs, and packs that no longer exist.
     blobs : sequence of BlobRecord
-        New blobs, loose or of `packs`.
+        New blobs, loose or of `packs`, and known ones that are to be rebuilt in another way now.
     lost : sequence of ObjectId
         Loose blobs that no longer exist.
     objects : sequence of (ObjectId, str, Location)
@@ -89,20 +89,25 @@ class Database:
         except OperationalError as error:
             raise StorageError(f"index {path} cannot be opened: {error.orig}", transient=True) from error
         except DatabaseError:
-            self.clear()
+            self._replace()
 
     def _prepare(self) -> None:
         if not self.path.exists():
             self._remove_side_files()
         with self._engine.begin() as connection:
-            if connection.exec_driver_sql("PRAGMA user_version").scalar_one() != SCHEMA_VERSION:
+            if not _is_current(connection):
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
-                SCHEMA.drop_all(connection)
-                SCHEMA.create_all(connection)
-                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                if not _is_current(connection):  # another process may have been faster
+                    _make_tables(connection)
 
     def clear(self) -> None:
-        """Replace the file by an empty index."""
+        """Empty the index."""
+        with self._connection() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            _make_tables(connection)
+
+    def _replace(self) -> None:
+        """Put an empty index in the place of a file that is none."""
         self._engine.dispose()
         self.path.unlink(missing_ok=True)
         self._prepare()
@@ -141,6 +146,7 @@ class Database:
     def apply(self, update: Update) -> None:
         """Carry out `update`, all of it or nothing. What is there already stays as it is."""
         with self._connection() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
             for batch in _batches(update.gone):
                 connection.execute(delete(packs).where(packs.c.pack_id.in_(batch)))
             _add(connection, packs, [{"pack_id": pack} for pack in update.packs])
@@ -149,7 +155,8 @@ class Database:
             )
             for batch in _batches(update.lost):
                 connection.execute(delete(blobs).where(blobs.c.id.in_(batch), blobs.c.pack == numbers[None]))
-            _add(connection, blobs, [rows.of_blob(blob, numbers[blob.location.pack]) for blob in update.blobs])
+            new_blobs = [rows.of_blob(blob, numbers[blob.location.pack]) for blob in update.blobs]
+            _add(connection, blobs, new_blobs, "OR REPLACE")
             _add(connection, objects, [rows.of_object(item, numbers[item[2].pack]) for item in update.objects])
             _add(connection, commits, [rows.of_commit(commit) for commit in update.commits])
             _add(connection, parents, [row for commit in update.commits for row in rows.of_parents(commit)])
@@ -162,9 +169,18 @@ class Database:
         query = select(blobs, packs.c.pack_id).join(packs)
         found: dict[ObjectId, BlobRecord] = {}
         for record in map(rows.blob_record, self._by_id(query, blobs, ids)):
-            if record.id not in found or record.chain_bytes < found[record.id].chain_bytes:
+            if record.id not in found or record.cost < found[record.id].cost:
                 found[record.id] = record
         return found
+
+    def touched_by(self, ids: Iterable[ObjectId]) -> bool:
+        """Return True if an encoding of one of `ids`, or a delta on one, is known."""
+        query = select(blobs.c.id).limit(1)
+        with self._connection() as connection:
+            return any(
+                connection.execute(query.where(or_(blobs.c.id.in_(batch), blobs.c.base.in_(batch)))).first()
+                for batch in _batches(ids)
+            )
 
     def all_blobs(self) -> list[BlobRecord]:
         """Return every stored encoding."""
@@ -218,15 +234,25 @@ def _configure(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver
     cursor.close()
 
 
+def _is_current(connection: Connection) -> bool:
+    return bool(connection.exec_driver_sql("PRAGMA user_version").scalar_one() == SCHEMA_VERSION)
+
+
+def _make_tables(connection: Connection) -> None:
+    SCHEMA.drop_all(connection)
+    SCHEMA.create_all(connection)
+    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
 def _batches(ids: Iterable[ObjectId]) -> Iterator[list[ObjectId]]:
     iterator: Iterator[ObjectId] = iter(ids)
     while batch := list(islice(iterator, _BATCH)):
         yield batch
 
 
-def _add(connection: Connection, table: Table, values: list[dict[str, object]]) -> None:
+def _add(connection: Connection, table: Table, values: list[dict[str, object]], known: str = "OR IGNORE") -> None:
     if values:
-        connection.execute(insert(table).prefix_with("OR IGNORE"), values)
+        connection.execute(insert(table).prefix_with(known), values)
 
 
 def _numbers(connection: Connection, wanted: set[ObjectId | None]) -> dict[ObjectId | None, int]:

@@ -45,6 +45,11 @@ class BlobRecord:
     depth: int
     chain_bytes: int
 
+    @property
+    def cost(self) -> tuple[int, str]:
+        """Encodings of one content are preferred in this order: quickest to rebuild, then the same one everywhere."""
+        return self.chain_bytes, self.location.pack or ""
+
 
 @dataclass(frozen=True, slots=True)
 class CommitRecord:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
@@ -19,7 +20,7 @@ from mvc.types import ObjectId
 
 _LOGGER: Final = logging.getLogger(__name__)
 
-__all__ = ["blob_records", "commit_record", "synchronise"]
+__all__ = ["synchronise"]
 
 
 def synchronise(database: Database, store: ObjectStore, operation: ObjectId) -> bool:
@@ -52,13 +53,14 @@ def synchronise(database: Database, store: ObjectStore, operation: ObjectId) -> 
     found = [_stored(pack, entry) for pack in new_packs for entry in store.packs.entries(pack)]
     sizes = {oid: store.loose.size(oid) for oid in sorted(loose - known_loose)}
     found += [StoredObject(oid, None, Location(None, 0, size)) for oid, size in sizes.items() if size]
+    lost = sorted(known_loose - loose)
     database.apply(
         Update(
             operation,
             new_packs,
             gone,
-            _read_blobs(database, store, found),
-            sorted(known_loose - loose),
+            _blobs(database, [record for entry in found if (record := _read_blob(store, entry))], {*gone, *lost}),
+            lost,
             [(e.oid, e.kind.name.lower(), e.location) for e in found if e.kind is not None and e.kind.is_metadata],
             _read_commits(database, store, found),
         )
@@ -70,45 +72,57 @@ def _stored(pack: ObjectId, entry: PackEntry) -> StoredObject:
     return StoredObject(entry.oid, entry.kind, Location(pack, entry.offset, entry.length))
 
 
-def _read_blobs(database: Database, store: ObjectStore, found: Iterable[StoredObject]) -> list[BlobRecord]:
-    entries = [entry for entry in found if entry.kind is None or not entry.kind.is_metadata]
-    return blob_records(database, (blob for entry in entries if (blob := _read_blob(store, entry))))
-
-
-def _read_blob(store: ObjectStore, entry: StoredObject) -> tuple[Envelope, Location] | None:
-    """Return the envelope of a blob, or None if it is corrupt: to the index it is then missing, and fsck names it."""
+def _read_blob(store: ObjectStore, entry: StoredObject) -> BlobRecord | None:
+    """Return what a blob says of itself; None if it is corrupt: to the index it is then missing, and fsck names it."""
+    if entry.kind is not None and entry.kind.is_metadata:
+        return None
     try:
-        return Envelope.decode(store.read(entry.oid, entry.location)), entry.location
+        found = Envelope.decode(store.read(entry.oid, entry.location))
+        if found.id != entry.oid:
+            raise IntegrityError(f"it holds {found.id}")
     except IntegrityError as error:
         _LOGGER.warning("blob %s is left out of the index: %s", entry.oid, error)
         return None
+    base = found.references[0].id if found.references else None
+    raw_bytes, length = found.spec.nbytes, entry.location.length
+    return BlobRecord(found.id, found.kind, entry.location, raw_bytes, found.codec, base, found.depth, length)
 
 
-def blob_records(database: Database, envelopes: Iterable[tuple[Envelope, Location]]) -> list[BlobRecord]:
-    """Return what the index records of new blobs, bases before the deltas on them.
+def _blobs(database: Database, new: Sequence[BlobRecord], removed: Collection[ObjectId]) -> Sequence[BlobRecord]:
+    """Return `new` with their chains, and what is known already where its chains may have become others.
+
+    That is rare: after a repack, or if two writers stored the same content at the same time.
+    """
+    if removed or database.touched_by({record.id for record in new}):
+        kept = (blob for blob in database.all_blobs() if (blob.location.pack or blob.id) not in removed)
+        return _chained([*kept, *new], {})
+    return _chained(new, database.blobs({record.base for record in new if record.base}))
+
+
+def _chained(records: Iterable[BlobRecord], known: Mapping[ObjectId, BlobRecord]) -> list[BlobRecord]:
+    """Return `records` with the depths and bytes of their chains, bases before the deltas on them.
 
     Raises
     ------
     IntegrityError
         If deltas form a cycle.
     """
-    new: dict[ObjectId, list[tuple[Envelope, Location]]] = {}
-    for envelope, location in envelopes:
-        new.setdefault(envelope.id, []).append((envelope, location))
-    outside = {base for items in new.values() for e, _ in items if (base := _base(e)) and base not in new}
-    best = dict(database.blobs(outside))
-    result = []
-    for oid in _bases_first({oid: {_base(e) for e, _ in items} for oid, items in new.items()}):
-        for envelope, location in new.get(oid, ()):
-            record = _blob_record(envelope, location, best)
-            result.append(record)
-            if oid not in best or record.chain_bytes < best[oid].chain_bytes:
-                best[oid] = record
+    by_id: dict[ObjectId, list[BlobRecord]] = {}
+    for record in records:
+        by_id.setdefault(record.id, []).append(record)
+    best, result = dict(known), []
+    for oid in _bases_first({oid: {record.base for record in found} for oid, found in by_id.items()}):
+        found = [_on_base(record, best) for record in by_id[oid]]
+        best[oid] = min(found, key=lambda record: record.cost)
+        result += found
     return result
 
 
-def _base(envelope: Envelope) -> ObjectId | None:
-    return envelope.references[0].id if envelope.references else None
+def _on_base(record: BlobRecord, known: Mapping[ObjectId, BlobRecord]) -> BlobRecord:
+    """Return an encoding with its depth and chain; a base that is missing counts as one of no bytes."""
+    below = known.get(record.base) if record.base else None
+    depth, chain_bytes = (below.depth, below.chain_bytes) if below else (0, 0)
+    return replace(record, depth=depth + (record.base is not None), chain_bytes=record.location.length + chain_bytes)
 
 
 def _bases_first(edges: Mapping[ObjectId, set[ObjectId | None]]) -> Sequence[ObjectId]:
@@ -119,20 +133,6 @@ def _bases_first(edges: Mapping[ObjectId, set[ObjectId | None]]) -> Sequence[Obj
         raise IntegrityError(f"the deltas of {error.args[1][0]} form a cycle", hint="mvc fsck") from error
 
 
-def _blob_record(envelope: Envelope, location: Location, known: Mapping[ObjectId, BlobRecord]) -> BlobRecord:
-    below = known.get(base) if (base := _base(envelope)) else None
-    return BlobRecord(
-        envelope.id,
-        envelope.kind,
-        location,
-        envelope.spec.nbytes,
-        envelope.codec,
-        base,
-        below.depth + 1 if below else envelope.depth,
-        location.length + (below.chain_bytes if below else 0),
-    )
-
-
 def _read_commits(database: Database, store: ObjectStore, found: Iterable[StoredObject]) -> list[CommitRecord]:
     entries = list(found)
     commits = {e.oid: Commit.decode(store.load_metadata(e.oid)) for e in entries if e.kind is EntryKind.COMMIT}
@@ -141,11 +141,11 @@ def _read_commits(database: Database, store: ObjectStore, found: Iterable[Stored
     for oid in TopologicalSorter({oid: commit.parents for oid, commit in commits.items()}).static_order():
         if oid in commits:
             size = Manifest.decode(store.load_metadata(commits[oid].manifest)).size
-            known[oid] = commit_record(commits[oid], size, known)
+            known[oid] = _commit_record(commits[oid], size, known)
     return [known[oid] for oid in commits]
 
 
-def commit_record(commit: Commit, logical_bytes: int, known: Mapping[ObjectId, CommitRecord]) -> CommitRecord:
+def _commit_record(commit: Commit, logical_bytes: int, known: Mapping[ObjectId, CommitRecord]) -> CommitRecord:
     """Return what the index records of a commit.
 
     Parameters

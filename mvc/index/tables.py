@@ -100,4 +100,5 @@ metadata = Table(
 
 Index("commits_by_position", commits.c.position)
 Index("blobs_by_pack", blobs.c.pack)
+Index("blobs_by_base", blobs.c.base)
 Index("objects_by_pack", objects.c.pack)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -143,9 +143,8 @@ class Envelope:
             raise InvalidInputError("a literal is not U8 of one dimension")
         if len(self.references) > _MAX_REFERENCES:
             raise InvalidInputError(f"{len(self.references)} references; at most {_MAX_REFERENCES} are allowed")
-        longest = self.frame_words * self.spec.dtype.word_bytes + FRAME_SLACK
-        if any(length > longest for length, _ in self.table):
-            raise InvalidInputError(f"a frame is stored in more than {longest} bytes")
+        if any(frame.length > frame.words * self.spec.dtype.word_bytes + FRAME_SLACK for frame in self._frames(0)):
+            raise InvalidInputError(f"a frame is stored in more than {FRAME_SLACK} bytes beyond its raw size")
 
     @staticmethod
     def frame_count(spec: TensorSpec, frame_words: int) -> int:
@@ -185,13 +184,13 @@ class Envelope:
     @cached_property
     def frames(self) -> tuple[Frame, ...]:
         """Where each frame lies."""
-        lengths = [length for length, _ in self.table]
-        offsets = accumulate(lengths, initial=len(self.header))
+        return tuple(self._frames(len(self.header)))
+
+    def _frames(self, first: int) -> Iterator[Frame]:
+        offsets = accumulate((length for length, _ in self.table), initial=first)
         starts = range(0, self.spec.words, self.frame_words)
-        return tuple(
-            Frame(offset, length, checksum, start, min(self.frame_words, self.spec.words - start))
-            for offset, (length, checksum), start in zip(offsets, self.table, starts, strict=False)
-        )
+        for offset, (length, checksum), start in zip(offsets, self.table, starts, strict=False):
+            yield Frame(offset, length, checksum, start, min(self.frame_words, self.spec.words - start))
 
     @classmethod
     def decode(cls, blob: bytes | memoryview) -> Envelope:

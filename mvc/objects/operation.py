@@ -66,7 +66,7 @@ class Operation:
     Raises
     ------
     InvalidInputError
-        If a ref name or value is malformed, or a view is missing where it must be.
+        If a ref name or value is malformed, a view is missing where it must be, or parents are where none may be.
     """
 
     number: int
@@ -79,6 +79,8 @@ class Operation:
     time: int
 
     def __post_init__(self) -> None:
+        if (self.number == 0) != (not self.parents):
+            raise InvalidInputError(f"operation {self.number} has {len(self.parents)} parents")
         names = [change.name for change in self.changes]
         if names != sorted(set(names)):
             raise InvalidInputError("changes of refs are not in order, or one ref changes twice")

@@ -11,6 +11,7 @@ from mvc.repo.clock import Actor, now
 from mvc.repo.log import history
 from mvc.repo.refs import attach
 from mvc.repo.session import Session
+from mvc.repo.tips import commits_of_refs
 from mvc.store.layout import EntryKind
 from mvc.store.metadata import wrap_metadata
 from mvc.types import ObjectId
@@ -51,10 +52,11 @@ def delete_branch(session: Session, name: str, actor: Actor, *, force: bool = Fa
     old = _existing(state.refs.get(ref), name, "branch")
     if state.branch == ref:
         raise InvalidInputError(f"branch {name!r} is the current one", hint="mvc switch to another branch first")
-    others = {oid for other, oid in state.branches().items() if other != name} | ({state.head} if state.head else set())
+    others = {oid for other, oid in commits_of_refs(session, state).items() if other != ref}
     if not force and not any(record.id == old for record in history(session, others)):
         raise InvalidInputError(
-            f"branch {name!r} holds commits that no other branch holds", hint=f"mvc branch -D {name} to delete it"
+            f"branch {name!r} holds commits that no other branch or tag holds",
+            hint=f"mvc branch -D {name} to delete it",
         )
     move_refs(session, [RefChange(ref, old, None)], actor)
     return old
@@ -93,6 +95,7 @@ def create_tag(
     AlreadyExistsError
         If it exists, unless `force`.
     """
+    session.check_writable()
     ref = tag_ref(name)
     state = session.refs.state()
     _refuse_existing(state.refs.get(ref), name, "tag", force=force)

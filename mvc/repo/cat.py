@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from mvc.codecs import Bytes
 from mvc.errors import InvalidInputError, NotFoundError
 from mvc.formats import tensor_from_bytes
 from mvc.formats.tensor_bytes import Framework
 from mvc.objects.manifest import Manifest, TensorEntry
 from mvc.repo.materialize import ContentReader
 from mvc.repo.session import Session
-from mvc.types import ObjectId
+from mvc.types import ObjectId, TensorSpec, View
 
 __all__ = ["find_tensor", "load_tensors", "read_tensor", "select_tensors"]
 
@@ -79,15 +80,14 @@ def read_tensor(reader: ContentReader, entry: TensorEntry, framework: Framework 
     InvalidInputError
         If the framework has no such type.
     """
-    empty = entry.view is None and not entry.spec.nbytes
-    data = np.empty(0, np.uint8) if empty else reader.read(entry.id)
+    data = np.empty(0, np.uint8) if _is_empty(entry) else reader.read(entry.id)
     return tensor_from_bytes(entry.spec, data.data, framework, view=entry.view)
 
 
 def load_tensors(
     session: Session, commit: ObjectId, *, names: Sequence[str] = (), path: str | None = None, framework: Framework
 ) -> dict[str, Any]:
-    """Return tensors of a commit by name; tied tensors share their memory.
+    """Return tensors of a commit by name. Names of one content share it: tied tensors come back tied.
 
     Parameters
     ----------
@@ -111,12 +111,30 @@ def load_tensors(
     if missing := [name for name in names if name not in entries]:
         raise NotFoundError(f"there is no tensor {missing[0]!r} in commit {commit[:12]}", hint="mvc show --encodings")
     wanted = {name: entries[name] for name in names or entries}
-    made: dict[object, Any] = {}
+    by_id: dict[ObjectId, list[TensorEntry]] = {}
+    for entry in wanted.values():
+        by_id.setdefault(entry.id, []).append(entry)
+    made = {}
     with session.pool() as pool:
-        reader = ContentReader(session, pool)
-        reader.prepare(entry.id for entry in wanted.values() if entry.spec.nbytes)
-        for entry in wanted.values():
-            key = (entry.id, entry.spec, entry.view)
-            if key not in made:
-                made[key] = read_tensor(reader, entry, framework)
-    return {name: made[entry.id, entry.spec, entry.view] for name, entry in wanted.items()}
+        for oid, data in _contents(ContentReader(session, pool), by_id):
+            for entry in by_id[oid]:
+                if _key(entry) not in made:
+                    made[_key(entry)] = tensor_from_bytes(entry.spec, data.data, framework, view=entry.view)
+    return {name: made[_key(entry)] for name, entry in wanted.items()}
+
+
+def _key(entry: TensorEntry) -> tuple[ObjectId, TensorSpec, View | None]:
+    return entry.id, entry.spec, entry.view
+
+
+def _contents(
+    reader: ContentReader, by_id: Mapping[ObjectId, Sequence[TensorEntry]]
+) -> Iterator[tuple[ObjectId, Bytes]]:
+    """Yield every content; an empty tensor is not stored."""
+    stored = [oid for oid, entries in by_id.items() if not _is_empty(entries[0])]
+    yield from zip(stored, reader.contents(stored), strict=True)
+    yield from ((oid, np.empty(0, np.uint8)) for oid, entries in by_id.items() if _is_empty(entries[0]))
+
+
+def _is_empty(entry: TensorEntry) -> bool:
+    return entry.view is None and not entry.spec.nbytes

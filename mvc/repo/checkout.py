@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mvc.errors import ConflictError, DirtyWorkTreeError, InvalidInputError, NotFoundError, StorageError
 from mvc.objects.manifest import FileEntry, Manifest
@@ -17,7 +17,7 @@ from mvc.repo.refs import RefState, attach
 from mvc.repo.scan import scan
 from mvc.repo.session import Session
 from mvc.repo.status import Status, status
-from mvc.repo.tree import covers, from_worktree
+from mvc.repo.tree import covers, worktree_source
 from mvc.repo.worktree import Tracked, WorkTree
 from mvc.types import ObjectId
 
@@ -59,10 +59,8 @@ def session_status(session: Session) -> Status:
 
 def _differs(session: Session, commit: ObjectId, path: str) -> bool:
     """Return True if a file of the work tree has other content than in `commit`, by its segments' ids."""
-    entry = session.manifest(commit).by_path[path]
-    selection = from_worktree(session.layout.root, [path], opaque=entry.format == "opaque")
-    sources = [source for source in selection.sources if source.path == path]
-    return not sources or scan(sources[0], lambda _: None).segments != entry.segments
+    source = worktree_source(session.layout.root, path)
+    return source is None or scan(source, lambda _: None).segments != session.manifest(commit).by_path[path].segments
 
 
 def export_commit(
@@ -201,7 +199,7 @@ def bring_worktree(
     """
     old = session.manifest(before.refs.head) if before.refs.head else Manifest((), ())
     new = session.manifest(commit) if commit else Manifest((), ())
-    write, remove = _plan(before, old, new, force=force)
+    write, remove = _plan(before, old, new, lambda path: not commit or _differs(session, commit, path), force=force)
     remove_files(session.fs, session.layout.root, remove)
     with session.pool() as pool:
         written = export(session, write, session.layout.root, pool, progress)
@@ -210,16 +208,35 @@ def bring_worktree(
     return len(write), len(remove)
 
 
-def _plan(before: Status, old: Manifest, new: Manifest, *, force: bool) -> tuple[list[FileEntry], list[str]]:
-    """Return what to write and what to remove; refuse what would lose content."""
+def _plan(
+    before: Status, old: Manifest, new: Manifest, differs: Callable[[str], bool], *, force: bool
+) -> tuple[list[FileEntry], list[str]]:
+    """Return what to write and what to remove; refuse what would lose content.
+
+    A file that is already what `new` says, as after a switch that was interrupted, loses nothing.
+    """
     touched = set(before.modified) | set(before.deleted)
     differing = [file for file in new.files if old.by_path.get(file.path) != file]
     gone = [path for path in old.by_path if path not in new.by_path]
+    _refuse_obstacles(before.added, {file.path for file in differing})
     if force:
         return [file for file in new.files if file in differing or file.path in touched], gone
-    _refuse_loss({file.path for file in differing} & ({*before.modified, *before.added}), "overwritten")
+    changed = {file.path for file in differing} & {*before.modified, *before.added}
+    _refuse_loss({path for path in changed if differs(path)}, "overwritten")
     _refuse_loss(set(gone) & set(before.modified), "removed")
     return differing, gone
+
+
+def _refuse_obstacles(unknown: Sequence[str], paths: set[str]) -> None:
+    """Refuse to begin where an unknown file stands for a directory, or a directory of such files for a file."""
+    directories = {parent for path in paths for parent in _directories(path)}
+    for path in unknown:
+        if path in directories or not paths.isdisjoint(_directories(path)):
+            raise InvalidInputError(f"{path} is in the way of a file of that commit", hint="move it away")
+
+
+def _directories(path: str) -> list[str]:
+    return [parent.as_posix() for parent in PurePosixPath(path).parents][:-1]
 
 
 def _refuse_loss(paths: set[str], verb: str) -> None:
@@ -238,7 +255,10 @@ def move_refs(session: Session, changes: Sequence[RefChange], actor: Actor) -> R
     ------
     ConflictError
         If another process moved one of them meanwhile.
+    FormatError
+        If this release may not write the repository.
     """
+    session.check_writable()
 
     def decide(current: RefState) -> tuple[RefChange, ...]:
         for change in changes:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Final
 
-from mvc.errors import ConflictError, InvalidInputError
+from mvc.errors import ConflictError, InvalidInputError, ReadOnlyError, StorageError
 from mvc.index import BlobRecord
 from mvc.objects.commit import Commit, Metadata
-from mvc.objects.manifest import Manifest, Segment
+from mvc.objects.manifest import Manifest, Segment, TensorEntry
 from mvc.objects.operation import RefChange
 from mvc.repo.clock import Actor, now
 from mvc.repo.encode import Encoder, Stored
@@ -28,12 +29,16 @@ from mvc.settings import Level
 from mvc.store.batch import WriteBatch
 from mvc.store.layout import EntryKind
 from mvc.store.metadata import wrap_metadata
-from mvc.types import ObjectId
+from mvc.types import ObjectId, TensorSpec
 
 __all__ = ["CommitRequest", "CommitResult", "commit"]
 
+_LOGGER: Final = logging.getLogger(__name__)
+
 _ATTEMPTS: Final = 100
 """Tries to move the branch; each failure means that another writer's commit has become the parent."""
+_STALE_SECONDS: Final = 86_400
+"""Age at which a temporary file belongs to nobody: no live writer pauses for a day between two writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +128,14 @@ def commit(
     session.check_writable()
     if not request.message.strip():
         raise InvalidInputError("the commit message is empty", hint="say why: -m MESSAGE")
+    session.store.temporaries.sweep(_STALE_SECONDS)
     state = session.refs.state()
     with session.pool() as pool:
         seen, scanned = _scan(session, state, selection, pool, progress)
         for _ in range(_ATTEMPTS):
             result = _Attempt(session, state, selection, request, actor).run(scanned, pool, progress)
             if result is not None:
-                _remember(session, result.commit, seen)
+                _follow(session, result.commit, seen)
                 return result
             session.refresh()
             state = session.refs.state()
@@ -174,7 +180,7 @@ class _Attempt:
         parent = self.session.manifest(self.state.head) if self.state.head else None
         check_matched(self.selection, parent)
         manifest = assemble(parent, self.selection.replaces, scanned)
-        self._check(manifest, parent, scanned)
+        self._check(manifest, parent)
         with self.session.store.begin() as batch:
             new = self._new_contents(scanned, parent, batch)
             stored = self._encode(new, parent, batch, pool, progress)
@@ -182,7 +188,6 @@ class _Attempt:
             batch.commit()
             if not self._move(recorded.id):
                 return None
-        self.session.refresh()
         return CommitResult(
             recorded.id,
             self.state.branch,
@@ -192,10 +197,10 @@ class _Attempt:
             batch.stored_bytes,
         )
 
-    def _check(self, manifest: Manifest, parent: Manifest | None, scanned: Sequence[ScannedFile]) -> None:
+    def _check(self, manifest: Manifest, parent: Manifest | None) -> None:
         if not self.request.allow_damaged:
-            texts = {file.path: file.read_all() for file in scanned if file.contents and is_shard_index(file.path)}
-            check_complete(manifest, texts)
+            indexes = [source for source in self.selection.sources if is_shard_index(source.path)]
+            check_complete(manifest, {source.path: source.read_all() for source in indexes})
         unchanged = parent is not None and manifest.id == parent.id
         if (unchanged or not (manifest.files or parent)) and not self.request.allow_empty:
             raise InvalidInputError(
@@ -221,8 +226,10 @@ class _Attempt:
         self, new: Sequence[Content], parent: Manifest | None, batch: WriteBatch, pool: Executor, progress: Progress
     ) -> list[Stored]:
         threads, bounds = self.session.threads, self.session.settings.delta
-        encoder = Encoder(ContentReader(self.session, pool), pool, 2 * threads, self.request.level, bounds)
         planned = self._with_bases(new, parent)
+        reader = ContentReader(self.session, pool)
+        reader.prepare(base.id for _, known in planned for base in known)
+        encoder = Encoder(reader, pool, 2 * threads, self.request.level, bounds)
         result = []
         with progress("storing", sum(content.spec.nbytes for content in new)) as tick:
             for stored in encoder.store(planned, batch):
@@ -237,7 +244,7 @@ class _Attempt:
                 entry.id
                 for name in content.names
                 for entry in known.get(name, ())
-                if entry.spec.dtype == content.spec.dtype and (entry.view is not None or entry.spec == content.spec)
+                if _stored_alike(entry, content.spec)
             ]
             for content in new
         }
@@ -281,6 +288,25 @@ class _Attempt:
         except ConflictError:
             return False
         return True
+
+
+def _stored_alike(entry: TensorEntry, spec: TensorSpec) -> bool:
+    """Return True if the tensor that is stored for `entry` can be of this spec, as a base must be.
+
+    What a view looks at is stored with one dimension; how long it is, the index knows.
+    """
+    if entry.view is not None:
+        return entry.spec.dtype == spec.dtype and len(spec.shape) == 1
+    return entry.spec == spec
+
+
+def _follow(session: Session, oid: ObjectId, seen: _Seen) -> None:
+    """Bring the index and the dirty-check cache up to date. The commit stands whatever becomes of them."""
+    try:
+        session.refresh()
+        _remember(session, oid, seen)
+    except (StorageError, ReadOnlyError) as error:
+        _LOGGER.warning("commit %s is recorded, but what is derived from it is not yet: %s", oid, error)
 
 
 def _remember(session: Session, oid: ObjectId, seen: _Seen) -> None:

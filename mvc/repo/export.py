@@ -68,7 +68,7 @@ def export(
 def _write(fs: FileSystem, reader: ContentReader, file: FileEntry, target: Path, tick: Tick) -> Tracked:
     if target.is_dir() and not target.is_symlink():
         raise InvalidInputError(f"{target} is a directory where a file must go", hint="move it away")
-    draft = target.parent / f".{target.name[:200]}.{secrets.token_hex(8)}.tmp"
+    draft = target.parent / f".mvc-{secrets.token_hex(8)}.tmp"  # short: the target's name may be as long as any can be
     running = xxh3_128()
     handle = fs.create(draft, file.mode)
     try:
@@ -110,9 +110,12 @@ def remove_files(fs: FileSystem, root: Path, paths: Iterable[str]) -> None:
         target = root / path
         if target.parent.resolve() != (root.resolve() / path).parent:
             continue  # a link has taken the place of a directory: what lies behind it is not ours
-        if os.path.lexists(target):
+        if os.path.lexists(target) and (target.is_symlink() or not target.is_dir()):
             fs.unlink(target)
-        for parent in target.relative_to(root).parents:
-            if parent == Path() or any((root / parent).iterdir()):
-                break
-            (root / parent).rmdir()
+        for parent in target.relative_to(root).parents[:-1]:
+            try:
+                (root / parent).rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                break  # not empty, or not ours to remove

@@ -47,7 +47,10 @@ def ignore_rules(root: Path) -> GitIgnoreSpec:
         pass
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{root / IGNORE_FILE} cannot be read: {error}") from error
-    return GitIgnoreSpec.from_lines(lines)
+    try:
+        return GitIgnoreSpec.from_lines(lines)
+    except ValueError as error:
+        raise InvalidInputError(f"{root / IGNORE_FILE} holds a line that is no pattern: {error}") from error
 
 
 def find_files(root: Path, rules: GitIgnoreSpec) -> Iterator[FoundFile]:

@@ -23,8 +23,9 @@ __all__ = ["ContentReader", "StoredBlob", "content_hasher"]
 
 _DEPTH_LIMIT: Final = 64
 """Deltas followed in one read: the format's limit. More means a cycle."""
-_BLOBS_KEPT: Final = 4096
-"""Opened blobs kept in memory: envelopes of a few hundred bytes, and mappings that cost address space only."""
+_BLOBS_KEPT: Final = 32
+"""Opened blobs kept in memory: the chains that two threads work on. Packed ones are at most 4 MiB each; large ones are
+mapped and cost address space only."""
 
 
 Locate = Callable[[Iterable[ObjectId]], Mapping[ObjectId, Location]]
@@ -104,7 +105,11 @@ class ContentReader:
         return StoredBlob(envelope, data, codec_of(envelope.codec, envelope.parameters))
 
     def stream(self, ids: Sequence[ObjectId]) -> Iterator[Bytes]:
-        """Yield the contents `ids` one after the other, frame by frame; frames of several are decoded at once.
+        """Yield the contents `ids` one after the other, frame by frame; see `frames`."""
+        return (decoded for _, decoded in self.frames(ids))
+
+    def frames(self, ids: Sequence[ObjectId]) -> Iterator[tuple[Frame, Bytes]]:
+        """Yield the frames of the contents `ids`, one content after the other; several are decoded at once.
 
         Raises
         ------
@@ -120,7 +125,7 @@ class ContentReader:
                 running = content_hasher(blob.envelope)
             assert running is not None, "the first frame of a content comes first"
             running.update(decoded.data)
-            yield decoded
+            yield frame, decoded
             if frame.start + frame.words == blob.envelope.spec.words:
                 _verify(running, blob.envelope.id)
 
@@ -135,12 +140,24 @@ class ContentReader:
         IntegrityError
             If it is missing or corrupt.
         """
-        out = np.empty(self.open(oid).envelope.spec.nbytes, np.uint8)
-        position = 0
-        for decoded in self.stream([oid]):
-            out[position : position + decoded.size] = decoded
-            position += decoded.size
-        return out
+        return next(self.contents([oid]))
+
+    def contents(self, ids: Sequence[ObjectId]) -> Iterator[Bytes]:
+        """Yield each of the contents `ids` whole, verified.
+
+        Raises
+        ------
+        IntegrityError
+            If one is missing or corrupt.
+        """
+        parts: list[Bytes] = []
+        for frame, decoded in self.frames(ids):
+            if frame.start == 0 and parts:
+                yield _joined(parts)
+                parts = []
+            parts.append(decoded)
+        if parts:
+            yield _joined(parts)
 
     def words(self, oid: ObjectId, start: int, count: int, depth: int = 0) -> Bytes:
         """Return a range of the words of `oid`, decoding only the frames that it touches.
@@ -189,6 +206,10 @@ class ContentReader:
             if self.open(reference.id).envelope.spec != envelope.spec:
                 raise IntegrityError(f"{reference.id} has not the shape of its delta {envelope.id}", hint="mvc fsck")
         return [self.words(reference.id, frame.start, frame.words, depth + 1) for reference in envelope.references]
+
+
+def _joined(parts: list[Bytes]) -> Bytes:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _verify(running: Hasher, oid: ObjectId) -> None:

@@ -17,8 +17,8 @@ __all__ = ["Revision", "resolve"]
 _LEAST_DIGITS: Final = 4
 """Hexadecimal digits that abbreviate an id, as in git."""
 _PREFIX: Final = re.compile(r"[0-9a-f]{4,64}")
-_STEP: Final = re.compile(r"(~|\^)([0-9]*)")
-_OPERATION: Final = re.compile(r"@\{([0-9]+)\}")
+_STEP: Final = re.compile(r"(~|\^)([0-9]{0,18})")
+_OPERATION: Final = re.compile(r"@\{([0-9]{1,18})\}")
 
 
 @dataclass(frozen=True, slots=True)

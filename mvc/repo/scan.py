@@ -110,11 +110,6 @@ class ScannedFile:
         """Bytes of the file."""
         return sum(segment.length for segment in self.segments)
 
-    def read_all(self) -> bytes:
-        """Return the whole file, which must be a small one and newly scanned."""
-        with self.contents[0].source.open() as read:
-            return read(0, self.size).tobytes()
-
 
 def scan(source: Source, tick: Tick) -> ScannedFile:
     """Locate and hash the segments of a file. Reads it once, in order; writes nothing.

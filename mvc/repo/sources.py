@@ -51,6 +51,11 @@ class Source(ABC):
     def open(self) -> AbstractContextManager[Read]:
         """Yield a function that reads; ConflictError if the file is not the one that the tree was read from."""
 
+    def read_all(self) -> bytes:
+        """Return the whole file, which must be a small one."""
+        with self.open() as read:
+            return read(0, self.size).tobytes()
+
 
 @dataclass(frozen=True)
 class FileSource(Source):

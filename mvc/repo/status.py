@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from os import stat_result
 from pathlib import Path
 from typing import Final
 
+from mvc.errors import ReadOnlyError, StorageError
 from mvc.objects.manifest import Manifest
 from mvc.repo.ignore import find_files, ignore_rules
 from mvc.repo.refs import RefState
@@ -98,7 +100,8 @@ def status(
         elif known != tree.files[path]:
             learnt[path] = known
     if learnt:
-        workspace.save_worktree(replace(tree, files={**tree.files, **learnt}))
+        with suppress(ReadOnlyError, StorageError):  # a cache: who may only read does without
+            workspace.save_worktree(replace(tree, files={**tree.files, **learnt}))
     added = sorted(found.keys() - tree.files.keys())
     deleted = sorted(tree.files.keys() - found.keys())
     return Status(state, tuple(added), tuple(modified), tuple(deleted))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from stat import S_ISREG
 from typing import Final
 
 from mvc.errors import DamagedFileError, NotFoundError
@@ -27,6 +28,7 @@ __all__ = [
     "from_worktree",
     "is_shard_index",
     "split_unchanged",
+    "worktree_source",
 ]
 
 EVERYTHING: Final = ("",)
@@ -85,6 +87,15 @@ def from_worktree(root: Path, paths: Sequence[str] = (), *, opaque: bool = False
     found = (file for file in find_files(root, ignore_rules(root)) if covers(replaces, file.path))
     sources = tuple(_source(root, file, "", opaque=opaque) for file in sorted(found, key=lambda file: file.path))
     return Selection(sources, replaces, in_worktree=True)
+
+
+def worktree_source(root: Path, path: str) -> FileSource | None:
+    """Return one file of the work tree, damaged or not; None if there is no regular file at `path`."""
+    try:
+        status = (root / path).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return _source(root, FoundFile(path, status), "", opaque=True) if S_ISREG(status.st_mode) else None
 
 
 def from_directory(directory: Path, prefix: str = "", *, opaque: bool = False) -> Selection:
@@ -191,7 +202,7 @@ def check_complete(manifest: Manifest, read_text: Mapping[str, bytes]) -> None:
     manifest : Manifest
         The tree.
     read_text : mapping of str to bytes
-        Content of the index files that are newly committed, by path.
+        Content of the index files that are committed, by path.
 
     Raises
     ------

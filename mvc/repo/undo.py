@@ -51,6 +51,7 @@ def undo(session: Session, actor: Actor, *, force: bool = False, progress: Progr
     ConflictError
         If another process moved a ref meanwhile.
     """
+    session.check_writable()
     oid, operation = next(session.refs.walk())
     if not operation.parents:
         raise InvalidInputError("there is nothing to undo: this is the first operation", hint="mvc op log")

@@ -17,8 +17,8 @@
 
 /* One copy of a loop for each generation of vector units, picked when the module is loaded. It needs GNU ifunc, which
  * musl and macOS do not have; there the baseline is compiled. */
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 9
-#define CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define CLONES
 #endif
@@ -54,6 +54,37 @@ static inline uint16_t key_cap(int mantissa)
 {
     uint32_t cap = ((uint32_t)1 << (16 - mantissa)) - 1;
     return (uint16_t)(cap < 1023 ? cap : 1023);
+}
+
+static CLONES size_t largest_key(const uint16_t *keys, size_t n)
+{
+    uint16_t largest = 0;
+    for (size_t i = 0; i < n; i++)
+        largest = keys[i] > largest ? keys[i] : largest;
+    return largest;
+}
+
+/* For each key, the place of its first word in the order of the keys; NULL if memory is short. */
+static uint32_t *first_places(const uint16_t *keys, size_t n)
+{
+    const size_t count = largest_key(keys, n) + 1;
+    uint32_t *even = calloc(2 * count, sizeof(uint32_t));
+    if (even == NULL)
+        return NULL;
+    uint32_t *odd = even + count; /* two tables: neighbours often share a key, and would wait for each other */
+    for (size_t i = 0; i + 1 < n; i += 2) {
+        even[keys[i]]++;
+        odd[keys[i + 1]]++;
+    }
+    if (n % 2)
+        even[keys[n - 1]]++;
+    uint32_t place = 0;
+    for (size_t key = 0; key < count; key++) {
+        uint32_t words = even[key] + odd[key];
+        even[key] = place;
+        place += words;
+    }
+    return even;
 }
 
 #define BITS 8
@@ -249,37 +280,6 @@ static PyObject *measure(PyObject *Py_UNUSED(module), PyObject *args)
     return n ? Py_NewRef(Py_None) : NULL;
 }
 
-static CLONES size_t largest_key(const uint16_t *keys, size_t n)
-{
-    uint16_t largest = 0;
-    for (size_t i = 0; i < n; i++)
-        largest = keys[i] > largest ? keys[i] : largest;
-    return largest;
-}
-
-/* For each key the position of its first word in the order of the keys; NULL if memory is short. */
-static uint32_t *first_positions(const uint16_t *keys, size_t n)
-{
-    const size_t count = largest_key(keys, n) + 1;
-    uint32_t *even = calloc(2 * count, sizeof(uint32_t));
-    if (even == NULL)
-        return NULL;
-    uint32_t *odd = even + count; /* two tables: neighbours often share a key, and would wait for each other */
-    for (size_t i = 0; i + 1 < n; i += 2) {
-        even[keys[i]]++;
-        odd[keys[i + 1]]++;
-    }
-    if (n % 2)
-        even[keys[n - 1]]++;
-    uint32_t position = 0;
-    for (size_t key = 0; key < count; key++) {
-        uint32_t words = even[key] + odd[key];
-        even[key] = position;
-        position += words;
-    }
-    return even;
-}
-
 PyDoc_STRVAR(sort_doc, "sort(u, base, number, rows, row_words, mantissa, planes, scratch)\n--\n\nSee reference.sort.");
 
 static PyObject *sort(PyObject *Py_UNUSED(module), PyObject *args)
@@ -307,7 +307,7 @@ static PyObject *sort(PyObject *Py_UNUSED(module), PyObject *args)
         uint16_t *keys = scratch.buf;
         uint8_t *sorted = (uint8_t *)(keys + n);
         FOR_WIDTH(number.word_bytes, keys_, (base.buf, rows.buf, keys, n, (size_t)row_words, number, mantissa));
-        uint32_t *next = first_positions(keys, n);
+        uint32_t *next = first_places(keys, n);
         if (next != NULL) {
             FOR_WIDTH(number.word_bytes, scatter_, (u.buf, keys, next, sorted, n));
             FOR_WIDTH(number.word_bytes, split_, (sorted, planes.start, n, 0));
@@ -353,7 +353,7 @@ static PyObject *unsort(PyObject *Py_UNUSED(module), PyObject *args)
         uint16_t *keys = scratch.buf;
         uint8_t *sorted = (uint8_t *)(keys + n);
         FOR_WIDTH(number.word_bytes, keys_, (base.buf, rows.buf, keys, n, (size_t)row_words, number, mantissa));
-        uint32_t *next = first_positions(keys, n);
+        uint32_t *next = first_places(keys, n);
         if (next != NULL) {
             FOR_WIDTH(number.word_bytes, join_, ((const uint8_t *const *)planes.start, sorted, n, 0));
             FOR_WIDTH(number.word_bytes, gather_,

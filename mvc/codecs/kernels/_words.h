@@ -222,6 +222,7 @@ static void FN(keys_)(const uint8_t *base, const uint8_t *rows, uint16_t *keys, 
     }
 }
 
+/* Move each word to the next place of its key. */
 static void FN(scatter_)(const uint8_t *u, const uint16_t *keys, uint32_t *next, uint8_t *sorted, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -238,6 +239,7 @@ static CLONES void FN(undelta_)(const uint8_t *base, uint8_t *words, size_t n, i
             FN(store_)(words, i, FN(inverse_)(FN(load_)(words, i), FN(load_)(base, i), 0));
 }
 
+/* Undo scatter_, and then the deltas while the words are in the cache. */
 static void FN(gather_)(const uint8_t *sorted, const uint8_t *base, const uint16_t *keys, uint32_t *next,
                         uint8_t *target, size_t n, int is_float)
 {

@@ -1,0 +1,99 @@
+"""``mvc show``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from mvc.cli.app import App
+from mvc.cli.documents import emit
+from mvc.cli.group import command as make_command
+from mvc.cli.history import RefNames, commit_document, full_text
+from mvc.cli.options import complete_ref, json_option
+from mvc.cli.text import columns, counted, percent, short, size
+from mvc.repo.revisions import resolve
+from mvc.repo.session import Session
+from mvc.repo.show import CommitView, TensorView, show, tensor_views
+
+
+@make_command("show", "mvc show", "mvc show main~1 --encodings")
+@click.argument("ref", metavar="[REF]", shell_complete=complete_ref, default="HEAD")
+@click.option("--encodings", is_flag=True, help="List the tensors and how each is stored.")
+@json_option
+@click.pass_obj
+def command(app: App, /, *, ref: str, encodings: bool, as_json: bool) -> None:
+    """Show a commit, its files and how its tensors are stored.
+
+    Files are marked A (added), M (modified) or D (deleted) against the first parent. With --encodings, the policy
+    of a tensor is full (stored by itself), previous (as a delta against the parent's tensor of that name), base (as a
+    delta against an older one) or dedupe (stored by an earlier commit already).
+    """
+    session = Session.find(app.start)
+    commit = resolve(session, ref).commit
+    view, names = show(session, commit), RefNames(session)
+    tensors = tensor_views(session, commit) if encodings else None
+    if as_json:
+        emit("mvc.show/1", **commit_document(view.record, names), **_document(view, tensors))
+        return
+    lines = [*full_text(view.record, names), "", *_files(view), "", _totals(view)]
+    click.echo("\n".join(lines + (["", *_table(tensors)] if tensors else [])))
+
+
+def _document(view: CommitView, tensors: Sequence[TensorView] | None) -> dict[str, object]:
+    files = [
+        {"path": file.path, "mode": f"{file.mode:o}", "format": file.format, "size": file.size}
+        for file in view.manifest.files
+    ]
+    fields: dict[str, object] = {
+        "logical_bytes": view.record.logical_bytes,
+        "files": files,
+        "added": view.added,
+        "modified": view.modified,
+        "removed": view.removed,
+    }
+    return fields if tensors is None else fields | {"tensors": [_tensor(tensor) for tensor in tensors]}
+
+
+def _tensor(tensor: TensorView) -> dict[str, object]:
+    record = tensor.record
+    return {
+        "name": tensor.entry.name,
+        "id": tensor.entry.id,
+        "dtype": tensor.entry.spec.dtype.name,
+        "shape": tensor.entry.spec.shape,
+        "encoding": record.codec if record else None,
+        "base": record.base if record else None,
+        "depth": record.depth if record else 0,
+        "stored_bytes": record.location.length if record else 0,
+        "policy": tensor.policy,
+        "path": tensor.path,
+    }
+
+
+def _files(view: CommitView) -> list[str]:
+    marks = dict.fromkeys(view.added, "A") | dict.fromkeys(view.modified, "M")
+    rows = [(marks.get(file.path, " "), file.path, size(file.size), file.format) for file in view.manifest.files]
+    rows += [("D", path, "", "") for path in view.removed]
+    return columns(rows, "<<><")
+
+
+def _totals(view: CommitView) -> str:
+    files, tensors = counted(len(view.manifest.files), "file"), counted(len(view.manifest.tensors), "tensor")
+    return f"{files}, {tensors}, {size(view.record.logical_bytes)}"
+
+
+def _table(tensors: Sequence[TensorView]) -> list[str]:
+    titles = ("tensor", "dtype", "shape", "policy", "encoding", "base", "depth", "stored", "")
+    return columns([titles, *map(_row, tensors)], "<<<<<<>>>")
+
+
+def _row(tensor: TensorView) -> tuple[str, ...]:
+    entry, record = tensor.entry, tensor.record
+    shape = "x".join(map(str, entry.spec.shape)) or "scalar"
+    described = (entry.name, entry.spec.dtype.name, shape, tensor.policy)
+    if record is None:
+        return (*described, "-", "-", "-", "-", "-")
+    stored = record.location.length
+    base = short(record.base) if record.base else "-"
+    return (*described, record.codec, base, str(record.depth), size(stored), percent(stored, record.raw_bytes))

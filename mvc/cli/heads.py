@@ -1,0 +1,29 @@
+"""Where HEAD went, as a document and as text, for ``switch`` and ``checkout``."""
+
+from __future__ import annotations
+
+import click
+
+from mvc.cli.text import printable, short
+from mvc.objects.refnames import BRANCHES
+from mvc.repo.checkout import CheckoutResult
+from mvc.repo.session import Session
+
+__all__ = ["explain_detached", "head_document"]
+
+
+def head_document(result: CheckoutResult) -> dict[str, object]:
+    """Return what ``--json`` says of a move of HEAD."""
+    branch = result.branch.removeprefix(BRANCHES) if result.branch else None
+    return {"commit": result.commit, "branch": branch, "written": result.written, "removed": result.removed}
+
+
+def explain_detached(session: Session, result: CheckoutResult) -> None:
+    """Say where HEAD is, and what it means that no branch follows."""
+    assert result.commit is not None, "HEAD is detached at a commit"
+    subject = printable(session.record(result.commit).message.partition("\n")[0])
+    click.echo(f"HEAD is now at {click.style(short(result.commit), fg='yellow')} {subject}")
+    hint = (
+        "HEAD is detached: commits made here are on no branch. mvc switch -c NAME makes one, mvc switch NAME goes back"
+    )
+    click.echo(f"{click.style('hint:', fg='cyan', bold=True)} {hint}", err=True)

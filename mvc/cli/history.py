@@ -1,0 +1,99 @@
+"""Commits as documents and as text, for ``log`` and ``show``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import click
+
+from mvc.cli.text import iso_time, local_time, printable, short
+from mvc.index import CommitRecord
+from mvc.objects.commit import Metadata
+from mvc.objects.refnames import BRANCHES, HEAD, TAGS
+from mvc.repo.refs import RefState
+from mvc.repo.session import Session
+from mvc.repo.tips import ref_names
+from mvc.types import ObjectId
+
+__all__ = ["RefNames", "commit_document", "full_text", "one_line"]
+
+
+class RefNames:
+    """Which refs hold which commit.
+
+    Parameters
+    ----------
+    session : Session
+        The repository.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.state: RefState = session.refs.state()
+        self._names: Mapping[ObjectId, Sequence[str]] = ref_names(session, self.state)
+
+    def of(self, commit: ObjectId) -> list[str]:
+        """Return the full names of the refs at `commit`, sorted."""
+        return list(self._names.get(commit, ()))
+
+    def decoration(self, commit: ObjectId) -> str:
+        """Return them as git shows them: `` (HEAD -> main, tag: v1)``, or nothing."""
+        names = sorted(self.of(commit), key=lambda name: (name not in {HEAD, self.state.branch}, name))
+        if not names:
+            return ""
+        shown = click.style(", ", fg="yellow").join(map(self._styled, names))
+        return f" {click.style('(', fg='yellow')}{shown}{click.style(')', fg='yellow')}"
+
+    def _styled(self, name: str) -> str:
+        if name == self.state.branch:
+            name = name.removeprefix(BRANCHES)
+            return click.style("HEAD -> ", fg="cyan", bold=True) + click.style(name, fg="green", bold=True)
+        if name.startswith(TAGS):
+            return click.style(f"tag: {name.removeprefix(TAGS)}", fg="yellow", bold=True)
+        return click.style(name.removeprefix(BRANCHES), fg="cyan" if name == HEAD else "green", bold=True)
+
+
+def commit_document(record: CommitRecord, names: RefNames) -> dict[str, object]:
+    """Return what ``--json`` says of a commit."""
+    return {
+        "id": record.id,
+        "parents": record.parents,
+        "message": record.message,
+        "time": iso_time(record.time),
+        "author": record.author,
+        "metadata": record.metadata,
+        "refs": names.of(record.id),
+    }
+
+
+def one_line(record: CommitRecord, names: RefNames) -> str:
+    """Return a commit as one line: id, refs, subject, metadata."""
+    facts = _facts(record.metadata)
+    parts = [
+        click.style(short(record.id), fg="yellow") + names.decoration(record.id),
+        printable(record.message.partition("\n")[0]),
+        click.style(facts, dim=True) if facts else "",
+    ]
+    return " ".join(part for part in parts[:2] if part) + (f"  {parts[2]}" if facts else "")
+
+
+def full_text(record: CommitRecord, names: RefNames) -> list[str]:
+    """Return a commit as lines, in the manner of ``git log``."""
+    lines = [click.style(f"commit {record.id}", fg="yellow") + names.decoration(record.id)]
+    if len(record.parents) > 1:
+        lines.append("Merge:   " + " ".join(map(short, record.parents)))
+    lines.append(f"Author:  {printable(record.author)}")
+    lines.append(f"Date:    {local_time(record.time)}")
+    if record.metadata:
+        lines.append(f"Data:    {_facts(record.metadata)}")
+    return [*lines, "", *(f"    {line}".rstrip() for line in printable(record.message).split("\n"))]
+
+
+def _facts(metadata: Metadata) -> str:
+    return printable(" ".join(f"{key}={_scalar(value)}" for key, value in sorted(metadata.items())))
+
+
+def _scalar(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)

@@ -1,0 +1,37 @@
+"""Options and types of arguments that several commands share."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import click
+from click.shell_completion import CompletionItem
+
+from mvc.cli.app import run_directory, search_start
+from mvc.errors import MvcError
+from mvc.objects.refnames import BRANCHES, HEAD, TAGS
+from mvc.repo.workspace import Workspace
+
+__all__ = ["complete_ref", "force_option", "json_option", "max_count_option"]
+
+
+def complete_ref(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the branches and tags whose names begin with `incomplete`; none where there is no repository."""
+    directories = ctx.find_root().params.get("directories") or ()
+    try:
+        start = search_start(run_directory(directories), directories, os.environ)
+        refs = Workspace.find(start).refs.state().refs
+    except MvcError:
+        return []
+    names = {name.removeprefix(BRANCHES).removeprefix(TAGS) for name in refs} | {HEAD}
+    return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+
+
+json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+force_option: Final = click.option("--force", is_flag=True, help="Overwrite changes that no commit holds.")
+
+max_count_option: Final = click.option(
+    "-n", "--max-count", type=click.IntRange(min=0), metavar="N", help="Show at most N."
+)

@@ -1,0 +1,39 @@
+"""Progress bars on stderr, where somebody watches it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from mvc.repo.progress import Progress, Tick, silent
+
+__all__ = ["terminal_progress"]
+
+
+def terminal_progress() -> Progress:
+    """Return what shows bars if stderr is a terminal, and nothing otherwise."""
+    return _bar if sys.stderr.isatty() else silent
+
+
+@contextmanager
+def _bar(stage: str, total: int) -> Iterator[Tick]:
+    """Show a bar while the stage lasts, then remove it."""
+    from rich import progress  # noqa: PLC0415 - takes 60 ms, and only a terminal needs it
+    from rich.console import Console  # noqa: PLC0415 - as above
+
+    colour = click.get_current_context().color
+    shown = progress.Progress(
+        progress.TextColumn("{task.description:>9}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True, no_color=True if colour is False else None),
+        transient=True,
+    )
+    with shown:
+        task = shown.add_task(stage, total=total)
+        yield lambda count: shown.advance(task, count)

@@ -1,0 +1,85 @@
+"""One tensor as a file that other programs open."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mvc.errors import InvalidInputError, StorageError
+from mvc.types import TensorSpec
+
+__all__ = ["SUFFIXES", "write_tensor"]
+
+_ALIGNMENT = 8
+"""Bytes to which the header of a safetensors file is padded."""
+
+
+def write_tensor(path: Path, name: str, spec: TensorSpec, array: npt.NDArray[Any]) -> int:
+    """Write one tensor to `path`, which appears whole or not at all; return the bytes of the file.
+
+    Parameters
+    ----------
+    path : Path
+        Its suffix, ``.npy`` or ``.safetensors``, says how.
+    name : str
+        Of the tensor.
+    spec : TensorSpec
+        Its type and shape.
+    array : ndarray
+        As `mvc.repo.cat.read_tensor` returns it: types that NumPy does not have as unsigned integers.
+
+    Raises
+    ------
+    InvalidInputError
+        If the kind of file does not have the type.
+    StorageError
+        If it cannot be written.
+    """
+    write = SUFFIXES[path.suffix](name, spec, array)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        try:
+            with draft.open("xb") as file:
+                write(file)
+            size = draft.stat().st_size
+            os.replace(draft, path)  # noqa: PTH105 - Path.replace() would return another path
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}") from error
+    return size
+
+
+_Write = Callable[[IO[bytes]], None]
+
+
+def _npy(_: str, __: TensorSpec, array: npt.NDArray[Any]) -> _Write:
+    return lambda file: np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def _safetensors(name: str, spec: TensorSpec, array: npt.NDArray[Any]) -> _Write:
+    if spec.dtype.name == "C128":
+        raise InvalidInputError("safetensors has no type for C128", hint="write a .npy file")
+    entry = {"dtype": spec.dtype.name, "shape": spec.shape, "data_offsets": (0, spec.nbytes)}
+    header = json.dumps({name: entry}, ensure_ascii=False, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % _ALIGNMENT)
+
+    def write(file: IO[bytes]) -> None:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+    return write
+
+
+SUFFIXES: dict[str, Callable[[str, TensorSpec, npt.NDArray[Any]], _Write]] = {
+    ".npy": _npy,
+    ".safetensors": _safetensors,
+}
+"""How to write a file, by its suffix."""
