@@ -77,15 +77,20 @@ def _read_blob(store: ObjectStore, entry: StoredObject) -> BlobRecord | None:
     if entry.kind is not None and entry.kind.is_metadata:
         return None
     try:
-        found = Envelope.decode(store.read(entry.oid, entry.location))
-        if found.id != entry.oid:
-            raise IntegrityError(f"it holds {found.id}")
+        found = _envelope(store, entry)
     except IntegrityError as error:
         _LOGGER.warning("blob %s is left out of the index: %s", entry.oid, error)
         return None
     base = found.references[0].id if found.references else None
     raw_bytes, length = found.spec.nbytes, entry.location.length
     return BlobRecord(found.id, found.kind, entry.location, raw_bytes, found.codec, base, found.depth, length)
+
+
+def _envelope(store: ObjectStore, entry: StoredObject) -> Envelope:
+    found = Envelope.decode(store.read(entry.oid, entry.location))
+    if found.id != entry.oid:
+        raise IntegrityError(f"it holds {found.id}")
+    return found
 
 
 def _blobs(database: Database, new: Sequence[BlobRecord], removed: Collection[ObjectId]) -> Sequence[BlobRecord]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import socket
 import time
 from dataclasses import dataclass
 
@@ -42,4 +41,4 @@ class Actor:
     @property
     def host(self) -> str:
         """Name of this machine."""
-        return socket.gethostname()
+        return os.uname().nodename

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -68,7 +67,7 @@ def export(
 def _write(fs: FileSystem, reader: ContentReader, file: FileEntry, target: Path, tick: Tick) -> Tracked:
     if target.is_dir() and not target.is_symlink():
         raise InvalidInputError(f"{target} is a directory where a file must go", hint="move it away")
-    draft = target.parent / f".mvc-{secrets.token_hex(8)}.tmp"  # short: the target's name may be as long as any can be
+    draft = target.parent / f".mvc-{os.urandom(8).hex()}.tmp"  # short: the target's name may be as long as any can be
     running = xxh3_128()
     handle = fs.create(draft, file.mode)
     try:

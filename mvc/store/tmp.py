@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -100,7 +99,7 @@ class Temporaries:
 
     def draft(self) -> Draft:
         """Start a new file; its name holds the process id, to tell whose it is, and random bits, to be its own."""
-        return Draft(self._fs, self._directory / f"{os.getpid()}-{secrets.token_hex(_RANDOM_BYTES)}{_SUFFIX}")
+        return Draft(self._fs, self._directory / f"{os.getpid()}-{os.urandom(_RANDOM_BYTES).hex()}{_SUFFIX}")
 
     def write(self, target: Path, data: Buffer) -> None:
         """Make `data` the content of the file `target`, durable but for the fsync of its directory."""

@@ -112,5 +112,6 @@ def _row(item: TensorDifference) -> tuple[str, ...]:
     if item.distance is None:
         return (item.name, item.change, "-", "-", "-", "-", "-", "-", item.path)
     far = item.distance
-    numbers = [f"{value:.4g}" for value in (far.relative_l2, far.cosine, far.max_abs, far.norm_old, far.norm_new)]
-    return (item.name, item.change, f"{100 * far.changed_fraction:.2f} %", *numbers, item.path)
+    share, cosine = f"{100 * far.changed_fraction:.2f} %", f"{far.cosine:.6f}"
+    largest, old, new = (f"{value:.4g}" for value in (far.max_abs, far.norm_old, far.norm_new))
+    return (item.name, item.change, share, f"{far.relative_l2:.4g}", cosine, largest, old, new, item.path)

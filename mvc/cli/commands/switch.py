@@ -10,7 +10,7 @@ from mvc.cli.group import command as make_command
 from mvc.cli.heads import explain_detached, head_document
 from mvc.cli.options import complete_ref, force_option, json_option
 from mvc.cli.progress import terminal_progress
-from mvc.cli.text import printable
+from mvc.cli.text import counted, printable
 from mvc.errors import AlreadyExistsError, NotFoundError
 from mvc.objects.refnames import branch_ref
 from mvc.repo.checkout import CheckoutResult, switch
@@ -79,4 +79,4 @@ def _say(result: CheckoutResult, name: str, *, create: bool, already: bool) -> N
     else:
         click.echo(printable(f"Switched to {'a new ' if create else ''}branch {name!r}"))
     if result.written or result.removed:
-        click.echo(f"{result.written:,} files written, {result.removed:,} removed")
+        click.echo(f"{counted(result.written, 'file')} written, {result.removed:,} removed")
