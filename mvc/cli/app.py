@@ -77,7 +77,9 @@ def _tree_path(root: Path, here: Path, given: str) -> str:
     if not path.is_relative_to(root):  # an absolute path may reach the work tree by another name
         path = Path(os.path.realpath(path.parent)) / path.name
     if not path.is_relative_to(root):
-        raise InvalidInputError(f"{given!r} is outside of the work tree {root}", hint="mvc commit --from DIR")
+        raise InvalidInputError(
+            f"{given!r} is outside of the work tree {root}", hint="mvc commit --from DIR records what lies elsewhere"
+        )
     return "" if path == root else path.relative_to(root).as_posix()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from contextlib import suppress
 from typing import Final
 
@@ -61,7 +60,7 @@ def report(error: BaseException, *, debug: bool, colour: bool | None) -> int:
     if isinstance(error, OSError):
         _abandon_stdout()
     if debug and not isinstance(error, click.exceptions.Exit):
-        traceback.print_exception(error)
+        sys.excepthook(type(error), error, error.__traceback__)
     message, hint = _explain(error)
     with suppress(OSError):  # nobody may be reading stderr either
         for label, foreground, text in (("error:", "red", message), ("hint:", "cyan", hint)):

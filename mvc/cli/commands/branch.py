@@ -1,8 +1,8 @@
-"""``mvc branch``."""
+"""``mvc branch``. Listing names must not import NumPy or SQLAlchemy: prompts and completion scripts do it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 
 import click
 
@@ -11,11 +11,9 @@ from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
 from mvc.cli.options import complete_ref, json_option
 from mvc.cli.text import columns, printable, short
-from mvc.objects.refnames import BRANCHES, branch_ref
-from mvc.repo.branches import create_branch, delete_branch, rename_branch
-from mvc.repo.revisions import resolve
-from mvc.repo.session import Session
-from mvc.types import ObjectId
+from mvc.objects.refnames import BRANCHES
+from mvc.repo.refs import RefState
+from mvc.repo.workspace import Workspace
 
 
 @make_command(
@@ -26,9 +24,9 @@ from mvc.types import ObjectId
     "mvc branch -d done",
 )
 @click.argument("names", metavar="[NAME [REF]]", nargs=-1, shell_complete=complete_ref)
-@click.option("-d", "--delete", is_flag=True, help="Delete branches whose commits another branch or tag holds.")
+@click.option("-d", "--delete", is_flag=True, help="Delete branches whose commits another branch holds.")
 @click.option("-D", "delete_anyway", is_flag=True, help="Delete branches.")
-@click.option("-m", "--move", is_flag=True, help="Rename a branch (default: the current one).")
+@click.option("-m", "--move", is_flag=True, help="Rename a branch: [OLD] NEW (default: the current one).")
 @click.option("-f", "--force", is_flag=True, help="Move the branch if it exists.")
 @click.option("-v", "--verbose", is_flag=True, help="Also show the commit that each branch is at.")
 @json_option
@@ -50,71 +48,41 @@ def command(
     Without NAME, lists them; * marks the current one. With NAME, makes a branch at REF (default: HEAD) and stays on the
     current one: mvc switch goes there. With --json, prints the branches as they are afterwards.
     """
-    session = Session.find(app.start)
-    if delete or delete_anyway:
-        _delete(app, session, names, force=delete_anyway or force, quiet=as_json)
-    elif move:
-        _rename(app, session, names)
-    elif names:
-        _create(app, session, names, force=force)
+    if names or move or delete or delete_anyway:
+        from mvc.cli import branching  # noqa: PLC0415 - see above
+
+        if delete or delete_anyway:
+            branching.delete(app, names, force=delete_anyway or force, quiet=as_json)
+        elif move:
+            branching.rename(app, names)
+        else:
+            branching.create(app, names, force=force)
+        if not as_json:
+            return
+    state = Workspace.find(app.start).refs.state()
     if as_json:
-        _emit(session)
-    elif not (names or move or delete or delete_anyway):
-        _list(session, verbose=verbose)
+        _emit(state)
+        return
+    for line in columns(_rows(app, state, verbose=verbose), "<<<<"):
+        click.echo(line)
 
 
-def _usage(message: str) -> click.UsageError:
-    return click.UsageError(message, click.get_current_context())
-
-
-def _delete(app: App, session: Session, names: Sequence[str], *, force: bool, quiet: bool) -> None:
-    if not names:
-        raise _usage("name the branches to delete")
-    for name in names:
-        old = delete_branch(session, name, app.actor(session.settings), force=force)
-        if not quiet:
-            click.echo(printable(f"Deleted branch {name} (was {short(old)})"))
-
-
-def _rename(app: App, session: Session, names: Sequence[str]) -> None:
-    current = session.refs.state().branch
-    match names:
-        case [old, new]:
-            rename_branch(session, old, new, app.actor(session.settings))
-        case [new] if current:
-            rename_branch(session, current.removeprefix(BRANCHES), new, app.actor(session.settings))
-        case [_]:
-            raise _usage("HEAD is detached: name the branch to rename")
-        case _:
-            raise _usage("-m takes [OLD] NEW")
-
-
-def _create(app: App, session: Session, names: Sequence[str], *, force: bool) -> None:
-    if len(names) > 2:
-        raise _usage("too many arguments")
-    name, ref = names if len(names) == 2 else (names[0], "HEAD")
-    branch_ref(name)
-    create_branch(session, name, resolve(session, ref).commit, app.actor(session.settings), force=force)
-
-
-def _branches(session: Session) -> Mapping[str, tuple[ObjectId, bool]]:
-    state = session.refs.state()
-    return {name: (oid, BRANCHES + name == state.branch) for name, oid in state.branches().items()}
-
-
-def _emit(session: Session) -> None:
-    listed = [{"name": name, "commit": oid, "current": here} for name, (oid, here) in _branches(session).items()]
+def _emit(state: RefState) -> None:
+    listed = [
+        {"name": name, "commit": oid, "current": BRANCHES + name == state.branch}
+        for name, oid in state.branches().items()
+    ]
     emit("mvc.branch/1", branches=listed)
 
 
-def _list(session: Session, *, verbose: bool) -> None:
-    rows = []
-    for name, (oid, here) in _branches(session).items():
-        shown = click.style(printable(name), fg="green") if here else name
-        subject = session.record(oid).message.partition("\n")[0] if verbose else ""
-        rows.append(("*" if here else " ", shown, short(oid) if verbose else "", subject))
-    state = session.refs.state()
+def _rows(app: App, state: RefState, *, verbose: bool) -> Iterator[tuple[str, str, str, str]]:
     if state.branch is None and state.head:
-        rows.insert(0, ("*", click.style("(HEAD detached)", fg="red"), short(state.head), ""))
-    for line in columns(rows, "<<<<"):
-        click.echo(line)
+        yield "*", click.style("(HEAD detached)", fg="red"), short(state.head), ""
+    if verbose:
+        from mvc.cli.branching import subjects  # noqa: PLC0415 - see above
+
+        subject = subjects(app)
+    for name, oid in state.branches().items():
+        here = BRANCHES + name == state.branch
+        shown = click.style(printable(name), fg="green") if here else name
+        yield "*" if here else " ", shown, short(oid) if verbose else "", subject(oid) if verbose else ""

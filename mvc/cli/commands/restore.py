@@ -17,15 +17,7 @@ from mvc.repo.session import Session
 
 @make_command("restore", "mvc restore model.safetensors", "mvc restore . --source main~1")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option(
-    "-s",
-    "--source",
-    metavar="REF",
-    shell_complete=complete_ref,
-    default="HEAD",
-    show_default=True,
-    help="From which commit.",
-)
+@click.option("-s", "--source", metavar="REF", default="HEAD", shell_complete=complete_ref, help="From which commit.")
 @force_option
 @json_option
 @click.pass_obj

@@ -103,16 +103,16 @@ def _inverse(u: Words, b: Words, *, is_float: bool) -> Words:
     return _unordered(_ordered(b) + ((d ^ s) - s))
 
 
-def _bit_lengths(u: Words) -> npt.NDArray[np.int64]:
-    lengths = np.zeros(len(u), dtype=np.int64)
+def _bit_lengths(u: Words) -> npt.NDArray[np.uint8]:
+    lengths = np.zeros(len(u), dtype=np.uint8)
     for shift in range(0, 8 * u.itemsize, 16):
         part = (u >> shift).astype(np.uint16)
-        np.copyto(lengths, _BIT_LENGTHS[part].astype(np.int64) + shift, where=part != 0)
+        np.copyto(lengths, _BIT_LENGTHS[part] + np.uint8(shift), where=part != 0)
     return lengths
 
 
-def _exponents(b: Words, number: Number) -> npt.NDArray[np.int64]:
-    return ((b >> number.mantissa_bits) & ((1 << number.exponent_bits) - 1)).astype(np.int64)
+def _exponents(b: Words, number: Number) -> npt.NDArray[np.uint16]:
+    return ((b >> number.mantissa_bits) & ((1 << number.exponent_bits) - 1)).astype(np.uint16)
 
 
 def _check_frame(number: Number, nbytes: int, row_words: int, rows: int, mantissa: int) -> None:
@@ -132,23 +132,22 @@ def measure(target: Bytes, base: Bytes, number: Number, row_words: int, deltas: 
     b = _words(base, number.word_bytes)
     u = _forward(_words(target, number.word_bytes), b, is_float=number.exponent_bits > 0)
     deltas.view(u.dtype)[:] = u
-    sizes = _bit_lengths(u)
-    if number.exponent_bits:
-        sizes += _exponents(b, number)
     starts = np.arange(0, len(u), row_words)
-    changed = np.bitwise_or.reduceat(u, starts) != 0
-    sums[:] = np.where(changed, np.add.reduceat(sizes, starts), -1)
+    sizes = np.add.reduceat(_bit_lengths(u), starts, dtype=np.int64)
+    if number.exponent_bits:
+        sizes += np.add.reduceat(_exponents(b, number), starts, dtype=np.int64)
+    sums[:] = np.where(np.bitwise_or.reduceat(u, starts) != 0, sizes, -1)
 
 
 def _keys(b: Words, number: Number, rows: Buffer, row_words: int, mantissa: int) -> npt.NDArray[np.uint16]:
-    r = np.frombuffer(rows, dtype=np.uint8).repeat(row_words)[: len(b)]
-    if not number.exponent_bits:
-        return r.astype(np.uint16)
-    e = _exponents(b, number)
-    cap = min((1 << (16 - mantissa)) - 1, _MAX_CAP)
-    key = np.minimum(r + 2 * (e.max() - e), cap) << mantissa
-    m = (b >> (number.mantissa_bits - mantissa)) & ((1 << mantissa) - 1)
-    keys: npt.NDArray[np.uint16] = (key | m.astype(np.int64)).astype(np.uint16)
+    keys = np.frombuffer(rows, dtype=np.uint8).astype(np.uint16).repeat(row_words)[: len(b)]
+    if number.exponent_bits:
+        e = _exponents(b, number)
+        keys += 2 * (e.max() - e)  # below 2**13
+        np.minimum(keys, min((1 << (16 - mantissa)) - 1, _MAX_CAP), out=keys)
+    if mantissa:
+        m = (b >> (number.mantissa_bits - mantissa)) & ((1 << mantissa) - 1)
+        keys = (keys << mantissa) | m.astype(np.uint16)
     return keys
 
 
