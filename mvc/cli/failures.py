@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from mvc.cli.text import printable
+from mvc.cli.notes import tell
 from mvc.errors import ConflictError, IntegrityError, MvcError
 
 __all__ = ["CONFLICT", "CORRUPT", "FAILED", "INTERRUPTED", "PIPE_CLOSED", "USAGE", "exit_code", "report"]
@@ -61,11 +61,14 @@ def report(error: BaseException, *, debug: bool, colour: bool | None) -> int:
         _abandon_stdout()
     if debug and not isinstance(error, click.exceptions.Exit):
         sys.excepthook(type(error), error, error.__traceback__)
-    message, hint = _explain(error)
     with suppress(OSError):  # nobody may be reading stderr either
-        for label, foreground, text in (("error:", "red", message), ("hint:", "cyan", hint)):
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            error.show()
+            return USAGE
+        message, hint = _explain(error)
+        for label, text in (("error", message), ("hint", hint)):
             if text:
-                click.echo(f"{click.style(label, fg=foreground, bold=True)} {printable(text)}", err=True, color=colour)
+                tell(label, text, colour=colour)
     return exit_code(error)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from mvc.cli.notes import tell
 from mvc.cli.text import printable, short
 from mvc.objects.refnames import BRANCHES
 from mvc.repo.checkout import CheckoutResult
@@ -23,7 +24,5 @@ def explain_detached(session: Session, result: CheckoutResult) -> None:
     assert result.commit is not None, "HEAD is detached at a commit"
     subject = printable(session.record(result.commit).message.partition("\n")[0])
     click.echo(f"HEAD is now at {click.style(short(result.commit), fg='yellow')} {subject}")
-    hint = (
-        "HEAD is detached: commits made here are on no branch. mvc switch -c NAME makes one, mvc switch NAME goes back"
-    )
-    click.echo(f"{click.style('hint:', fg='cyan', bold=True)} {hint}", err=True)
+    tell("note", "HEAD is detached: commits made here are on no branch")
+    tell("hint", "mvc switch -c NAME makes a branch here, mvc switch NAME goes to one")

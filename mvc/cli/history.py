@@ -44,12 +44,12 @@ class RefNames:
         return f" {click.style('(', fg='yellow')}{shown}{click.style(')', fg='yellow')}"
 
     def _styled(self, name: str) -> str:
+        shown = printable(name.removeprefix(BRANCHES).removeprefix(TAGS))
         if name == self.state.branch:
-            name = name.removeprefix(BRANCHES)
-            return click.style("HEAD -> ", fg="cyan", bold=True) + click.style(name, fg="green", bold=True)
+            return click.style("HEAD -> ", fg="cyan", bold=True) + click.style(shown, fg="green", bold=True)
         if name.startswith(TAGS):
-            return click.style(f"tag: {name.removeprefix(TAGS)}", fg="yellow", bold=True)
-        return click.style(name.removeprefix(BRANCHES), fg="cyan" if name == HEAD else "green", bold=True)
+            return click.style(f"tag: {shown}", fg="yellow", bold=True)
+        return click.style(shown, fg="cyan" if name == HEAD else "green", bold=True)
 
 
 def commit_document(record: CommitRecord, names: RefNames) -> dict[str, object]:
@@ -67,13 +67,9 @@ def commit_document(record: CommitRecord, names: RefNames) -> dict[str, object]:
 
 def one_line(record: CommitRecord, names: RefNames) -> str:
     """Return a commit as one line: id, refs, subject, metadata."""
-    facts = _facts(record.metadata)
-    parts = [
-        click.style(short(record.id), fg="yellow") + names.decoration(record.id),
-        printable(record.message.partition("\n")[0]),
-        click.style(facts, dim=True) if facts else "",
-    ]
-    return " ".join(part for part in parts[:2] if part) + (f"  {parts[2]}" if facts else "")
+    subject = printable(record.message.partition("\n")[0])
+    line = f"{click.style(short(record.id), fg='yellow')}{names.decoration(record.id)} {subject}"
+    return f"{line}  {click.style(_facts(record.metadata), dim=True)}" if record.metadata else line
 
 
 def full_text(record: CommitRecord, names: RefNames) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mvc.cli.text import short
+from mvc.cli.text import printable, short
 from mvc.objects.operation import RefChange
 from mvc.objects.refnames import BRANCHES, TAGS
 from mvc.repo.refs import SYMBOLIC
@@ -19,7 +19,8 @@ def change_document(change: RefChange) -> dict[str, object]:
 
 def change_lines(changes: Iterable[RefChange], *, indent: str) -> list[str]:
     """Return moves as lines: the ref, where it was, where it went."""
-    return [f"{indent}{_ref(change.name)}: {_value(change.old)} -> {_value(change.new)}" for change in changes]
+    moves = (f"{_ref(change.name)}: {_value(change.old)} -> {_value(change.new)}" for change in changes)
+    return [indent + printable(move) for move in moves]
 
 
 def _ref(name: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, TypeAlias
 
 import click
 
-__all__ = ["columns", "counted", "iso_time", "local_time", "percent", "printable", "short", "size"]
+__all__ = ["Cell", "columns", "counted", "iso_time", "local_time", "percent", "printable", "short", "size"]
 
 SHORT_DIGITS: Final = 12
 """Digits of an abbreviated id: 48 bits, so that one in a million repositories of 100,000 commits has two alike."""
@@ -95,28 +95,32 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
-def columns(rows: Iterable[Sequence[str]], align: str, *, indent: str = "") -> list[str]:
+Cell: TypeAlias = str | tuple[str, str]
+"""Text of a table, alone or with its colour."""
+
+
+def columns(rows: Iterable[Sequence[Cell]], align: str) -> list[str]:
     """Return rows as lines of aligned columns.
 
     Parameters
     ----------
-    rows : iterable of sequence of str
-        Cells, styled or not.
+    rows : iterable of sequence of Cell
+        As many cells a row as columns.
     align : str
         ``<`` or ``>`` for each column.
-    indent : str
-        Put before each line.
 
     Examples
     --------
     >>> columns([("a", "10"), ("bcd", "5")], "<>")
     ['a    10', 'bcd   5']
     """
-    cells = [[printable(cell) if click.unstyle(cell) == cell else cell for cell in row] for row in rows]
-    widths = [max((len(click.unstyle(row[place])) for row in cells), default=0) for place in range(len(align))]
-    return [indent + "  ".join(map(_padded, row, widths, align)).rstrip() for row in cells]
+    cells = [[(printable(c), None) if isinstance(c, str) else (printable(c[0]), c[1]) for c in row] for row in rows]
+    widths = [max((len(row[place][0]) for row in cells), default=0) for place in range(len(align))]
+    return ["  ".join(map(_padded, row, widths, align)).rstrip() for row in cells]
 
 
-def _padded(cell: str, width: int, side: str) -> str:
-    fill = " " * (width - len(click.unstyle(cell)))
-    return fill + cell if side == ">" else cell + fill
+def _padded(cell: tuple[str, str | None], width: int, side: str) -> str:
+    text, colour = cell
+    fill = " " * (width - len(text))
+    shown = click.style(text, fg=colour) if colour else text
+    return fill + shown if side == ">" else shown + fill

@@ -44,7 +44,7 @@ def run(k, case, rows, mantissa):
 
 
 @needs_native
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_native_and_reference_agree(data):
     """Both implementations write the same bytes, whatever the words, rows and keys are."""

@@ -10,7 +10,7 @@ from mvc.cli.app import App
 from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
 from mvc.cli.options import complete_ref, json_option
-from mvc.cli.text import columns, printable, short
+from mvc.cli.text import Cell, columns, short
 from mvc.objects.refnames import BRANCHES
 from mvc.repo.refs import RefState
 from mvc.repo.workspace import Workspace
@@ -75,14 +75,18 @@ def _emit(state: RefState) -> None:
     emit("mvc.branch/1", branches=listed)
 
 
-def _rows(app: App, state: RefState, *, verbose: bool) -> Iterator[tuple[str, str, str, str]]:
+def _rows(app: App, state: RefState, *, verbose: bool) -> Iterator[tuple[Cell, ...]]:
     if state.branch is None and state.head:
-        yield "*", click.style("(HEAD detached)", fg="red"), short(state.head), ""
+        yield "*", ("(HEAD detached)", "red"), short(state.head), ""
     if verbose:
         from mvc.cli.branching import subjects  # noqa: PLC0415 - see above
 
         subject = subjects(app)
     for name, oid in state.branches().items():
         here = BRANCHES + name == state.branch
-        shown = click.style(printable(name), fg="green") if here else name
-        yield "*" if here else " ", shown, short(oid) if verbose else "", subject(oid) if verbose else ""
+        yield (
+            "*" if here else " ",
+            (name, "green") if here else name,
+            short(oid) if verbose else "",
+            subject(oid) if verbose else "",
+        )

@@ -9,6 +9,7 @@ import click
 from mvc.cli.app import App
 from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
+from mvc.cli.notes import tell
 from mvc.cli.options import complete_ref, json_option
 from mvc.cli.tensor_files import SUFFIXES, write_tensor
 from mvc.cli.text import printable, size
@@ -58,8 +59,7 @@ def command(app: App, /, *, ref: str, name: str, out: str, within: str | None, a
             f"{printable(name)}: {dtype.name} {list(shape)}, {size(written)} written to {printable(str(target))}"
         )
     if target.suffix == ".npy" and not _has_numpy(dtype):
-        note = f"NumPy has no {dtype.name}: the file holds its bits as {array.dtype.name} {list(array.shape)}"
-        click.echo(f"{click.style('note:', fg='cyan', bold=True)} {note}", err=True)
+        tell("note", f"NumPy has no {dtype.name}: the file holds its bits as {array.dtype.name} {list(array.shape)}")
 
 
 def _has_numpy(dtype: DType) -> bool:

@@ -13,6 +13,7 @@ from mvc.cli.app import App
 from mvc.cli.documents import emit
 from mvc.cli.failures import FAILED
 from mvc.cli.group import command as make_command
+from mvc.cli.notes import tell
 from mvc.cli.options import complete_ref, json_option
 from mvc.cli.text import columns, counted
 from mvc.objects.manifest import Manifest, TensorEntry
@@ -93,7 +94,7 @@ def _lines(found: Difference, *, tensors: bool) -> Iterable[str]:
         *((path, "M", "yellow") for path in found.modified),
         *((path, "D", "red") for path in found.removed),
     ]
-    yield from columns([(click.style(mark, fg=colour), path) for path, mark, colour in sorted(marked)], "<<")
+    yield from columns([((mark, colour), path) for path, mark, colour in sorted(marked)], "<<")
     if not found.tensors:
         return
     yield ""
@@ -105,7 +106,7 @@ def _lines(found: Difference, *, tensors: bool) -> Iterable[str]:
         yield f"{counted(len(found.tensors), 'tensor')}: " + ", ".join(
             f"{n:,} {change}" for change, n in totals.items()
         )
-        click.echo(f"{click.style('hint:', fg='cyan', bold=True)} --tensors shows how far each moved", err=True)
+        tell("hint", "--tensors shows how far each moved")
 
 
 def _row(item: TensorDifference) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def command(ctx: click.Context, /, *, quick: bool, as_json: bool) -> None:
         )
     else:
         for line in _lines(found, quick=quick):
-            click.echo(printable(line) if "\x1b" not in line else line)
+            click.echo(printable(line))
     if not found.clean:
         ctx.exit(CORRUPT)
 

@@ -28,9 +28,9 @@ def command() -> None:
 @json_option
 @click.pass_obj
 def log(app: App, /, *, max_count: int | None, as_json: bool) -> None:
-    """Show every move of branches, tags and HEAD, newest first.
+    """Show every operation, newest first.
 
-    @{N} in front of an operation is a REF: HEAD as it was after that operation.
+    Each moved branches, tags or HEAD. @{N} in front of it is a REF: HEAD as it was after that operation.
     """
     walk = islice(Workspace.find(app.start).refs.walk(), max_count)
     if as_json:

@@ -59,7 +59,9 @@ def _give_up(*_: object) -> NoReturn:
 
 def _lines(found: Status, branch: str | None) -> list[str]:
     head = found.refs.head
-    lines = [f"On branch {branch}" if branch else click.style(f"HEAD detached at {short(head or '')}", fg="red")]
+    lines = [
+        f"On branch {printable(branch)}" if branch else click.style(f"HEAD detached at {short(head or '')}", fg="red")
+    ]
     if head is None:
         lines.append("No commits yet")
     if found.clean:

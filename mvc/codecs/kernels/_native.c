@@ -187,7 +187,8 @@ static size_t frame_check(number_t number, Py_ssize_t nbytes, Py_ssize_t row_wor
 /* Scratch memory holds the keys and then the sorted words. */
 static int scratch_check(const Py_buffer *scratch, size_t n, number_t number)
 {
-    if ((size_t)scratch->len < n * ((size_t)number.word_bytes + sizeof(uint16_t)) || (uintptr_t)scratch->buf % sizeof(uint16_t))
+    const size_t needed = n * ((size_t)number.word_bytes + sizeof(uint16_t));
+    if ((size_t)scratch->len < needed || (uintptr_t)scratch->buf % sizeof(uint16_t))
         return fail("scratch memory is too small or not aligned");
     return 0;
 }
@@ -326,7 +327,8 @@ static PyObject *sort(PyObject *Py_UNUSED(module), PyObject *args)
     return n && status == 0 ? Py_NewRef(Py_None) : NULL;
 }
 
-PyDoc_STRVAR(unsort_doc, "unsort(planes, base, number, rows, row_words, mantissa, target, scratch)\n--\n\nSee reference.unsort.");
+PyDoc_STRVAR(unsort_doc,
+             "unsort(planes, base, number, rows, row_words, mantissa, target, scratch)\n--\n\nSee reference.unsort.");
 
 static PyObject *unsort(PyObject *Py_UNUSED(module), PyObject *args)
 {

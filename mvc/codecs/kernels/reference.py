@@ -146,8 +146,8 @@ def _keys(b: Words, number: Number, rows: Buffer, row_words: int, mantissa: int)
         keys += 2 * (e.max() - e)  # below 2**13
         np.minimum(keys, min((1 << (16 - mantissa)) - 1, _MAX_CAP), out=keys)
     if mantissa:
-        m = (b >> (number.mantissa_bits - mantissa)) & ((1 << mantissa) - 1)
-        keys = (keys << mantissa) | m.astype(np.uint16)
+        keys <<= mantissa
+        keys |= ((b >> (number.mantissa_bits - mantissa)) & ((1 << mantissa) - 1)).astype(np.uint16)
     return keys
 
 

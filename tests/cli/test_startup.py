@@ -1,0 +1,66 @@
+"""What a command imports decides how long a prompt waits for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Program
+from tests.conftest import Lab
+
+HEAVY = ("torch", "numpy", "sqlalchemy", "rich", "zstandard")
+
+_WRAPPER = """
+import sys
+from mvc.cli.main import main
+try:
+    main()
+finally:
+    heavy = sorted({name.partition('.')[0] for name in sys.modules} & set(%r))
+    print(*heavy, file=sys.stderr)
+"""
+
+
+def imported(root: Path, *arguments: str) -> list[str]:
+    """Run a command in a process of its own and return which heavy libraries it imported."""
+    command = [sys.executable, "-c", _WRAPPER % (HEAVY,), "-C", str(root), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return done.stderr.split()
+
+
+@pytest.fixture
+def root(lab: Lab, program: Program) -> Path:
+    """Return a repository of five files in which nothing changed."""
+    for number in range(5):
+        lab.write(f"model-{number}.safetensors", lab.model(number))
+    lab.settle()
+    program.run("commit", "-m", "first")
+    return lab.root
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["status", "--json"], ["branch"], ["op", "log"], ["--help"]])
+def test_light_commands(root, arguments):
+    """What prompts call imports neither PyTorch, NumPy, SQLAlchemy, rich nor zstandard."""
+    assert imported(root, *arguments) == []
+
+
+@pytest.mark.parametrize("arguments", [["log"], ["commit", "--allow-empty", "-m", "m"], ["show", "--encodings"]])
+def test_no_torch_and_no_rich(root, arguments):
+    """Other commands never import PyTorch, and rich only to show a bar on a terminal."""
+    assert not {"torch", "rich"} & set(imported(root, *arguments))
+
+
+def test_touched_file(lab, root):
+    """A file whose time changed but whose content did not is hashed, still without NumPy."""
+    (lab.root / "model-0.safetensors").touch()
+    assert imported(root, "status") == []
+
+
+def test_lost_cache(lab, root, program):
+    """Without the dirty-check cache, status loads the manifest and answers the same."""
+    (lab.session.layout.worktree).unlink()
+    assert "work tree clean" in program.out("status")
+    assert "numpy" not in imported(root, "status"), "the cache was made again"
