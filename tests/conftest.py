@@ -137,7 +137,7 @@ class Lab:
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         data = content.encode() if isinstance(content, str) else content
-        draft = target.with_name(f"{target.name}.tmp")
+        draft = target.with_name("draft.tmp")
         draft.write_bytes(data if isinstance(data, bytes) else safetensors(data))
         draft.replace(target)
         if settle:

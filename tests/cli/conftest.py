@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import json as json_module
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner, Result
 
 from mvc.cli.main import cli
-from tests.conftest import Lab
 
 QUIET_ENVIRONMENT = {
     "COLUMNS": "100",
@@ -31,6 +31,10 @@ class Program:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    def at(self, root: Path) -> Program:
+        """Return the program on another directory."""
+        return Program(root)
 
     def run(self, *arguments: str, code: int = 0, env: dict[str, str] | None = None) -> Result:
         """Run a command with ``-C root`` and check its exit code."""
@@ -57,26 +61,55 @@ class Program:
         text = self.out(*arguments, "--json", code=code)
         assert text.endswith("\n")
         assert text.count("\n") == 1
-        return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+        document: dict = json_module.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+        return document
 
 
-def process(*arguments: str, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m mvc`` in a process of its own."""
-    environment = {**os.environ, **QUIET_ENVIRONMENT, **options.pop("env", {})}
-    command = [sys.executable, "-m", "mvc", *arguments]
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False, **options
-    )
+class Processes:
+    """``mvc`` as a process of its own."""
+
+    environment: ClassVar[dict[str, str]] = {**os.environ, **QUIET_ENVIRONMENT}
+
+    @staticmethod
+    def command(*arguments: str) -> list[str]:
+        """Return the command line."""
+        return [sys.executable, "-m", "mvc", *arguments]
+
+    def run(self, cwd: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command, whatever comes of it."""
+        environment = self.environment | (env or {})
+        command = self.command(*arguments)
+        return subprocess.run(
+            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    def out(self, cwd: Path, *arguments: str) -> str:
+        """Run a command that must succeed, and return its stdout."""
+        done = self.run(cwd, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
 
 @pytest.fixture
-def program(lab: Lab) -> Program:
+def processes() -> Processes:
+    """Return what runs the program as a process."""
+    return Processes()
+
+
+@pytest.fixture
+def anywhere(tmp_path: Path) -> Program:
+    """Return the program on a directory without a repository."""
+    return Program(tmp_path)
+
+
+@pytest.fixture
+def program(lab) -> Program:
     """Return the program on the repository of `lab`."""
     return Program(lab.root)
 
 
 @pytest.fixture
-def story(lab: Lab, program: Program) -> Program:
+def story(lab, program: Program) -> Program:
     """Return the program on a repository of two epochs on main and one commit on side, whose metrics are known."""
     first = lab.model()
     lab.write("model.safetensors", first)

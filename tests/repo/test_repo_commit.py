@@ -404,7 +404,7 @@ class TestSelections:
     """Parts of the work tree, directories elsewhere, tensors in memory."""
 
     def test_a_path_and_everything_else_as_in_head(self, lab):
-        """git's `commit -- PATH`: changed, added, removed below it; nothing beside it."""
+        """As git's `commit -- PATH`: changed, added, removed below it; nothing beside it."""
         for name in ("a/x", "a/y", "ab", "b"):
             lab.write(name, "1")
         lab.commit()
@@ -580,7 +580,7 @@ class TestFilesThatChange:
         source = ChangingSource("model.safetensors", state_dict_file({"w": np.zeros(size, "f4")}))
         with pytest.raises(ConflictError, match="changed while it was being committed"):
             lab.commit(selection=Selection((source,), ("model.safetensors",), in_worktree=False))
-        assert lab.repo.status().refs.head == first
+        assert lab.session.refs.state().head == first
         assert not list((lab.root / ".mvc" / "tmp").iterdir())
         assert lab.check().clean
         assert lab.commit("again", allow_empty=True).branch == "refs/heads/main"
@@ -609,5 +609,5 @@ class TestFilesThatChange:
         with pytest.raises((ConflictError, NotFoundError, StorageError)) as caught:
             lab.commit(selection=selection)
         assert "m.safetensors" in caught.value.message
-        assert lab.repo.status().refs.head == first
+        assert lab.session.refs.state().head == first
         assert lab.check().clean

@@ -10,7 +10,6 @@ import pytest
 from mvc import errors
 from mvc.cli.commands import status as status_command
 from mvc.cli.failures import exit_code
-from tests.conftest import Lab
 
 
 @pytest.mark.parametrize(
@@ -138,7 +137,7 @@ def test_dirty_work_tree(lab, story):
     assert lab.read("model.safetensors") != b"changed"
 
 
-def corrupt(lab: Lab) -> None:
+def corrupt(lab) -> None:
     """Change bytes in the middle of every pack."""
     for pack in (lab.session.layout.directory / "packs").glob("*.pack"):
         data = bytearray(pack.read_bytes())

@@ -6,8 +6,6 @@ import re
 
 import pytest
 
-from tests.conftest import Lab
-
 ID = re.compile(r"[0-9a-f]{64}")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
@@ -86,7 +84,7 @@ def test_show_encodings(story):
 def test_status(lab, story):
     """``status`` tells the branch, HEAD and what a commit would record."""
     head = story.json("log")["commits"][0]["id"]
-    clean = {"added": [], "modified": [], "deleted": []}
+    clean: dict[str, object] = {"added": [], "modified": [], "deleted": []}
     assert story.json("status") == {"schema": "mvc.status/1", "branch": "main", "head": head, "clean": True, **clean}
     lab.write("config.json", "changed")
     lab.write("new", "x")
@@ -100,7 +98,7 @@ def test_status_without_branch_or_commit(lab, story, make_lab):
     """A detached HEAD has no branch, a new repository no head."""
     story.run("switch", "--detach")
     assert story.json("status")["branch"] is None
-    new = type(story)(make_lab("new").root).json("status")
+    new = story.at(make_lab("new").root).json("status")
     assert (new["branch"], new["head"], new["clean"]) == ("main", None, True)
 
 
@@ -246,7 +244,7 @@ def test_operations(story):
     assert len(story.json("op", "log", "-n", "2")["operations"]) == 2
 
 
-def test_text_that_is_not_ascii(lab: Lab, program):
+def test_text_that_is_not_ascii(lab, program):
     """Documents are ASCII, whatever the messages are."""
     lab.write("a", "x")
     program.run("commit", "-m", "größer \N{SNOWMAN}", "--author", "Zoë")

@@ -73,7 +73,7 @@ def test_unwritable_place(story):
 
 
 def test_type_that_safetensors_lacks(tmp_path):
-    """safetensors has no complex128."""
+    """There is no complex128 in safetensors."""
     spec = TensorSpec(dtype_of("C128"), (2,))
     with pytest.raises(InvalidInputError, match="C128"):
         write_tensor(tmp_path / "x.safetensors", "x", spec, np.zeros(2, np.complex128))

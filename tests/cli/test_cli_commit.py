@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cli.conftest import Program
-
 
 def test_summary(lab, program):
     """A commit is summed up as git does, with what it cost."""
@@ -42,7 +40,7 @@ def test_paths_are_relative_to_the_current_directory(lab, program):
     lab.write("sub/a", "1")
     lab.write("sub/b", "1")
     lab.write("c", "1")
-    inside = Program(lab.root / "sub")
+    inside = program.at(lab.root / "sub")
     inside.run("commit", "a", "-m", "only a")
     assert [file["path"] for file in program.json("show")["files"]] == ["sub/a"]
     inside.run("commit", ".", "-m", "all of sub")
@@ -58,7 +56,7 @@ def test_the_root_as_path(lab, program):
     link = lab.root.parent / "link"
     link.symlink_to(lab.root)
     lab.write("b", "1")
-    Program(link).run("commit", str(link / "b"), "-m", "by another name")
+    program.at(link).run("commit", str(link / "b"), "-m", "by another name")
     assert [file["path"] for file in program.json("show")["files"]] == ["a", "b"]
 
 
@@ -122,10 +120,10 @@ class TestAuthor:
     """Who commits: the option, then the environment, the repository, the user, the account."""
 
     @staticmethod
-    def author(program: Program, *options: str, env: dict[str, str] | None = None) -> str:
+    def author(program, *options: str, env: dict[str, str] | None = None) -> str:
         """Commit, and return the author."""
         program.run("commit", "--allow-empty", "-m", "m", *options, env=env)
-        return program.json("log")["commits"][0]["author"]
+        return str(program.json("log")["commits"][0]["author"])
 
     def test_order(self, lab, program, tmp_path):
         """Each source overrules those below it."""

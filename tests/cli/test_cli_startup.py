@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Program
-from tests.conftest import Lab
-
 HEAVY = ("torch", "numpy", "sqlalchemy", "rich", "zstandard")
 
 _WRAPPER = """
@@ -32,7 +29,7 @@ def imported(root: Path, *arguments: str) -> list[str]:
 
 
 @pytest.fixture
-def root(lab: Lab, program: Program) -> Path:
+def root(lab, program) -> Path:
     """Return a repository of five files in which nothing changed."""
     for number in range(5):
         lab.write(f"model-{number}.safetensors", lab.model(number))

@@ -6,14 +6,11 @@ import json
 import os
 import pty
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-
-from tests.cli.conftest import QUIET_ENVIRONMENT, process
 
 
 def save(path: Path, seed: int) -> bytes:
@@ -29,77 +26,70 @@ def save(path: Path, seed: int) -> bytes:
     return path.read_bytes()
 
 
-def run(cwd: Path, *arguments: str) -> str:
-    """Run a command that must succeed, and return its stdout."""
-    done = process(*arguments, cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_a_week_of_training(tmp_path):
+def test_a_week_of_training(tmp_path, processes):
     """Epochs are committed, branched, listed, and come back byte for byte; the store is smaller than the files."""
-    run(tmp_path, "init", "runs/exp7")
+    processes.out(tmp_path, "init", "runs/exp7")
     work = tmp_path / "runs/exp7"
     epochs = []
     for number in range(3):
         epochs.append(save(work / "model.safetensors", number))
         made = json.loads(
-            run(work, "commit", "-m", f"epoch {number}", "--metric", f"loss={1 / (1 + number)}", "--json")
+            processes.out(work, "commit", "-m", f"epoch {number}", "--metric", f"loss={1 / (1 + number)}", "--json")
         )
         assert made["tensors"] == 4
         assert made["logical_bytes"] == len(epochs[-1])
-    run(work, "switch", "-c", "side", "main~2")
+    processes.out(work, "switch", "-c", "side", "main~2")
     assert (work / "model.safetensors").read_bytes() == epochs[0]
-    run(work, "switch", "main")
-    run(work, "checkout", "main~1", "--to", "../../old")
+    processes.out(work, "switch", "main")
+    processes.out(work, "checkout", "main~1", "--to", "../../old")
     assert (tmp_path / "old/model.safetensors").read_bytes() == epochs[1]
-    logged = json.loads(run(work, "log", "--where", "loss<0.6", "--json"))["commits"]
+    logged = json.loads(processes.out(work, "log", "--where", "loss<0.6", "--json"))["commits"]
     assert [commit["message"] for commit in logged] == ["epoch 2", "epoch 1"]
-    used = json.loads(run(work, "du", "--json"))
+    used = json.loads(processes.out(work, "du", "--json"))
     assert used["logical_bytes"] == sum(map(len, epochs))
     assert used["stored_bytes"] < used["logical_bytes"]
-    run(work, "cat", "main~2", "layer.1.weight", "--out", "one.safetensors")
+    processes.out(work, "cat", "main~2", "layer.1.weight", "--out", "one.safetensors")
     (tmp_path / "first.safetensors").write_bytes(epochs[0])
     expected = load_file(tmp_path / "first.safetensors")["layer.1.weight"]
     assert np.array_equal(load_file(work / "one.safetensors")["layer.1.weight"], expected)
-    assert "no faults" in run(work, "fsck")
+    assert "no faults" in processes.out(work, "fsck")
 
 
-def test_directory_elsewhere(tmp_path):
+def test_directory_elsewhere(tmp_path, processes):
     """``commit --from DIR --as PREFIX`` records a trainer's directory and touches no work tree."""
     (tmp_path / "out/checkpoint-5").mkdir(parents=True)
     content = save(tmp_path / "out/checkpoint-5/model.safetensors", 1)
-    run(tmp_path, "init", "work")
+    processes.out(tmp_path, "init", "work")
     work = tmp_path / "work"
-    run(work, "commit", "--from", "../out/checkpoint-5", "--as", "student", "-m", "epoch 1")
+    processes.out(work, "commit", "--from", "../out/checkpoint-5", "--as", "student", "-m", "epoch 1")
     assert not (work / "student").exists()
-    assert "deleted:   student/model.safetensors" in run(work, "status")
-    run(work, "restore", "student")
+    assert "deleted:   student/model.safetensors" in processes.out(work, "status")
+    processes.out(work, "restore", "student")
     assert (work / "student/model.safetensors").read_bytes() == content
 
 
-def test_outside_of_a_repository(tmp_path):
+def test_outside_of_a_repository(tmp_path, processes):
     """Outside of a repository a command says so and what to do, and exits with 1."""
-    done = process("status", cwd=tmp_path)
+    done = processes.run(tmp_path, "status")
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == f"error: {tmp_path} is not inside an mvc repository\nhint: mvc init\n"
 
 
-def many_commits(root: Path, count: int) -> None:
+def many_commits(processes, root: Path, count: int) -> None:
     """Make a repository whose log fills more than a pipe."""
-    run(root, "init")
+    processes.out(root, "init")
     (root / "note").write_text("x")
     message = "a line of a long message\n" * 4000
     for number in range(count):
-        run(root, "commit", "--allow-empty", "-m", f"{number} {message}")
+        processes.out(root, "commit", "--allow-empty", "-m", f"{number} {message}")
 
 
-def test_reader_that_goes_away(tmp_path):
+def test_reader_that_goes_away(tmp_path, processes):
     """``mvc log | head -1`` ends quietly: no traceback, no error, and the code of a program that SIGPIPE ended."""
-    many_commits(tmp_path, 2)
-    environment = {**os.environ, **QUIET_ENVIRONMENT}
-    command = [sys.executable, "-m", "mvc", "log"]
+    many_commits(processes, tmp_path, 2)
+    environment = processes.environment
+    command = processes.command("log")
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as running:
@@ -112,12 +102,12 @@ def test_reader_that_goes_away(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
-def test_full_disk_under_stdout(tmp_path):
+def test_full_disk_under_stdout(tmp_path, processes):
     """If stdout cannot be written, that is an error, not a success with half of the output."""
-    run(tmp_path, "init")
+    processes.out(tmp_path, "init")
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "mvc", "status"],
+            processes.command("status"),
             cwd=tmp_path,
             stdout=full,
             stderr=subprocess.PIPE,
@@ -128,14 +118,14 @@ def test_full_disk_under_stdout(tmp_path):
     assert done.stderr == "error: No space left on device\n"
 
 
-def test_bars_on_a_terminal_only(tmp_path):
+def test_bars_on_a_terminal_only(tmp_path, processes):
     """Long work shows a bar on a terminal's stderr; stdout holds the data alone."""
-    run(tmp_path, "init")
+    processes.out(tmp_path, "init")
     save(tmp_path / "model.safetensors", 1)
-    run(tmp_path, "commit", "-m", "m")
+    processes.out(tmp_path, "commit", "-m", "m")
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "mvc", "fsck", "--json"]
-    environment = {**os.environ, **QUIET_ENVIRONMENT, "TERM": "xterm"}
+    command = processes.command("fsck", "--json")
+    environment = processes.environment | {"TERM": "xterm"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=theirs, check=True)
     os.close(theirs)
     shown = os.read(ours, 65536)
@@ -144,21 +134,21 @@ def test_bars_on_a_terminal_only(tmp_path):
     assert json.loads(done.stdout)["clean"]
 
 
-def test_file_names_that_are_not_text(tmp_path):
+def test_file_names_that_are_not_text(tmp_path, processes):
     """A path on the command line that is not UTF-8 is refused with a message, not with a traceback."""
-    run(tmp_path, "init")
+    processes.out(tmp_path, "init")
     (tmp_path / "a").write_text("x")
-    done = process("commit", os.fsdecode(b"\xff"), "-m", "m", cwd=tmp_path)
+    done = processes.run(tmp_path, "commit", os.fsdecode(b"\xff"), "-m", "m")
     assert done.returncode == 1
     assert "unexpected" not in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_locale_without_the_characters(tmp_path):
+def test_locale_without_the_characters(tmp_path, processes):
     """A message that the terminal's encoding lacks is shown escaped, not answered with a traceback."""
-    run(tmp_path, "init")
+    processes.out(tmp_path, "init")
     (tmp_path / "a").write_text("x")
-    run(tmp_path, "commit", "-m", "größer \N{SNOWMAN}")
-    done = process("log", "--oneline", cwd=tmp_path, env={"PYTHONIOENCODING": "ascii"})
+    processes.out(tmp_path, "commit", "-m", "größer \N{SNOWMAN}")
+    done = processes.run(tmp_path, "log", "--oneline", env={"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0
     assert "gr\\xf6\\xdfer \\u2603" in done.stdout

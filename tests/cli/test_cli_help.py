@@ -8,23 +8,21 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 import mvc.cli.commands
 from mvc.cli.catalogue import ALIASES, SECTIONS, SUMMARIES
 from mvc.cli.main import cli
 from mvc.version import __version__
-from tests.cli.conftest import Program
 
 COMMANDS = Path(mvc.cli.commands.__file__).parent
 GOLDEN = Path(__file__).with_name("help.txt")
 ROOT = Path(__file__).parents[2]
 
-program = Program(Path())
 
-
-def test_listing():
+def test_listing(anywhere):
     """``mvc --help`` lists every command by section; the golden file is what users see."""
-    assert program.bare("--help").stdout == GOLDEN.read_text()
+    assert anywhere.bare("--help").stdout == GOLDEN.read_text()
 
 
 def test_every_module_is_listed():
@@ -34,13 +32,13 @@ def test_every_module_is_listed():
 
 
 @pytest.mark.parametrize("name", SUMMARIES)
-def test_summaries(name):
+def test_summaries(anywhere, name):
     """The summary in the catalogue is the first sentence of the command's help, which shows an example."""
     command = import_module(f"mvc.cli.commands.{name}").command
     assert (command.help or "").partition("\n")[0] == SUMMARIES[name]
-    assert f"Usage: mvc {name}" in program.bare(name, "--help").stdout
+    assert f"Usage: mvc {name}" in anywhere.bare(name, "--help").stdout
     if not isinstance(command, click.Group):
-        assert f"\n  mvc {name}" in program.bare(name, "-h").stdout.replace('eval "$(', "")
+        assert f"\n  mvc {name}" in anywhere.bare(name, "-h").stdout.replace('eval "$(', "")
 
 
 @pytest.mark.parametrize("name", SUMMARIES)
@@ -57,44 +55,42 @@ def test_alias(story):
     assert not set(ALIASES) & set(SUMMARIES)
 
 
-def test_no_arguments():
+def test_no_arguments(anywhere):
     """``mvc`` alone shows the help and exits with 2, like any incomplete command line."""
-    result = program.bare(code=2)
+    result = anywhere.bare(code=2)
     assert result.stderr == GOLDEN.read_text()
 
 
-def test_options_without_command(tmp_path):
+def test_options_without_command(anywhere, tmp_path):
     """Global options alone are no command."""
-    assert "no command is given" in program.bare("-C", str(tmp_path), code=2).stderr
+    assert "no command is given" in anywhere.bare("-C", str(tmp_path), code=2).stderr
 
 
-def test_unknown_command():
+def test_unknown_command(anywhere):
     """A misspelt command is answered with those that are like it."""
-    result = program.bare("comit", code=2)
+    result = anywhere.bare("comit", code=2)
     assert result.stderr == "error: there is no command 'comit'; is it commit?\nhint: mvc --help\n"
-    assert "there is no command 'xyz'\n" in program.bare("xyz", code=2).stderr
+    assert "there is no command 'xyz'\n" in anywhere.bare("xyz", code=2).stderr
 
 
-def test_version():
+def test_version(anywhere):
     """``--version`` prints the version; with ``--verbose`` also the kernels, Python and the libraries."""
-    assert program.bare("--version").stdout == f"mvc {__version__}\n"
-    verbose = program.bare("--version", "--verbose").stdout
+    assert anywhere.bare("--version").stdout == f"mvc {__version__}\n"
+    verbose = anywhere.bare("--version", "--verbose").stdout
     assert re.search(r"^kernels +(native|numpy)$", verbose, re.MULTILINE)
     assert re.search(r"^sqlalchemy +\d", verbose, re.MULTILINE)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts(shell):
+def test_completion_scripts(anywhere, shell):
     """A script is printed for every supported shell."""
-    assert "_MVC_COMPLETE" in program.bare("completion", shell).stdout
+    assert "_MVC_COMPLETE" in anywhere.bare("completion", shell).stdout
 
 
 def completed(root: Path, *words: str) -> list[str]:
     """Return the candidates for the last word."""
     env = {"COMP_WORDS": " ".join(["mvc", "-C", str(root), *words]), "COMP_CWORD": str(len(words) + 2)}
     env["_MVC_COMPLETE"] = "bash_complete"
-    from click.testing import CliRunner
-
     done = CliRunner().invoke(cli, env=env, environment=env)
     return [line.partition(",")[2] for line in done.stdout.splitlines()]
 
