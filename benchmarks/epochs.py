@@ -64,6 +64,7 @@ def epochs_of(directory: Path) -> list[Path]:
 
 def commit_all(root: Path, checkpoints: list[Path], level: str) -> Iterator[Row]:
     """Commit only the weights of each checkpoint, and yield a row of sizes for each."""
+    root.mkdir()
     mvc(root, "init")
     before = None
     for checkpoint in checkpoints:

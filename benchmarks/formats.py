@@ -26,6 +26,7 @@ def measure(checkpoint: Path) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary) / "repository"
+        root.mkdir()
         mvc(root, "init")
         for place, (name, path) in enumerate(forms.items()):
             done = mvc(root, "commit", "--from", str(path), "--as", f"form-{place}", "-m", name)

@@ -92,7 +92,7 @@ def _explain_usage(error: click.ClickException) -> tuple[str, str | None]:
     text = error.format_message().strip().removesuffix(".")
     context = error.ctx if isinstance(error, click.UsageError) else None
     hint = f"{context.command_path} --help" if context else None
-    return text[:1].lower() + text[1:], hint
+    return (text[:1].lower() + text[1:] if text[1:2].islower() else text), hint
 
 
 def _abandon_stdout() -> None:

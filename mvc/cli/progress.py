@@ -31,7 +31,7 @@ def _bar(stage: str, total: int) -> Iterator[Tick]:
         progress.DownloadColumn(),
         progress.TransferSpeedColumn(),
         progress.TimeRemainingColumn(),
-        console=Console(stderr=True, no_color=True if colour is False else None),
+        console=Console(stderr=True, force_terminal=True, no_color=True if colour is False else None),
         transient=True,
     )
     with shown:

@@ -61,7 +61,7 @@ _Write = Callable[[IO[bytes]], None]
 
 
 def _npy(_: str, __: TensorSpec, array: npt.NDArray[Any]) -> _Write:
-    return lambda file: np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+    return lambda file: np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 def _safetensors(name: str, spec: TensorSpec, array: npt.NDArray[Any]) -> _Write:

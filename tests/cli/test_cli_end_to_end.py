@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +129,10 @@ def test_bars_on_a_terminal_only(tmp_path, processes):
     environment = processes.environment | {"TERM": "xterm"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=theirs, check=True)
     os.close(theirs)
-    shown = os.read(ours, 65536)
+    shown = b""
+    with suppress(OSError):  # Linux reports the end of a terminal as an error
+        while chunk := os.read(ours, 65536):
+            shown += chunk
     os.close(ours)
     assert b"checking" in shown
     assert json.loads(done.stdout)["clean"]
@@ -149,6 +153,6 @@ def test_locale_without_the_characters(tmp_path, processes):
     processes.out(tmp_path, "init")
     (tmp_path / "a").write_text("x")
     processes.out(tmp_path, "commit", "-m", "größer \N{SNOWMAN}")
-    done = processes.run(tmp_path, "log", "--oneline", env={"PYTHONIOENCODING": "ascii"})
+    done = processes.run(tmp_path, "log", "--oneline", env={"PYTHONIOENCODING": "latin-1"})
     assert done.returncode == 0
-    assert "gr\\xf6\\xdfer \\u2603" in done.stdout
+    assert "größer \\u2603" in done.stdout

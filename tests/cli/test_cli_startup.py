@@ -29,7 +29,7 @@ def imported(root: Path, *arguments: str) -> list[str]:
 
 
 @pytest.fixture
-def root(lab, program) -> Path:
+def root(lab, program):
     """Return a repository of five files in which nothing changed."""
     for number in range(5):
         lab.write(f"model-{number}.safetensors", lab.model(number))

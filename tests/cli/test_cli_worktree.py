@@ -74,7 +74,7 @@ def test_detached(story, arguments):
     assert "HEAD is detached" in result.stderr
     assert "mvc switch -c NAME" in result.stderr
     assert story.out("status").startswith("HEAD detached at ")
-    assert story.out("branch").startswith("*  (HEAD detached)\n")
+    assert story.out("branch").startswith("*  (HEAD detached at ")
 
 
 def test_switch_to_a_commit(story):

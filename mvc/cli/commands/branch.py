@@ -77,7 +77,7 @@ def _emit(state: RefState) -> None:
 
 def _rows(app: App, state: RefState, *, verbose: bool) -> Iterator[tuple[Cell, ...]]:
     if state.branch is None and state.head:
-        yield "*", ("(HEAD detached)", "red"), short(state.head), ""
+        yield "*", (f"(HEAD detached at {short(state.head)})", "red"), "", ""
     if verbose:
         from mvc.cli.branching import subjects  # noqa: PLC0415 - see above
 
