@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_path
 
@@ -30,11 +31,11 @@ WEIGHTS = "model.safetensors"
 Row = dict[str, object]
 
 
-def mvc(root: Path, *arguments: str) -> dict[str, object]:
+def mvc(root: Path, *arguments: str) -> dict[str, Any]:
     """Run the command line in `root` and return the JSON document that it prints."""
     command = [sys.executable, "-m", "mvc", "-C", str(root), *arguments, "--json"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    document: dict[str, object] = json.loads(done.stdout)
+    document: dict[str, Any] = json.loads(done.stdout)
     return document
 
 
@@ -82,7 +83,7 @@ def commit_all(root: Path, checkpoints: list[Path], level: str) -> Iterator[Row]
             "stored %": 100 * stored / logical,
             "xor+planes+zstd3": peer,
             "ratio": stored / peer,
-            "commit": str(done["commit"]),
+            "commit": done["commit"],
         }
         before = weights
 

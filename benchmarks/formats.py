@@ -31,10 +31,10 @@ def measure(checkpoint: Path) -> list[dict[str, object]]:
         for place, (name, path) in enumerate(forms.items()):
             done = mvc(root, "commit", "--from", str(path), "--as", f"form-{place}", "-m", name)
             back = Path(temporary) / f"out-{place}"
-            mvc(root, "checkout", str(done["commit"]), "--to", str(back), f"form-{place}")
+            mvc(root, "checkout", done["commit"], "--to", str(back), f"form-{place}")
             files = sorted(file for file in ([path] if path.is_file() else path.iterdir()) if file.is_file())
             equal = all(sha256(file) == sha256(back / f"form-{place}" / file.name) for file in files)
-            new, stored = int(str(done["new_tensors"])), int(str(done["stored_bytes"]))
+            new, stored = done["new_tensors"], done["stored_bytes"]
             size = sum(file.stat().st_size for file in files)
             rows.append({"form": name, "bytes": size, "new tensors": new, "stored": stored, "sha256 equal": equal})
     return rows
