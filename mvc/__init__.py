@@ -11,11 +11,15 @@ Examples
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from mvc.errors import MvcError
 from mvc.version import __version__
 
 __all__ = ["MvcError", "Repository", "__version__", "init", "open"]
+
+if TYPE_CHECKING:
+    from mvc.repo.repository import Repository, init, open  # noqa: A004 - as in `mvc.open`
 
 _LAZY = {"Repository": "mvc.repo.repository", "init": "mvc.repo.repository", "open": "mvc.repo.repository"}
 """Names whose modules need NumPy and SQLAlchemy: `mvc status` must not pay for them."""

@@ -119,7 +119,7 @@ class Lab:
     @staticmethod
     def tuned(model: Mapping[str, Raw], seed: int, size: float = 2e-5) -> Model:
         """Return a model after an epoch: every float a little different, every counter one more."""
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng([seed, 1])  # not the numbers that `weights` drew
         result = {}
         for name, raw in model.items():
             if dtype_of(raw.dtype).kind == "float":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from collections.abc import Callable
@@ -12,13 +11,11 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from mvc.errors import InvalidInputError, StorageError
+from mvc.errors import StorageError
+from mvc.formats import safetensors_header
 from mvc.types import TensorSpec
 
 __all__ = ["SUFFIXES", "write_tensor"]
-
-_ALIGNMENT = 8
-"""Bytes to which the header of a safetensors file is padded."""
 
 
 def write_tensor(path: Path, name: str, spec: TensorSpec, array: npt.NDArray[Any]) -> int:
@@ -65,14 +62,10 @@ def _npy(_: str, __: TensorSpec, array: npt.NDArray[Any]) -> _Write:
 
 
 def _safetensors(name: str, spec: TensorSpec, array: npt.NDArray[Any]) -> _Write:
-    if spec.dtype.name == "C128":
-        raise InvalidInputError("safetensors has no type for C128", hint="write a .npy file")
-    entry = {"dtype": spec.dtype.name, "shape": spec.shape, "data_offsets": (0, spec.nbytes)}
-    header = json.dumps({name: entry}, ensure_ascii=False, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % _ALIGNMENT)
+    header = safetensors_header([(name, spec)])
 
     def write(file: IO[bytes]) -> None:
-        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(header)
         file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
     return write

@@ -9,7 +9,7 @@ from mvc.formats.abc import FileMap, Format, LogicalTensor, TensorRegion
 from mvc.formats.opaque import Opaque
 from mvc.formats.safetensors import SafeTensors
 from mvc.formats.sharded import INDEX_SUFFIXES, shard_names
-from mvc.formats.state_dict import StateDictFile, StateDictTensor, state_dict_file
+from mvc.formats.state_dict import StateDictFile, StateDictTensor, safetensors_header, state_dict_file
 from mvc.formats.tensor_bytes import tensor_from_bytes
 from mvc.formats.tiling import LiteralPiece, Piece, TensorPiece, segments
 from mvc.formats.torch_zip import TorchZip
@@ -30,6 +30,7 @@ __all__ = [
     "TensorRegion",
     "View",
     "locate",
+    "safetensors_header",
     "segments",
     "shard_names",
     "state_dict_file",

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from mvc.types import TensorSpec, View
 
-__all__ = ["FileMap", "Format", "LogicalTensor", "TensorRegion", "View"]
+__all__ = ["UNFINISHED_HINT", "FileMap", "Format", "LogicalTensor", "TensorRegion", "View"]
+
+UNFINISHED_HINT: Final = (
+    "wait until the trainer has finished writing it, add it to .mvcignore, or record it as it is with --allow-damaged"
+)
+"""What to do about a file that contradicts itself."""
 
 
 @dataclass(frozen=True, slots=True)

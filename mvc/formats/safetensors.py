@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from mvc.errors import DamagedFileError, InvalidInputError
-from mvc.formats.abc import FileMap, Format, LogicalTensor, TensorRegion
+from mvc.formats.abc import UNFINISHED_HINT, FileMap, Format, LogicalTensor, TensorRegion
 from mvc.types import DTYPES, MAX_RANK, TensorSpec
 from mvc.types.limits import MAX_TENSORS, is_tensor_name
 
@@ -26,8 +26,6 @@ MAX_HEADER_BYTES: Final = 100_000_000
 
 METADATA_KEY: Final = "__metadata__"
 """The key of the header that is not a tensor."""
-
-_HINT: Final = "wait until the trainer has finished writing it, or add the file to .mvcignore"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +62,7 @@ class SafeTensors(Format):
 
 
 def _damaged(text: str) -> DamagedFileError:
-    return DamagedFileError(text, hint=_HINT)
+    return DamagedFileError(text, hint=UNFINISHED_HINT)
 
 
 def _header_length(head: bytes) -> int:

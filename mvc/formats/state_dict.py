@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,7 +14,7 @@ from mvc.formats.safetensors import LENGTH_BYTES, MAX_HEADER_BYTES, METADATA_KEY
 from mvc.types import TensorSpec
 from mvc.types.limits import MAX_NAME_BYTES, MAX_TENSORS, is_tensor_name
 
-__all__ = ["StateDictFile", "StateDictTensor", "state_dict_file"]
+__all__ = ["StateDictFile", "StateDictTensor", "safetensors_header", "state_dict_file"]
 
 _ORDER: Final = (
     *("U64", "I64", "F64", "C64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16"),
@@ -114,7 +114,7 @@ def state_dict_file(tensors: Mapping[str, object], metadata: Mapping[str, str] |
         raise InvalidInputError(f"{len(tensors)} tensors are more than the {MAX_TENSORS} that a commit can hold")
     specs = {_checked_name(name): _checked_spec(name, value) for name, value in tensors.items()}
     names = sorted(specs, key=lambda name: (_RANK[specs[name].dtype.name], name))
-    header = _header([(name, specs[name]) for name in names], metadata)
+    header = safetensors_header([(name, specs[name]) for name in names], metadata)
     position, found = len(header), []
     for name in names:
         found.append(StateDictTensor(name, specs[name], position, tensors[name]))
@@ -138,18 +138,29 @@ def _checked_spec(name: str, value: object) -> TensorSpec:
         spec = describe(value)
     except InvalidInputError as error:
         raise InvalidInputError(f"tensor {name[:80]!r}: {error.message}", hint=error.hint) from None
-    if spec.dtype.name not in _RANK:
-        raise InvalidInputError(
-            f"tensor {name[:80]!r}: safetensors has no {spec.dtype.name}", hint="torch.save it, and commit the file"
-        )
+    _check_dtype(name, spec)
     return spec
 
 
-def _header(specs: list[tuple[str, TensorSpec]], metadata: Mapping[str, str] | None) -> bytes:
-    """Return the length field and the padded JSON."""
+def safetensors_header(specs: Sequence[tuple[str, TensorSpec]], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return everything of a safetensors file before its first tensor: the length field and the padded JSON.
+
+    Parameters
+    ----------
+    specs : sequence of (str, TensorSpec)
+        Names and specs, in the order of the file.
+    metadata : mapping of str to str, optional
+        As for `state_dict_file`.
+
+    Raises
+    ------
+    InvalidInputError
+        If safetensors has no such type, or the header would be too long.
+    """
     entries: dict[str, object] = {} if metadata is None else {METADATA_KEY: dict(sorted(metadata.items()))}
     position = 0
     for name, spec in specs:
+        _check_dtype(name, spec)
         end = position + spec.nbytes
         entries[name] = {"dtype": spec.dtype.name, "shape": spec.shape, "data_offsets": (position, end)}
         position = end
@@ -158,3 +169,10 @@ def _header(specs: list[tuple[str, TensorSpec]], metadata: Mapping[str, str] | N
     if len(text) > MAX_HEADER_BYTES:
         raise InvalidInputError(f"the safetensors header would have {len(text)} bytes; at most {MAX_HEADER_BYTES}")
     return len(text).to_bytes(LENGTH_BYTES, "little") + text
+
+
+def _check_dtype(name: str, spec: TensorSpec) -> None:
+    if spec.dtype.name not in _RANK:
+        raise InvalidInputError(
+            f"tensor {name[:80]!r}: safetensors has no {spec.dtype.name}", hint="torch.save it, and commit the file"
+        )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mvc.errors import DamagedFileError
+from mvc.formats.abc import UNFINISHED_HINT
 from mvc.types.limits import MAX_TENSORS
 
 __all__ = ["ZipEntry", "read_directory"]
@@ -38,8 +39,6 @@ _WIDE: Final = 0xFFFF_FFFF
 
 _ZIP64_FIELD: Final = 1
 """Id of the zip64 extra field."""
-
-_HINT: Final = "wait until the trainer has finished writing it, or add the file to .mvcignore"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ class _Central:
 
 
 def _damaged(text: str) -> DamagedFileError:
-    return DamagedFileError(f"the zip archive is damaged: {text}", hint=_HINT)
+    return DamagedFileError(f"the zip archive is damaged: {text}", hint=UNFINISHED_HINT)
 
 
 def read_directory(data: memoryview) -> dict[bytes, ZipEntry] | None:
@@ -109,7 +108,8 @@ def _find_directory(data: memoryview) -> tuple[int, int, int] | None:
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or at + _END.size > len(tail):
         raise DamagedFileError(
-            f"the file is cut off: it begins as a zip archive, but its {len(data)} bytes do not end as one", hint=_HINT
+            f"the file is cut off: it begins as a zip archive, but its {len(data)} bytes do not end as one",
+            hint=UNFINISHED_HINT,
         )
     _, disk, first_disk, count_here, count, size, offset, _ = _END.unpack_from(tail, at)
     end = tail_at + at

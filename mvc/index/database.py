@@ -101,10 +101,15 @@ class Database:
                     _make_tables(connection)
 
     def clear(self) -> None:
-        """Empty the index."""
-        with self._connection() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            _make_tables(connection)
+        """Empty the index, whatever state it is in."""
+        try:
+            with self._engine.begin() as connection:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                _make_tables(connection)
+        except OperationalError as error:
+            raise StorageError(f"index {self.path} cannot be emptied: {error.orig}", transient=True) from error
+        except DatabaseError:
+            self._replace()
 
     def _replace(self) -> None:
         """Put an empty index in the place of a file that is none."""

@@ -6,7 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mvc.errors import ConflictError, DirtyWorkTreeError, InvalidInputError, NotFoundError, StorageError
+from mvc.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    DirtyWorkTreeError,
+    InvalidInputError,
+    NotFoundError,
+    StorageError,
+)
 from mvc.objects.manifest import FileEntry, Manifest
 from mvc.objects.operation import RefChange
 from mvc.objects.refnames import HEAD
@@ -165,6 +172,8 @@ def switch(
 
     Raises
     ------
+    AlreadyExistsError
+        If the branch to be made exists.
     DirtyWorkTreeError
         Unless `force`, if a changed or unknown file would be overwritten or removed.
     ConflictError
@@ -172,6 +181,8 @@ def switch(
     """
     session.check_writable()
     before = session_status(session)
+    if create and branch in before.refs.refs:
+        raise AlreadyExistsError(f"branch {branch!r} exists already", hint="switch to it without creating it")
     value = attach(branch) if branch else commit
     changes = [RefChange(HEAD, before.refs.refs.get(HEAD), value)]
     if create and branch and commit:
@@ -243,9 +254,13 @@ def _refuse_loss(paths: set[str], verb: str) -> None:
     if paths:
         listed = ", ".join(sorted(paths)[:5]) + (" ..." if len(paths) > 5 else "")
         raise DirtyWorkTreeError(
-            f"{len(paths)} changed files would be {verb}, and no commit holds them: {listed}",
+            f"{_counted(len(paths), 'changed file')} would be {verb}, and no commit holds what is there: {listed}",
             hint="mvc commit -m MESSAGE first, or pass --force to lose them",
         )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def move_refs(session: Session, changes: Sequence[RefChange], actor: Actor) -> RefState:

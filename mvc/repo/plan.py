@@ -130,8 +130,11 @@ def bases(candidates: Sequence[Base], raw_bytes: int, bounds: Delta) -> tuple[Ba
         Depth and bytes read.
     """
     most = bounds.read_factor * raw_bytes
-    fitting = {base.id: base for base in reversed(candidates) if base.depth < bounds.depth and base.chain_bytes < most}
-    return tuple(reversed(fitting.values()))
+    fitting: dict[ObjectId, Base] = {}
+    for base in candidates:
+        if base.depth < bounds.depth and base.chain_bytes < most:
+            fitting.setdefault(base.id, base)
+    return tuple(fitting.values())
 
 
 def choose(options: Sequence[Option], raw_bytes: int, bounds: Delta) -> Option:

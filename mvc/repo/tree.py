@@ -134,7 +134,10 @@ def check_matched(selection: Selection, parent: Manifest | None) -> None:
     there = [source.path for source in selection.sources] + [file.path for file in (parent.files if parent else ())]
     for prefix in selection.replaces:
         if prefix and not any(covers((prefix,), path) for path in there):
-            raise NotFoundError(f"{prefix!r} is neither in the work tree nor in HEAD", hint="mvc status")
+            raise NotFoundError(
+                f"{prefix!r} is neither in HEAD nor a file or directory of the work tree that is not ignored",
+                hint="mvc status, and look into .mvcignore",
+            )
 
 
 def split_unchanged(

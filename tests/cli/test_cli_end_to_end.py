@@ -153,6 +153,7 @@ def test_locale_without_the_characters(tmp_path, processes):
     processes.out(tmp_path, "init")
     (tmp_path / "a").write_text("x")
     processes.out(tmp_path, "commit", "-m", "größer \N{SNOWMAN}")
-    done = processes.run(tmp_path, "log", "--oneline", env={"PYTHONIOENCODING": "latin-1"})
-    assert done.returncode == 0
-    assert "größer \\u2603" in done.stdout
+    environment = processes.environment | {"PYTHONIOENCODING": "latin-1"}
+    command = processes.command("log", "--oneline")
+    done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, check=True)
+    assert "größer \\u2603" in done.stdout.decode("latin-1")

@@ -92,7 +92,7 @@ def completed(root: Path, *words: str) -> list[str]:
     env = {"COMP_WORDS": " ".join(["mvc", "-C", str(root), *words]), "COMP_CWORD": str(len(words) + 2)}
     env["_MVC_COMPLETE"] = "bash_complete"
     done = CliRunner().invoke(cli, env=env, environment=env)
-    return [line.partition(",")[2] for line in done.stdout.splitlines()]
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
 
 
 def test_candidates(story, tmp_path):

@@ -1,0 +1,353 @@
+"""Full disks, crashes, kills and crowds: the head is the old or the new one, and all that it reaches is whole."""
+
+import errno
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from mvc.errors import MvcError, ReadOnlyError, StorageError
+from mvc.repo.repository import Repository
+from mvc.store.local_fs import LocalFileSystem
+from mvc.testing.store import CRASH_MODES, CountingFileSystem, CrashAt, SimulatedCrash
+
+
+class FailingFileSystem(LocalFileSystem):
+    """A file system whose n-th system call that writes fails."""
+
+    def __init__(self, calls, error):
+        self.calls = calls
+        self.error = error
+        self.failed = False
+
+    def _count(self):
+        self.calls -= 1
+        if self.calls < 0 and not self.failed:
+            self.failed = True
+            raise OSError(self.error, os.strerror(self.error))
+
+    def _write(self, fd, data):
+        self._count()
+        return super()._write(fd, data)
+
+    def _pwrite(self, fd, data, offset):
+        self._count()
+        return super()._pwrite(fd, data, offset)
+
+    def _fsync(self, fd):
+        self._count()
+        super()._fsync(fd)
+
+    def _link(self, source, target):
+        self._count()
+        super()._link(source, target)
+
+
+@pytest.fixture
+def prepared(lab):
+    """Return a repository with a commit, and the next epoch in the work tree: small tensors and a large one."""
+    model = {
+        "big": lab.weights("BF16", (2200, 1024)),
+        "w": lab.weights("F32", (64, 32)),
+        "b": lab.weights("F16", (64,)),
+    }
+    lab.write("model.safetensors", model)
+    lab.commit("first")
+    lab.write("model.safetensors", lab.tuned(model, 1))
+    lab.write("new", "x", settle=True)
+    return lab
+
+
+def copied(lab, name):
+    """Return a copy of a repository."""
+    root = lab.root.with_name(name)
+    shutil.copytree(lab.root, root)
+    return type(lab)(root)
+
+
+class TestFullDisk:
+    """Every write, one after the other, finds the disk full or broken."""
+
+    @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+    def test_of_a_commit(self, prepared, error):
+        """A clear error and the old head, or the new head; the next commit works; nothing is damaged."""
+        outcomes = set()
+        for calls in range(500):
+            lab = copied(prepared, f"copy{calls}")
+            before = lab.session.refs.newest()
+            fs = FailingFileSystem(calls, error)
+            try:
+                lab.again(fs).commit("second")
+            except StorageError as failure:
+                outcomes.add("failed")
+                assert ("full" in failure.message) == (error == errno.ENOSPC)
+                assert failure.transient == (error == errno.ENOSPC)
+                moved = lab.session.refs.newest() != before
+                assert moved <= ("op_head" in failure.message), failure.message
+            else:
+                outcomes.add("survived" if fs.failed else "complete")
+            assert list((lab.root / ".mvc" / "tmp").iterdir()) == []
+            again = lab.again()
+            again.commit("next", allow_empty=True)
+            assert again.read("model.safetensors") == again.exported("HEAD", lab.root / "out")["model.safetensors"]
+            assert again.check(quick=calls % 5 != 0).clean
+            shutil.rmtree(lab.root)
+            if not fs.failed:
+                break
+        assert outcomes == {"failed", "survived", "complete"}
+        assert calls > 15
+
+    def test_of_a_checkout(self, prepared):
+        """Every file is the old one or the new one, no temporary stays, and the same command completes it."""
+        prepared.commit("second")
+        before = prepared.tree()
+        reference = copied(prepared, "reference")
+        reference.repo.checkout("HEAD~1")
+        after = reference.tree()
+        for calls in range(500):
+            lab = copied(prepared, f"copy{calls}")
+            fs = FailingFileSystem(calls, errno.ENOSPC)
+            try:
+                lab.again(fs).repo.checkout("HEAD~1")
+            except StorageError:
+                found = lab.tree()
+                assert all(content in {before.get(path), after.get(path)} for path, content in found.items())
+                lab.again().repo.checkout("main~1")
+            assert lab.tree() == after
+            assert lab.again().status() == ((), (), ())
+            shutil.rmtree(lab.root)
+            if not fs.failed:
+                break
+        assert calls > 5
+
+
+def test_a_repository_that_may_not_be_written(prepared):
+    """Each place that refuses to be written is named; the head stays."""
+
+    class ReadOnly(LocalFileSystem):
+        """A file system that may only be read."""
+
+        def create(self, path, mode=0o444):
+            raise ReadOnlyError(f"cannot create {path}: Permission denied")
+
+    before = prepared.session.refs.newest()
+    with pytest.raises(ReadOnlyError, match="cannot create"):
+        prepared.again(ReadOnly()).commit("second")
+    assert prepared.session.refs.newest() == before
+    assert prepared.commit("second").new_tensors == 3
+
+
+def test_an_index_that_cannot_be_written_does_not_undo_a_commit(prepared):
+    """The commit stands; the index follows when it can."""
+    lab = prepared
+    lab.session.index.operation()
+    path = lab.session.layout.index
+    moved = path.with_name("elsewhere")
+
+    class LosesTheIndex(LocalFileSystem):
+        """A file system on which the index becomes unusable when the head moves."""
+
+        def link(self, source, target):
+            super().link(source, target)
+            path.rename(moved)
+            path.mkdir()
+
+    again = lab.again(LosesTheIndex())
+    result = again.commit("second")
+    assert lab.session.refs.state().head == result.commit
+    with pytest.raises(StorageError, match="index"):
+        lab.again().session.index.operation()
+    path.rmdir()
+    moved.rename(path)
+    assert [record.message for record in lab.again().repo.log()] == ["second", "first"]
+    assert lab.again().status() == ((), (), ())
+
+
+def commit_scenario(lab, fs):
+    """Commit the next epoch."""
+    lab.again(fs).commit("second")
+
+
+def switch_scenario(lab, fs):
+    """Go back to the first commit."""
+    lab.again(fs).repo.checkout("HEAD~1")
+
+
+def branch_scenario(lab, fs):
+    """Make a tag object and a branch."""
+    Repository(lab.again(fs).session, "Ada").tag("v2", message="m")
+    Repository(lab.again(fs).session, "Ada").branch("topic")
+
+
+SCENARIOS = {"commit": commit_scenario, "switch": switch_scenario, "names": branch_scenario}
+
+
+def crash(prepared, action, step, mode):
+    """Crash an action at a step; check what must hold afterwards. Return False if it has fewer steps."""
+    lab = copied(prepared, f"crash-{mode}-{step}")
+    with CrashAt(step, mode, seed=step) as fs:
+        try:
+            action(lab, fs)
+        except SimulatedCrash:
+            pass
+        crashed = fs.crashed
+        if not crashed:
+            fs.crash()
+    again = lab.again()
+    messages = [record.message for record in again.repo.log()]
+    assert messages in (["first"], ["second", "first"])
+    report = again.check()
+    assert report.clean, (mode, step, report.faults)
+    if action is switch_scenario:
+        switch_scenario(again, LocalFileSystem())
+    again.again().commit("next", allow_empty=True)
+    assert again.again().check(quick=True).clean
+    shutil.rmtree(lab.root)
+    return crashed
+
+
+@pytest.fixture
+def scenario(prepared, request):
+    """Return a prepared repository and one of the actions."""
+    if request.param != "commit":
+        prepared.commit("second")
+    return prepared, SCENARIOS[request.param]
+
+
+@pytest.mark.parametrize("mode", CRASH_MODES)
+@pytest.mark.parametrize("scenario", ["commit"], indirect=True)
+def test_a_crash_at_some_steps(scenario, mode):
+    """Every seventh step, another seventh for each mode."""
+    steps = steps_of(*scenario)
+    assert steps > 20
+    for step in range(1 + CRASH_MODES.index(mode), steps + 1, 7):
+        assert crash(*scenario, step, mode)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", CRASH_MODES)
+@pytest.mark.parametrize("scenario", SCENARIOS, indirect=True)
+def test_a_crash_at_every_step(scenario, mode):
+    """Every step of every scenario in every mode, and one behind the last."""
+    for step in range(1, steps_of(*scenario) + 1):
+        crash(*scenario, step, mode)
+
+
+def steps_of(prepared, action):
+    """Count the steps of an action."""
+    fs = CountingFileSystem()
+    lab = copied(prepared, "counting")
+    action(lab, fs)
+    shutil.rmtree(lab.root)
+    return len(fs.steps)
+
+
+COMMITTER = """
+import sys
+import numpy as np
+import mvc
+
+root, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+repo = mvc.open(root, author=name)
+rng = np.random.default_rng(len(name))
+weights = rng.normal(0, 0.02, (64, 64)).astype("f4")
+print("ready", flush=True)
+for number in range(count):
+    weights = weights + rng.normal(0, 1e-5, weights.shape).astype("f4")
+    repo.commit({"w": weights, "n": np.int64(number)[None]}, message=f"{name} {number}", prefix=name)
+    print(number, flush=True)
+"""
+
+
+def committer(root: Path, name: str, count: int) -> subprocess.Popen:
+    """Start a process that commits."""
+    command = [sys.executable, "-W", "error", "-c", COMMITTER, str(root), name, str(count)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_processes_that_commit_to_one_branch(lab):
+    """Four processes, five commits each: none is lost, none fails, and the index is what a new one would be."""
+    names = ["a", "bb", "ccc", "dddd"]
+    running = [committer(lab.root, name, 5) for name in names]
+    outcomes = [process.communicate(timeout=120) for process in running]
+    assert [process.returncode for process in running] == [0] * 4, outcomes
+    records = list(lab.repo.log())
+    assert sorted(record.message for record in records) == sorted(f"{n} {i}" for n in names for i in range(5))
+    assert all(len(record.parents) <= 1 for record in records)
+    for name in names:
+        order = [record.message for record in records if record.author == name]
+        assert order == [f"{name} {number}" for number in (4, 3, 2, 1, 0)]
+        assert lab.repo.load(framework="numpy", path=f"{name}/model.safetensors")["n"] == [4]
+    assert lab.check().clean
+    before = (lab.session.index.all_blobs(), records)
+    lab.session.layout.index.unlink()
+    again = lab.again()
+    assert sorted(map(repr, again.session.index.all_blobs())) == sorted(map(repr, before[0]))
+    assert list(again.repo.log()) == records
+
+
+def kill_at_random(lab, kills, seed):
+    """Start committing processes and kill each at a random moment; check after each."""
+    chance = random.Random(seed)
+    for turn in range(kills):
+        process = committer(lab.root, f"run{turn}", 1000)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(chance.uniform(0.0, 0.3))
+        process.kill()
+        printed, errors = process.communicate()
+        assert not errors
+        records = list(lab.again().repo.log()) if lab.again().session.refs.state().head else []
+        done = sum(record.author == f"run{turn}" for record in records)
+        promised = len(printed.split())
+        assert promised <= done <= promised + 1, "what was reported is recorded, and at most one more"
+        report = lab.check(quick=turn % 5 != 4)
+        assert report.clean, report.faults
+        lab.again().commit(f"after {turn}", allow_empty=True)
+    assert lab.check().clean
+
+
+def test_ten_kills(lab):
+    """Kill -9 of a real process at random moments."""
+    kill_at_random(lab, 10, seed=1)
+
+
+@pytest.mark.slow
+def test_fifty_kills(lab):
+    """The same, more often."""
+    kill_at_random(lab, 50, seed=2)
+
+
+def test_a_thread_that_truncates_what_is_committed(lab):
+    """However the race ends, what is recorded is what one moment of the file held, or nothing is."""
+    path = lab.write("model.safetensors", {"w": lab.weights("F32", (700, 1024))})
+    whole, stop = path.read_bytes(), Event()
+
+    def truncate():
+        while not stop.is_set():
+            os.truncate(path, 1000)
+            path.write_bytes(whole)
+
+    thread = Thread(target=truncate)
+    thread.start()
+    recorded = refused = 0
+    try:
+        for _ in range(8):
+            try:
+                lab.commit("m", allow_empty=True)
+                recorded += 1
+            except MvcError:
+                refused += 1
+    finally:
+        stop.set()
+        thread.join()
+    assert recorded + refused == 8
+    report = lab.check()
+    assert report.clean
+    assert len(list(lab.repo.log()) if recorded else []) == recorded
