@@ -52,7 +52,7 @@ class _Pages:
 
     def get(self, oid: ObjectId) -> CommitRecord:
         if oid not in self._known:
-            record = self._session.index.commits([oid]).get(oid)
+            record = self._session.records([oid]).get(oid)
             if record is None:
                 raise IntegrityError(f"commit {oid} is missing from the store", hint="mvc fsck")
             page = self._session.index.commits_up_to(record.position, _PAGE)

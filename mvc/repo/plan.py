@@ -156,9 +156,9 @@ def choose(options: Sequence[Option], raw_bytes: int, bounds: Delta) -> Option:
     --------
     >>> full = Option(Planes(), None, 100.0)
     >>> near = Option(SortedDelta(0), Base("previous", ObjectId("0" * 64), 0, 100), 30.0)
-    >>> choose([full, near], 150, Delta()).relation
+    >>> choose([full, near], 120, Delta()).relation
     'previous'
-    >>> choose([full, near], 150, Delta(read_factor=1.0)).relation
+    >>> choose([full, near], 120, Delta(read_factor=1.0)).relation
     'full'
     """
     full = min((option for option in options if option.base is None), key=lambda option: option.stored_bytes)

@@ -95,7 +95,7 @@ def _state_before(session: Session, count: int) -> RefState:
 
 def _peel(session: Session, oid: ObjectId) -> ObjectId:
     """Return the commit that a ref value leads to: itself, or the target of a tag object."""
-    return oid if session.index.commits([oid]) else session.tag(oid).target
+    return oid if session.records([oid]) else session.tag(oid).target
 
 
 def _by_prefix(session: Session, prefix: str) -> ObjectId:
@@ -104,6 +104,9 @@ def _by_prefix(session: Session, prefix: str) -> ObjectId:
         reason = f"; ids are abbreviated to {_LEAST_DIGITS} digits or more" if short else ""
         raise NotFoundError(f"there is no branch, tag or commit {prefix!r}{reason}", hint="mvc branch, mvc tag")
     found = session.index.with_prefix(prefix)
+    if not found:
+        session.refresh()
+        found = session.index.with_prefix(prefix)
     if not found:
         raise NotFoundError(f"no branch, tag or commit is called {prefix!r} or begins so", hint="mvc log")
     if len(found) > 1:

@@ -110,10 +110,22 @@ class Session(Workspace):
         NotFoundError
             If there is no such commit.
         """
-        found = self.index.commits([commit])
+        found = self.records([commit])
         if commit not in found:
             raise NotFoundError(f"there is no commit {commit}", hint="mvc log")
         return found[commit]
+
+    def records(self, ids: Iterable[ObjectId]) -> dict[ObjectId, CommitRecord]:
+        """Return what the index knows of those of `ids` that are commits.
+
+        Refs may be newer than the index: then another process has made a commit since, and the index follows.
+        """
+        wanted = set(ids)
+        found = self.index.commits(wanted)
+        if len(found) < len(wanted):
+            self.refresh()
+            found = self.index.commits(wanted)
+        return found
 
     def chains(self, ids: Iterable[ObjectId]) -> dict[ObjectId, BlobRecord]:
         """Return where the contents `ids`, and everything that they are deltas of, are stored; less what is missing."""
@@ -130,6 +142,9 @@ class Session(Workspace):
 
     def _metadata(self, oid: ObjectId, domain: str) -> bytes:
         location = self.index.objects([oid]).get(oid)
+        if location is None:
+            self.refresh()
+            location = self.index.objects([oid]).get(oid)
         if location is None:
             raise IntegrityError(f"object {oid} is missing from the store", hint="mvc fsck")
         data = unwrap_metadata(self.store.read(oid, location), f"object {oid[:12]}")

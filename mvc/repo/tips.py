@@ -15,7 +15,7 @@ def commits_of_refs(session: Session, state: RefState) -> dict[str, ObjectId]:
     values = {name: object_id(value) for name, value in state.refs.items() if name != HEAD}
     if state.branch is None and state.head:
         values[HEAD] = state.head
-    commits = session.index.commits(set(values.values()))
+    commits = session.records(values.values())
     return {name: oid if oid in commits else session.tag(oid).target for name, oid in values.items()}
 
 

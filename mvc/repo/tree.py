@@ -135,8 +135,8 @@ def check_matched(selection: Selection, parent: Manifest | None) -> None:
     for prefix in selection.replaces:
         if prefix and not any(covers((prefix,), path) for path in there):
             raise NotFoundError(
-                f"{prefix!r} is neither in HEAD nor a file or directory of the work tree that is not ignored",
-                hint="mvc status, and look into .mvcignore",
+                f"{prefix!r} is neither in the work tree nor in HEAD",
+                hint="mvc status; if the file is there, .mvcignore names it",
             )
 
 

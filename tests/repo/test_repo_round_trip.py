@@ -36,7 +36,7 @@ def changed(data, rng, share):
     """Return bytes of which a share is another by one bit."""
     result = np.frombuffer(data, np.uint8).copy()
     places = rng.random(result.size) < share
-    result[places] ^= 1 << rng.integers(0, 8)
+    result[places] ^= np.uint8(1 << int(rng.integers(0, 8)))
     return result.tobytes()
 
 
