@@ -11,9 +11,12 @@ import click
 
 from mvc.cli.app import App, colour_setting, run_directory, search_start
 from mvc.cli.group import COMMAND_LINE, Group
+from mvc.cli.lazy import LazyModule
 from mvc.version import __version__
 
 __all__ = ["cli", "main"]
+
+versions = LazyModule("mvc.cli.versions")
 
 
 @click.command(
@@ -58,9 +61,7 @@ def _app(directories: tuple[str, ...], arguments: tuple[str, ...]) -> App:
 def _show_version(*, verbose: bool) -> None:
     click.echo(f"mvc {__version__}")
     if verbose:
-        from mvc.cli.versions import component_versions  # noqa: PLC0415 - needs NumPy
-
-        for name, version in component_versions().items():
+        for name, version in versions.component_versions().items():
             click.echo(f"{name:12} {version}")
 
 

@@ -9,11 +9,14 @@ import click
 from mvc.cli.app import App
 from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
+from mvc.cli.lazy import LazyModule
 from mvc.cli.options import complete_ref, json_option
 from mvc.cli.text import Cell, columns, short
 from mvc.objects.refnames import BRANCHES
 from mvc.repo.refs import RefState
 from mvc.repo.workspace import Workspace
+
+branching = LazyModule("mvc.cli.branching")
 
 
 @make_command(
@@ -49,8 +52,6 @@ def command(
     current one: mvc switch goes there. With --json, prints the branches as they are afterwards.
     """
     if names or move or delete or delete_anyway:
-        from mvc.cli import branching  # noqa: PLC0415 - see above
-
         if delete or delete_anyway:
             branching.delete(app, names, force=delete_anyway or force, quiet=as_json)
         elif move:
@@ -79,9 +80,7 @@ def _rows(app: App, state: RefState, *, verbose: bool) -> Iterator[tuple[Cell, .
     if state.branch is None and state.head:
         yield "*", (f"(HEAD detached at {short(state.head)})", "red"), "", ""
     if verbose:
-        from mvc.cli.branching import subjects  # noqa: PLC0415 - see above
-
-        subject = subjects(app)
+        subject = branching.subjects(app)
     for name, oid in state.branches().items():
         here = BRANCHES + name == state.branch
         yield (

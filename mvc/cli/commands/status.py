@@ -9,11 +9,14 @@ import click
 from mvc.cli.app import App
 from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
+from mvc.cli.lazy import LazyModule
 from mvc.cli.options import json_option
 from mvc.cli.text import printable, short
 from mvc.objects.refnames import BRANCHES
 from mvc.repo.status import Status, status
 from mvc.repo.workspace import Workspace
+
+repository = LazyModule("mvc.repo.repository")
 
 
 @make_command("status", "mvc status", "mvc status --json")
@@ -48,9 +51,8 @@ def _compare(workspace: Workspace) -> Status:
     try:
         return status(workspace, _give_up, _give_up)
     except _ManifestNeededError:
-        from mvc.repo.repository import open as open_repository  # noqa: PLC0415 - needs NumPy and SQLAlchemy
-
-        return open_repository(workspace.layout.root).status()
+        found: Status = repository.open(workspace.layout.root).status()
+        return found
 
 
 def _give_up(*_: object) -> NoReturn:
