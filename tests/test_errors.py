@@ -28,7 +28,8 @@ TREE = {
 
 def test_the_tree_is_as_published():
     """Every class, its bases and its machine code."""
-    classes = [value for _, value in inspect.getmembers(errors, inspect.isclass) if value.__module__ == "mvc.errors"]
+    members = (value for _, value in inspect.getmembers(errors, inspect.isclass))
+    classes = [value for value in members if issubclass(value, MvcError)]
     found = {cls.__name__: (" ".join(base.__name__ for base in cls.__bases__), cls.kind) for cls in classes}
     assert found == TREE
     assert set(errors.__all__) == set(TREE)

@@ -1,6 +1,7 @@
 """Settings: defaults, what may be set, and messages that name the key."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def test_what_is_not_named_keeps_its_default():
 
 def test_every_key_can_be_set():
     """Integers stand for floats."""
-    tables = {
+    tables: dict[str, dict[str, Any]] = {
         "core": {"threads": 4},
         "delta": {"depth": 0, "read_factor": 3, "least_saving": 0.5},
         "user": {"name": "Ada"},

@@ -9,7 +9,7 @@ from pathlib import Path
 from xxhash import xxh3_64_intdigest
 
 from mvc.objects.blob import Envelope, Reference
-from mvc.objects.commit import Commit, Tag
+from mvc.objects.commit import Commit, Metadata, Tag
 from mvc.objects.ids import LITERAL, digest, finish, tensor_hasher
 from mvc.objects.manifest import FileEntry, Manifest, Segment, TensorEntry
 from mvc.objects.operation import Operation, RefChange
@@ -62,7 +62,15 @@ def main():
             TensorEntry("w.tied", 2, tensor_id(weight, WEIGHT), weight),
         ),
     )
-    metadata = {"epoch": 3, "loss": 0.25, "nan": float("nan"), "best": True, "run": "a7", "lr": None, "low": -(1 << 63)}
+    metadata: Metadata = {
+        "epoch": 3,
+        "loss": 0.25,
+        "nan": float("nan"),
+        "best": True,
+        "run": "a7",
+        "lr": None,
+        "low": -(1 << 63),
+    }
     commit = Commit(
         manifest.id,
         (oid(1), oid(2)),

@@ -3,6 +3,7 @@
 import math
 import struct
 import tracemalloc
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -185,7 +186,7 @@ def test_nesting_bombs_are_refused(opening):
 
 def test_sixteen_levels_are_the_most():
     """The writer stops where the reader stops."""
-    value = None
+    value: Any = None
     for _ in range(16):
         value = [value]
     assert decode(encode(value)) == value

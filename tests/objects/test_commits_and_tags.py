@@ -1,6 +1,7 @@
 """Commits and tags: round trips, and every rule of the specification."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -68,7 +69,7 @@ def test_damage_is_refused_or_another_commit(commit, data):
     assert found.id != commit.id
 
 
-COMMIT_FIELDS = {
+COMMIT_FIELDS: dict[str, Any] = {
     "manifest": bytes(32),
     "parents": [bytes([1]) * 32],
     "author": "Ada",
@@ -77,7 +78,7 @@ COMMIT_FIELDS = {
     "metadata": {"loss": 0.5},
     "derivation": None,
 }
-TAG_FIELDS = {"target": bytes(32), "message": "m", "author": "Ada", "time": 0, "signature": None}
+TAG_FIELDS: dict[str, Any] = {"target": bytes(32), "message": "m", "author": "Ada", "time": 0, "signature": None}
 
 WRONG_COMMIT = {
     "manifest of 31 bytes": {"manifest": bytes(31)},
@@ -163,7 +164,8 @@ def test_parents_are_different_and_at_most_64():
 def test_metadata_keeps_its_types():
     """1, 1.0 and True are different metrics; NaN is a metric."""
     values = {"int": 1, "float": 1.0, "true": True, "nan": math.nan, "none": None}
-    found = Commit.decode(Commit(object_id(bytes(32)), (), "a", 0, "m", values).encoded).metadata
+    made = Commit(object_id(bytes(32)), (), "a", 0, "m", values)
+    found: dict[str, Any] = dict(Commit.decode(made.encoded).metadata)
     assert {key: type(value) for key, value in found.items()} == {key: type(value) for key, value in values.items()}
     assert math.isnan(found["nan"])
 

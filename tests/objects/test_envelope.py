@@ -1,6 +1,7 @@
 """The envelope of blobs: round trips, exact bytes, and the refusal of everything else."""
 
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ OIDS = st.binary(min_size=32, max_size=32).map(object_id)
 
 def envelope(**change):
     """Return a delta of two frames, but for what is given."""
-    values = {
+    values: dict[str, Any] = {
         "kind": "tensor",
         "id": ONE,
         "spec": TensorSpec(dtype_of("BF16"), (3, 4)),
@@ -34,7 +35,7 @@ def envelope(**change):
 
 def rewritten(index, value, *, name="header"):
     """Return the envelope's bytes with one field of the header replaced, and right checksums."""
-    fields = decode(envelope().header[PREFIX_BYTES:])
+    fields: Any = decode(envelope().header[PREFIX_BYTES:])
     if index is not None:
         fields[index] = value
     body = encode(fields if index is not None else value)
@@ -204,7 +205,7 @@ def test_an_unknown_dtype_is_a_matter_of_release():
 
 def test_the_writer_obeys_the_limits_too():
     """What the reader would refuse cannot be made."""
-    wrong = [
+    wrong: list[dict[str, Any]] = [
         {"frame_words": 0},
         {"frame_words": MAX_FRAME_WORDS + 1},
         {"table": ((1, 1),)},

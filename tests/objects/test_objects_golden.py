@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from mvc.objects.operation import Operation
 from mvc.types import View, object_id
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "objects"
-KINDS = {
+KINDS: dict[str, Any] = {
     "manifest": (Manifest, MANIFEST),
     "commit": (Commit, COMMIT),
     "tag": (Tag, TAG),
@@ -64,7 +65,7 @@ def test_the_commit_holds_what_was_recorded():
     assert commit.parents == (object_id(bytes([1]) * 32), object_id(bytes([2]) * 32))
     assert (commit.author, commit.time) == ("Ada Lovelace <ada@example.org>", 1_700_000_000_000_000)
     assert (commit.subject, commit.message) == ("épochs", "épochs\n\nthree")
-    metadata = dict(commit.metadata)
+    metadata: dict[str, Any] = dict(commit.metadata)
     assert math.isnan(metadata.pop("nan"))
     assert metadata == {"epoch": 3, "loss": 0.25, "best": True, "run": "a7", "lr": None, "low": -(1 << 63)}
     assert [type(metadata[key]) for key in ("epoch", "best")] == [int, bool]

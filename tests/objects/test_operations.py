@@ -1,5 +1,7 @@
 """Operations: round trips, every rule of the specification, and the arithmetic of refs."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,8 +29,9 @@ def operations(draw):
     parents = tuple(draw(st.lists(OIDS, min_size=1, max_size=3, unique=True))) if number else ()
     before, after = draw(REFS), draw(REFS)
     view = after if number % VIEW_INTERVAL == 0 or draw(st.booleans()) else None
-    texts = draw(st.tuples(TEXT, TEXT, TEXT))
-    return Operation(number, parents, difference(before, after), view, *texts, draw(st.integers(-(1 << 62), 1 << 62)))
+    command, author, host = draw(st.tuples(TEXT, TEXT, TEXT))
+    time = draw(st.integers(-(1 << 62), 1 << 62))
+    return Operation(number, parents, difference(before, after), view, command, author, host, time)
 
 
 @given(operations())
@@ -68,7 +71,7 @@ def test_difference_and_apply_are_inverse(before, after):
     assert difference(after, after) == ()
 
 
-FIELDS = {
+FIELDS: dict[str, Any] = {
     "number": 1,
     "parents": [bytes(32)],
     "changes": [["HEAD", None, MAIN], ["refs/heads/main", ONE, TWO]],

@@ -181,8 +181,8 @@ def commit_scenario(lab, fs):
 
 
 def switch_scenario(lab, fs):
-    """Go back to the first commit."""
-    lab.again(fs).repo.checkout("HEAD~1")
+    """Go back to the first commit, or complete going there."""
+    lab.again(fs).repo.checkout("main~1")
 
 
 def branch_scenario(lab, fs):
@@ -210,6 +210,9 @@ def crash(prepared, action, step, mode):
     assert report.clean, (mode, step, report.faults)
     if action is switch_scenario:
         switch_scenario(again, LocalFileSystem())
+        assert again.again().status() == ((), (), ())
+        found = {path: data for path, data in again.tree().items() if not path.endswith(".tmp")}
+        assert found == again.exported("main~1", lab.root.with_name(f"expected-{mode}-{step}"))
     again.again().commit("next", allow_empty=True)
     assert again.again().check(quick=True).clean
     shutil.rmtree(lab.root)
@@ -228,10 +231,11 @@ def scenario(prepared, request):
 @pytest.mark.parametrize("scenario", ["commit"], indirect=True)
 def test_a_crash_at_some_steps(scenario, mode):
     """Every seventh step, another seventh for each mode."""
-    steps = steps_of(*scenario)
+    prepared, action = scenario
+    steps = steps_of(prepared, action)
     assert steps > 20
     for step in range(1 + CRASH_MODES.index(mode), steps + 1, 7):
-        assert crash(*scenario, step, mode)
+        assert crash(prepared, action, step, mode)
 
 
 @pytest.mark.slow
@@ -239,8 +243,9 @@ def test_a_crash_at_some_steps(scenario, mode):
 @pytest.mark.parametrize("scenario", SCENARIOS, indirect=True)
 def test_a_crash_at_every_step(scenario, mode):
     """Every step of every scenario in every mode, and one behind the last."""
-    for step in range(1, steps_of(*scenario) + 1):
-        crash(*scenario, step, mode)
+    prepared, action = scenario
+    for step in range(1, steps_of(prepared, action) + 1):
+        crash(prepared, action, step, mode)
 
 
 def steps_of(prepared, action):
@@ -259,6 +264,7 @@ class Overtaken(LocalFileSystem):
         self.actions = list(actions)
 
     def link(self, source, target):
+        """Let the others act first."""
         while self.actions:
             self.actions.pop()()
         super().link(source, target)
@@ -363,7 +369,7 @@ def kill_at_random(lab, kills, seed):
         process = committer(lab.root, f"run{turn}", 1000)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        time.sleep(chance.uniform(0.0, 0.3))
+        time.sleep(chance.uniform(0.0, 0.2))
         process.kill()
         printed, errors = process.communicate()
         assert not errors

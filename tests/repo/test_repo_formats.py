@@ -163,7 +163,8 @@ class TestConfig:
         repo.commit(message="m")
         assert [record.author for record in repo.log()] == [account_name()]
         assert repo.session.threads >= 1
-        assert init_repository(tmp_path / "x", author="Ada").session.refs.operation
+        again = init_repository(tmp_path / "x", author="Ada")
+        assert next(again.session.refs.walk())[1].author == "Ada"
 
     @pytest.mark.parametrize(("text", "error"), [("[core", FormatError), ("[core]\nx = 1", InvalidInputError)])
     def test_wrong_ones(self, lab, text, error):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,7 @@ def test_a_sound_repository(history):
 def test_progress_is_told(history):
     """Bytes in all, and the same number of bytes done."""
     lab, _ = history
-    seen = []
+    seen: list[Any] = []
 
     class Stage:
         def __init__(self, *about):

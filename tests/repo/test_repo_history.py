@@ -507,17 +507,17 @@ class TestOperationLog:
     """What happened to the refs, back to the beginning."""
 
     def test_more_than_a_view_apart(self, three, actor):
-        """The state after every one of 75 operations is the one that was, and is found within 64 steps."""
+        """The state after every one of 65 operations is the one that was, and is found within 64 steps."""
         lab, commits = three
         log, states = lab.session.refs, {}
-        for number in range(36):
+        for number in range(31):
             lab.repo.branch(f"b{number}", f"HEAD~{number % 3}")
             states[log.newest()[1]] = log.state().refs
             lab.repo.tag(f"t{number}")
             states[log.newest()[1]] = log.state().refs
         fresh = lab.again().session.refs
         walked = list(fresh.walk())
-        assert [operation.number for _, operation in walked] == list(range(75, -1, -1))
+        assert [operation.number for _, operation in walked] == list(range(65, -1, -1))
         assert all(fresh.state(oid).refs == refs for oid, refs in states.items())
         assert [operation.number for _, operation in walked if operation.view is not None] == [64, 0]
         assert lab.check().clean

@@ -110,9 +110,9 @@ class TestDiff:
 
     def differ(self, lab, old, new, *, tensors=True):
         """Compare two commits."""
-        sides = [commit_side(lab.session, ref, resolve(lab.session, ref).commit) for ref in (old, new)]
+        one, two = (commit_side(lab.session, ref, resolve(lab.session, ref).commit) for ref in (old, new))
         with lab.session.pool() as pool:
-            return diff(lab.session, *sides, pool, tensors=tensors)
+            return diff(lab.session, one, two, pool, tensors=tensors)
 
     def test_between_commits(self, lab):
         """Files and tensors, with their change."""
@@ -191,13 +191,16 @@ class TestDiff:
         """Zeros, negative zero, NaN."""
         data = [np.array(values, "<f4").view(np.uint8) for values in (old, new)]
         found = distance(dtype_of("F32"), [(data[0], data[1])])
+        assert found is not None
         values = (found.changed_fraction, found.relative_l2, found.cosine, found.max_abs)
         assert values == pytest.approx(expected, nan_ok=True)
 
     def test_distances_without_a_meaning(self):
         """Packed types have none; an empty tensor has zeros."""
         assert distance(dtype_of("F4"), []) is None
-        assert distance(dtype_of("F32"), []).changed_fraction == 0.0
+        empty = distance(dtype_of("F32"), [])
+        assert empty is not None
+        assert empty.changed_fraction == 0.0
 
 
 class TestDiskUse:
