@@ -2,7 +2,7 @@
 
 from mvc.index.database import Database, Update
 from mvc.index.records import BlobRecord, CodecTotal, CommitRecord
-from mvc.index.sync import synchronise
+from mvc.index.sync import read_metadata, synchronise
 
 __all__ = [
     "BlobRecord",
@@ -10,5 +10,6 @@ __all__ = [
     "CommitRecord",
     "Database",
     "Update",
+    "read_metadata",
     "synchronise",
 ]

@@ -114,8 +114,13 @@ class Database:
     def _replace(self) -> None:
         """Put an empty index in the place of a file that is none."""
         self._engine.dispose()
-        self.path.unlink(missing_ok=True)
-        self._prepare()
+        try:
+            self.path.unlink(missing_ok=True)
+            self._prepare()
+        except (OSError, DatabaseError) as error:
+            raise StorageError(
+                f"index {self.path} cannot be made again: {error}", hint=f"remove {self.path}"
+            ) from error
 
     def _remove_side_files(self) -> None:
         for suffix in _SIDE_FILES:
@@ -142,11 +147,11 @@ class Database:
         with self._connection() as connection:
             return set(connection.execute(select(packs.c.pack_id).where(packs.c.pack_id.is_not(None))).scalars())
 
-    def loose(self) -> set[ObjectId]:
-        """Return the loose blobs that the index holds."""
-        query = select(blobs.c.id).join(packs).where(packs.c.pack_id.is_(None))
+    def loose(self) -> dict[ObjectId, int]:
+        """Return the loose blobs that the index holds, and their lengths."""
+        query = select(blobs.c.id, blobs.c.length).join(packs).where(packs.c.pack_id.is_(None))
         with self._connection() as connection:
-            return set(connection.execute(query).scalars())
+            return {row.id: row.length for row in connection.execute(query)}
 
     def apply(self, update: Update) -> None:
         """Carry out `update`, all of it or nothing. What is there already stays as it is."""
@@ -170,11 +175,11 @@ class Database:
             connection.execute(insert(state).values(operation=update.operation))
 
     def blobs(self, ids: Iterable[ObjectId]) -> dict[ObjectId, BlobRecord]:
-        """Return the stored encodings of `ids`; of several of one content, the one that is quickest to rebuild."""
+        """Return how each of `ids` is stored: of several encodings that can be decoded, the one quickest to rebuild."""
         query = select(blobs, packs.c.pack_id).join(packs)
         found: dict[ObjectId, BlobRecord] = {}
         for record in map(rows.blob_record, self._by_id(query, blobs, ids)):
-            if record.id not in found or record.cost < found[record.id].cost:
+            if record.reachable and (record.id not in found or record.cost < found[record.id].cost):
                 found[record.id] = record
         return found
 

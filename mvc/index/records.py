@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from mvc.objects.commit import Metadata
 from mvc.objects.manifest import SegmentKind
 from mvc.store.layout import Location
 from mvc.types import ObjectId
 
-__all__ = ["BlobRecord", "CodecTotal", "CommitRecord"]
+UNREACHABLE: Final = 1 << 62
+"""Bytes of a chain that does not end: more than any store holds, and still an SQLite integer."""
+
+__all__ = ["UNREACHABLE", "BlobRecord", "CodecTotal", "CommitRecord"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,11 @@ class BlobRecord:
     base: ObjectId | None
     depth: int
     chain_bytes: int
+
+    @property
+    def reachable(self) -> bool:
+        """False if no chain leads to a full encoding: a base is missing, or its deltas run in a circle."""
+        return self.chain_bytes < UNREACHABLE
 
     @property
     def cost(self) -> tuple[int, str]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from graphlib import CycleError, TopologicalSorter
+from graphlib import TopologicalSorter
 from typing import Final
 
-from mvc.errors import IntegrityError
+from mvc.errors import FormatError, IntegrityError, NotFoundError
 from mvc.index.database import Database, Update
-from mvc.index.records import BlobRecord, CommitRecord
+from mvc.index.records import UNREACHABLE, BlobRecord, CommitRecord
 from mvc.objects.blob import Envelope
 from mvc.objects.commit import Commit
+from mvc.objects.ids import COMMIT, MANIFEST, digest
 from mvc.objects.manifest import Manifest
 from mvc.store.layout import EntryKind, Location, PackEntry, StoredObject
 from mvc.store.object_store import ObjectStore
@@ -20,7 +22,7 @@ from mvc.types import ObjectId
 
 _LOGGER: Final = logging.getLogger(__name__)
 
-__all__ = ["synchronise"]
+__all__ = ["read_metadata", "synchronise"]
 
 
 def synchronise(database: Database, store: ObjectStore, operation: ObjectId) -> bool:
@@ -42,18 +44,20 @@ def synchronise(database: Database, store: ObjectStore, operation: ObjectId) -> 
 
     Raises
     ------
-    IntegrityError
-        If a pack or blob header is corrupt, or a commit's manifest is missing.
+    StorageError
+        If the store cannot be read. What is corrupt is left out, with a warning: to the index it is missing, and
+        ``mvc fsck`` names it.
     """
     if database.operation() == operation:
         return False
     known, there = database.packs(), set(store.pack_ids())
     new_packs, gone = sorted(there - known), sorted(known - there)
-    known_loose, loose = database.loose(), set(store.loose.ids())
+    known_loose = database.loose()
+    loose = {oid: size for oid in store.loose.ids() if (size := store.loose.size(oid))}
+    lost = sorted(oid for oid, length in known_loose.items() if loose.get(oid) != length)
     found = [_stored(pack, entry) for pack in new_packs for entry in store.packs.entries(pack)]
-    sizes = {oid: store.loose.size(oid) for oid in sorted(loose - known_loose)}
-    found += [StoredObject(oid, None, Location(None, 0, size)) for oid, size in sizes.items() if size]
-    lost = sorted(known_loose - loose)
+    new_loose = sorted(oid for oid, size in loose.items() if known_loose.get(oid) != size)
+    found += [StoredObject(oid, None, Location(None, 0, loose[oid])) for oid in new_loose]
     database.apply(
         Update(
             operation,
@@ -68,6 +72,22 @@ def synchronise(database: Database, store: ObjectStore, operation: ObjectId) -> 
     return True
 
 
+def read_metadata(store: ObjectStore, oid: ObjectId, domain: str) -> bytes:
+    """Return the canonical bytes of a metadata object, verified against its id.
+
+    Raises
+    ------
+    NotFoundError
+        If it is not stored.
+    IntegrityError
+        If it is corrupt, or is another object than `oid`.
+    """
+    data = store.load_metadata(oid)
+    if (computed := digest(domain, data)) != oid:
+        raise IntegrityError(f"object {oid} holds {computed}", hint="mvc fsck")
+    return data
+
+
 def _stored(pack: ObjectId, entry: PackEntry) -> StoredObject:
     return StoredObject(entry.oid, entry.kind, Location(pack, entry.offset, entry.length))
 
@@ -78,7 +98,7 @@ def _read_blob(store: ObjectStore, entry: StoredObject) -> BlobRecord | None:
         return None
     try:
         found = _envelope(store, entry)
-    except IntegrityError as error:
+    except (IntegrityError, FormatError) as error:
         _LOGGER.warning("blob %s is left out of the index: %s", entry.oid, error)
         return None
     base = found.references[0].id if found.references else None
@@ -105,49 +125,65 @@ def _blobs(database: Database, new: Sequence[BlobRecord], removed: Collection[Ob
 
 
 def _chained(records: Iterable[BlobRecord], known: Mapping[ObjectId, BlobRecord]) -> list[BlobRecord]:
-    """Return `records` with the depths and bytes of their chains, bases before the deltas on them.
+    """Return `records` with the depths and bytes of their cheapest chains, bases before the deltas on them.
 
-    Raises
-    ------
-    IntegrityError
-        If deltas form a cycle.
+    Dijkstra's algorithm over the encodings. Those whose chain never ends in a full encoding are marked as such: a base
+    may yet arrive.
     """
-    by_id: dict[ObjectId, list[BlobRecord]] = {}
+    waiting: dict[ObjectId, list[BlobRecord]] = {}
+    best = dict(known)
+    result: list[BlobRecord] = []
+    heap: list[tuple[tuple[int, str], int, BlobRecord]] = []
+
+    def ready(record: BlobRecord) -> None:
+        chained = _on_base(record, best)
+        heapq.heappush(heap, (chained.cost, len(result) + len(heap), chained))
+
     for record in records:
-        by_id.setdefault(record.id, []).append(record)
-    best, result = dict(known), []
-    for oid in _bases_first({oid: {record.base for record in found} for oid, found in by_id.items()}):
-        found = [_on_base(record, best) for record in by_id[oid]]
-        best[oid] = min(found, key=lambda record: record.cost)
-        result += found
+        if record.base is None or record.base in best:
+            ready(record)
+        else:
+            waiting.setdefault(record.base, []).append(record)
+    while heap:
+        _, _, record = heapq.heappop(heap)
+        result.append(record)
+        if record.id not in best or record.cost < best[record.id].cost:
+            best[record.id] = record
+        for delta in waiting.pop(record.id, ()):
+            ready(delta)
+    for base, deltas in waiting.items():
+        _LOGGER.warning("%d deltas cannot be decoded: %s has no chain to a full encoding", len(deltas), base)
+        result += [replace(record, chain_bytes=UNREACHABLE) for record in deltas]
     return result
 
 
 def _on_base(record: BlobRecord, known: Mapping[ObjectId, BlobRecord]) -> BlobRecord:
-    """Return an encoding with its depth and chain; a base that is missing counts as one of no bytes."""
-    below = known.get(record.base) if record.base else None
-    depth, chain_bytes = (below.depth, below.chain_bytes) if below else (0, 0)
-    return replace(record, depth=depth + (record.base is not None), chain_bytes=record.location.length + chain_bytes)
-
-
-def _bases_first(edges: Mapping[ObjectId, set[ObjectId | None]]) -> Sequence[ObjectId]:
-    graph = {oid: {base for base in bases if base in edges} for oid, bases in edges.items()}
-    try:
-        return [oid for oid in TopologicalSorter(graph).static_order() if oid is not None]
-    except CycleError as error:
-        raise IntegrityError(f"the deltas of {error.args[1][0]} form a cycle", hint="mvc fsck") from error
+    """Return an encoding with its depth and chain."""
+    if record.base is None:
+        return replace(record, depth=0, chain_bytes=record.location.length)
+    below = known[record.base]
+    return replace(record, depth=below.depth + 1, chain_bytes=below.chain_bytes + record.location.length)
 
 
 def _read_commits(database: Database, store: ObjectStore, found: Iterable[StoredObject]) -> list[CommitRecord]:
-    entries = list(found)
-    commits = {e.oid: Commit.decode(store.load_metadata(e.oid)) for e in entries if e.kind is EntryKind.COMMIT}
-    outside = {parent for commit in commits.values() for parent in commit.parents} - commits.keys()
+    commits = {e.oid: c for e in found if e.kind is EntryKind.COMMIT and (c := _readable(store, e.oid))}
+    outside = {parent for commit, _ in commits.values() for parent in commit.parents} - commits.keys()
     known = dict(database.commits(outside))
-    for oid in TopologicalSorter({oid: commit.parents for oid, commit in commits.items()}).static_order():
+    for oid in TopologicalSorter({oid: commit.parents for oid, (commit, _) in commits.items()}).static_order():
         if oid in commits:
-            size = Manifest.decode(store.load_metadata(commits[oid].manifest)).size
-            known[oid] = _commit_record(commits[oid], size, known)
+            commit, size = commits[oid]
+            known[oid] = _commit_record(commit, size, known)
     return [known[oid] for oid in commits]
+
+
+def _readable(store: ObjectStore, oid: ObjectId) -> tuple[Commit, int] | None:
+    """Return a commit and its logical bytes, or None if it or its manifest is corrupt: `mvc fsck` names it."""
+    try:
+        commit = Commit.decode(read_metadata(store, oid, COMMIT))
+        return commit, Manifest.decode(read_metadata(store, commit.manifest, MANIFEST)).size
+    except (IntegrityError, NotFoundError, FormatError) as error:
+        _LOGGER.warning("commit %s is left out of the index: %s", oid, error)
+        return None
 
 
 def _commit_record(commit: Commit, logical_bytes: int, known: Mapping[ObjectId, CommitRecord]) -> CommitRecord:

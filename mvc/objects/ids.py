@@ -18,6 +18,7 @@ __all__ = [
     "TAG",
     "TENSOR",
     "Hasher",
+    "content_hasher",
     "digest",
     "finish",
     "hasher",
@@ -55,6 +56,11 @@ def tensor_hasher(spec: TensorSpec) -> Hasher:
     shape = struct.pack(f"<B{len(spec.shape)}Q", len(spec.shape), *spec.shape)
     running.update(bytes([len(name)]) + name + shape)
     return running
+
+
+def content_hasher(spec: TensorSpec | None) -> Hasher:
+    """Return a running hash of a tensor of this spec, or of a literal if there is none; its bytes come next."""
+    return hasher(LITERAL) if spec is None else tensor_hasher(spec)
 
 
 def finish(running: Hasher) -> ObjectId:

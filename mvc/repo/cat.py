@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from mvc.codecs import Bytes
-from mvc.errors import InvalidInputError, NotFoundError
+from mvc.errors import IntegrityError, InvalidInputError, NotFoundError
 from mvc.formats import tensor_from_bytes
 from mvc.formats.tensor_bytes import Framework
+from mvc.objects.ids import finish, tensor_hasher
 from mvc.objects.manifest import Manifest, TensorEntry
 from mvc.repo.materialize import ContentReader
 from mvc.repo.session import Session
@@ -64,7 +65,7 @@ def find_tensor(manifest: Manifest, name: str, path: str | None = None) -> Tenso
         near = sorted({entry.name for entry in manifest.tensors if name in entry.name})[:_LISTED]
         alike = f"; there are {', '.join(near)}" if near else ""
         raise NotFoundError(f"there is no tensor {name!r}{alike}", hint="mvc show REF --encodings")
-    if len({(entry.id, entry.view) for entry in found}) > 1:
+    if len({_key(entry) for entry in found}) > 1:
         paths = ", ".join(manifest.files[entry.file].path for entry in found)
         raise InvalidInputError(f"{name!r} stands for different tensors in {paths}", hint="name one with --file")
     return found[0]
@@ -80,6 +81,7 @@ def read_tensor(reader: ContentReader, entry: TensorEntry, framework: Framework 
     InvalidInputError
         If the framework has no such type.
     """
+    check_stored_alike(reader, entry)
     data = np.empty(0, np.uint8) if _is_empty(entry) else reader.read(entry.id)
     return tensor_from_bytes(entry.spec, data.data, framework, view=entry.view)
 
@@ -116,11 +118,34 @@ def load_tensors(
         by_id.setdefault(entry.id, []).append(entry)
     made = {}
     with session.pool() as pool:
-        for oid, data in _contents(ContentReader(session, pool), by_id):
+        reader = ContentReader(session, pool)
+        for oid, data in _contents(reader, by_id):
             for entry in by_id[oid]:
+                check_stored_alike(reader, entry)
                 if _key(entry) not in made:
                     made[_key(entry)] = tensor_from_bytes(entry.spec, data.data, framework, view=entry.view)
     return {name: made[_key(entry)] for name, entry in wanted.items()}
+
+
+def check_stored_alike(reader: ContentReader, entry: TensorEntry) -> None:
+    """Compare what the manifest says of a tensor with what its id names.
+
+    Raises
+    ------
+    IntegrityError
+        If dtype or shape differ: the bits would be given out as other values than were committed.
+    """
+    if _is_empty(entry):
+        alike = finish(tensor_hasher(entry.spec)) == entry.id
+    else:
+        stored = reader.open(entry.id).envelope.spec
+        alike = stored == entry.spec if entry.view is None else _is_flat(stored, entry.spec)
+    if not alike:
+        raise IntegrityError(f"the manifest calls {entry.id} a {entry.spec}, which it is not", hint="mvc fsck")
+
+
+def _is_flat(stored: TensorSpec, spec: TensorSpec) -> bool:
+    return stored.dtype == spec.dtype and len(stored.shape) == 1
 
 
 def _key(entry: TensorEntry) -> tuple[ObjectId, TensorSpec, View | None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -210,7 +211,8 @@ def bring_worktree(
     """
     old = session.manifest(before.refs.head) if before.refs.head else Manifest((), ())
     new = session.manifest(commit) if commit else Manifest((), ())
-    write, remove = _plan(before, old, new, lambda path: not commit or _differs(session, commit, path), force=force)
+    losses = _Losses(session, before, old, commit)
+    write, remove = _plan(before, old, new, losses, force=force)
     remove_files(session.fs, session.layout.root, remove)
     with session.pool() as pool:
         written = export(session, write, session.layout.root, pool, progress)
@@ -220,22 +222,47 @@ def bring_worktree(
 
 
 def _plan(
-    before: Status, old: Manifest, new: Manifest, differs: Callable[[str], bool], *, force: bool
+    before: Status, old: Manifest, new: Manifest, losses: _Losses, *, force: bool
 ) -> tuple[list[FileEntry], list[str]]:
-    """Return what to write and what to remove; refuse what would lose content.
-
-    A file that is already what `new` says, as after a switch that was interrupted, loses nothing.
-    """
+    """Return what to write and what to remove; refuse what would lose content."""
     touched = set(before.modified) | set(before.deleted)
     differing = [file for file in new.files if old.by_path.get(file.path) != file]
     gone = [path for path in old.by_path if path not in new.by_path]
     _refuse_obstacles(before.added, {file.path for file in differing})
     if force:
-        return [file for file in new.files if file in differing or file.path in touched], gone
-    changed = {file.path for file in differing} & {*before.modified, *before.added}
-    _refuse_loss({path for path in changed if differs(path)}, "overwritten")
-    _refuse_loss(set(gone) & set(before.modified), "removed")
+        return [file for file in new.files if old.by_path.get(file.path) != file or file.path in touched], gone
+    _refuse_loss({file.path for file in differing if losses.by_overwriting(file.path)}, "overwritten")
+    _refuse_loss({path for path in gone if losses.by_removing(path)}, "removed")
     return differing, gone
+
+
+@dataclass(frozen=True)
+class _Losses:
+    """What a file of the work tree holds that neither HEAD nor the commit to go to holds.
+
+    A file that is already what the new commit says, as after a switch that was interrupted, loses nothing. Files that
+    are ignored are not in the status, but may be in the way: they are looked at here.
+    """
+
+    session: Session
+    before: Status
+    old: Manifest
+    commit: ObjectId | None
+
+    def by_overwriting(self, path: str) -> bool:
+        """Return True if writing the new commit's file at `path` would lose content."""
+        return self.by_removing(path) and (self.commit is None or _differs(self.session, self.commit, path))
+
+    def by_removing(self, path: str) -> bool:
+        """Return True if removing the file at `path` would lose content."""
+        if path in self.before.modified or path in self.before.added:
+            return True
+        if path in self.old.by_path and path not in self.before.deleted:
+            return False
+        if not os.path.lexists(self.session.layout.root / path):
+            return False
+        head = self.before.refs.head
+        return path not in self.old.by_path or head is None or _differs(self.session, head, path)
 
 
 def _refuse_obstacles(unknown: Sequence[str], paths: set[str]) -> None:

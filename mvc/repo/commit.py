@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mvc.errors import ConflictError, InvalidInputError, ReadOnlyError, StorageError
@@ -24,7 +25,7 @@ from mvc.repo.scan import Content, ScannedFile, scan
 from mvc.repo.session import Session
 from mvc.repo.sources import FileSource
 from mvc.repo.tree import Selection, assemble, check_complete, check_matched, is_shard_index, split_unchanged
-from mvc.repo.worktree import Tracked, WorkTree
+from mvc.repo.worktree import Tracked, WorkTree, settled
 from mvc.settings import Level
 from mvc.store.batch import WriteBatch
 from mvc.store.layout import EntryKind
@@ -123,11 +124,13 @@ def commit(
     ConflictError
         If a file changes while it is read.
     StorageError
-        If the medium failed; nothing visible has changed.
+        If the medium failed. The branch is where it was; or, if moving it was the last thing that could be done, at the
+        new commit.
     """
     session.check_writable()
     if not request.message.strip():
         raise InvalidInputError("the commit message is empty", hint="say why: -m MESSAGE")
+    _check_recordable(request, actor)
     session.store.temporaries.sweep(_STALE_SECONDS)
     state = session.refs.state()
     with session.pool() as pool:
@@ -138,12 +141,22 @@ def commit(
                 _follow(session, result.commit, seen)
                 return result
             session.refresh()
-            state = session.refs.state()
+            ref, state = state.moving_ref, session.refs.state()
+            if state.moving_ref != ref:
+                raise ConflictError(
+                    f"another process switched away from {ref}; nothing was recorded", hint="commit again"
+                )
     raise ConflictError(f"{_ATTEMPTS} other commits were faster", hint="commit again")
 
 
 _Seen = dict[str, tuple[tuple[Segment, ...], Tracked]]
 """By path: the content that a file of the work tree had, and how to notice that it changed."""
+
+
+def _check_recordable(request: CommitRequest, actor: Actor) -> None:
+    """Refuse what a commit cannot say before anything is read or stored."""
+    nothing = ObjectId("0" * 64)
+    _ = Commit(nothing, (), actor.author, now(), request.message.strip(), request.metadata).encoded
 
 
 def _scan(
@@ -154,6 +167,7 @@ def _scan(
     tree = session.load_worktree()
     tree = tree if tree and tree.commit == state.head else None
     sources, unchanged = split_unchanged(selection, tree, head)
+    started = time.time_ns()
     with progress("reading", sum(source.size for source in sources)) as tick:
         found = list(ordered_map(pool, lambda source: scan(source, tick), sources, 2 * session.threads))
     seen: _Seen = {}
@@ -161,7 +175,8 @@ def _scan(
         seen = {path: (head.by_path[path].segments, known) for path, known in tree.files.items()}
     for source, file in zip(sources, found, strict=True):
         if isinstance(source, FileSource) and selection.in_worktree:
-            seen[file.path] = (file.segments, Tracked(file.mode, source.size, file.checksum, source.stamp))
+            stamp = settled(source.stamp, started)
+            seen[file.path] = (file.segments, Tracked(file.mode, source.size, file.checksum, stamp))
     return seen, unchanged + found
 
 
@@ -220,7 +235,11 @@ class _Attempt:
             if (content.kind, content.id) not in inherited
         }
         there = self.session.index.blobs(wanted)
-        return [c for oid, c in wanted.items() if oid not in there or not batch.rely_on(oid, there[oid].location)]
+        return [
+            content if oid not in there else replace(content, damaged=True)
+            for oid, content in wanted.items()
+            if oid not in there or not batch.rely_on(oid, there[oid].location)
+        ]
 
     def _encode(
         self, new: Sequence[Content], parent: Manifest | None, batch: WriteBatch, pool: Executor, progress: Progress
@@ -248,22 +267,25 @@ class _Attempt:
             ]
             for content in new
         }
-        chains = self.session.chains({oid for ids in near.values() for oid in ids})
+        chains = {
+            oid: record
+            for oid, record in self.session.chains({oid for ids in near.values() for oid in ids}).items()
+            if self.session.store.holds(oid, record.location)
+        }
         return [(content, self._bases(content, near[content.id], chains)) for content in new]
 
     def _bases(
         self, content: Content, near: Sequence[ObjectId], chains: Mapping[ObjectId, BlobRecord]
     ) -> tuple[Base, ...]:
+        """Return what `content` may be a delta against: never anything that is itself, further down, a delta on it."""
         candidates = []
         for oid in near:
-            record = chains.get(oid)
-            if record is None or record.raw_bytes != content.spec.nbytes:
+            chain = _chain(oid, chains)
+            if not chain or chain[0].raw_bytes != content.spec.nbytes or any(link.id == content.id for link in chain):
                 continue
-            candidates.append(Base("previous", oid, record.depth, record.chain_bytes))
-            root = record
-            while root.base is not None and root.base in chains:
-                root = chains[root.base]
-            candidates.append(Base("base", root.id, root.depth, root.chain_bytes))
+            nearest, full = chain[0], chain[-1]
+            candidates.append(Base("previous", nearest.id, nearest.depth, nearest.chain_bytes))
+            candidates.append(Base("base", full.id, full.depth, full.chain_bytes))
         return bases(candidates, content.spec.nbytes, self.session.settings.delta)
 
     def _record(self, manifest: Manifest, batch: WriteBatch) -> Commit:
@@ -298,6 +320,18 @@ def _stored_alike(entry: TensorEntry, spec: TensorSpec) -> bool:
     if entry.view is not None:
         return entry.spec.dtype == spec.dtype and len(spec.shape) == 1
     return entry.spec == spec
+
+
+def _chain(oid: ObjectId, known: Mapping[ObjectId, BlobRecord]) -> list[BlobRecord]:
+    """Return the encodings from `oid` down to a full one, or nothing if one of them is missing."""
+    chain: list[BlobRecord] = []
+    link: ObjectId | None = oid
+    while link is not None:
+        if link not in known or len(chain) > len(known):
+            return []
+        chain.append(known[link])
+        link = known[link].base
+    return chain
 
 
 def _follow(session: Session, oid: ObjectId, seen: _Seen) -> None:

@@ -71,7 +71,7 @@ def distance(dtype: DType, pairs: Iterable[tuple[Bytes, Bytes]]) -> TensorDistan
     return TensorDistance(
         changed / words if words else 0.0,
         difference / norm_old if norm_old else (math.inf if difference else 0.0),
-        float(squares[3]) / (norm_old * norm_new) if norm_old and norm_new else math.nan,
+        float(squares[3]) / norm_old / norm_new if norm_old and norm_new else math.nan,
         largest,
         norm_old,
         norm_new,

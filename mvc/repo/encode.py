@@ -159,7 +159,7 @@ class Encoder:
         content = planned.content
         room = _envelope(planned, [b""] * -(-content.spec.words // frame_words(content.spec)))
         table: list[tuple[int, int]] = []
-        with batch.loose(content.id) as draft:
+        with batch.loose(content.id, replace=content.damaged) as draft:
             draft.write(room.header)
             for stored in _verified(content, frames):
                 draft.write(stored)

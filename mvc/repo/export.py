@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK
 
 from xxhash import xxh3_128
 
-from mvc.errors import InvalidInputError, StorageError
+from mvc.errors import InvalidInputError, MvcError, StorageError
 from mvc.objects.manifest import FileEntry
 from mvc.repo.materialize import ContentReader
 from mvc.repo.progress import Progress, Tick, silent
@@ -57,17 +58,31 @@ def export(
         for file in files:
             target = root / file.path
             _make_parents(root, file.path)
-            result[file.path] = _write(session.fs, reader, file, target, tick)
+            draft = _draft(session, target)
+            result[file.path] = _write(session.fs, reader, file, draft, target, tick)
             directories.add(target.parent)
     for directory in sorted(directories):
         session.fs.fsync_dir(directory)
     return result
 
 
-def _write(fs: FileSystem, reader: ContentReader, file: FileEntry, target: Path, tick: Tick) -> Tracked:
+def _draft(session: Session, target: Path) -> Path:
+    """Return where to write a file before it has its name: with our own temporaries, which are swept, if possible."""
+    name = f".mvc-{os.urandom(8).hex()}.tmp"  # short: the target's name may be as long as any can be
+    temporaries = session.layout.directory / "tmp"
+    return (temporaries if _device(temporaries) == _device(target.parent) else target.parent) / name
+
+
+def _device(directory: Path) -> int | None:
+    try:
+        return directory.stat().st_dev
+    except OSError:
+        return None
+
+
+def _write(fs: FileSystem, reader: ContentReader, file: FileEntry, draft: Path, target: Path, tick: Tick) -> Tracked:
     if target.is_dir() and not target.is_symlink():
         raise InvalidInputError(f"{target} is a directory where a file must go", hint="move it away")
-    draft = target.parent / f".mvc-{os.urandom(8).hex()}.tmp"  # short: the target's name may be as long as any can be
     running = xxh3_128()
     handle = fs.create(draft, file.mode)
     try:
@@ -81,7 +96,8 @@ def _write(fs: FileSystem, reader: ContentReader, file: FileEntry, target: Path,
             fs.close(handle)
         fs.replace(draft, target)
     except BaseException:
-        fs.unlink(draft)
+        with suppress(MvcError):
+            fs.unlink(draft)
         raise
     return Tracked(file.mode, file.size, running.digest(), Stamp.of(target.stat()))
 

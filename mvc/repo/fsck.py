@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
 
-from mvc.errors import FormatError, IntegrityError, MvcError, NotFoundError
+from mvc.errors import FormatError, IntegrityError, MvcError, NotFoundError, StorageError
 from mvc.objects.commit import Commit, Tag
 from mvc.objects.ids import COMMIT, MANIFEST, TAG, digest
 from mvc.objects.manifest import Manifest, SegmentKind
@@ -107,7 +107,7 @@ class _Check:
         """Run `action`; if it finds something wrong, take note and return False."""
         try:
             action()
-        except (IntegrityError, NotFoundError, FormatError) as error:
+        except (IntegrityError, NotFoundError, FormatError, StorageError) as error:
             self.faults.append(Fault(noun, error.message, tuple(affected)))
             return False
         return True
@@ -156,7 +156,7 @@ class _Check:
                 return Commit.decode(data)
             if digest(TAG, data) == oid:
                 return Tag.decode(data)
-        except (IntegrityError, NotFoundError, FormatError) as error:
+        except (IntegrityError, NotFoundError, FormatError, StorageError) as error:
             self.faults.append(Fault(oid, error.message, (origin,)))
             return None
         self.faults.append(Fault(oid, "the stored bytes are neither the commit nor the tag of this id", (origin,)))
@@ -181,7 +181,7 @@ class _Check:
             data = self.session.store.load_metadata(oid)
             if digest(MANIFEST, data) == oid:
                 return Manifest.decode(data)
-        except (IntegrityError, NotFoundError, FormatError) as error:
+        except (IntegrityError, NotFoundError, FormatError, StorageError) as error:
             self.faults.append(Fault(oid, error.message, (f"commit {commit}",)))
             return None
         self.faults.append(Fault(oid, "the stored bytes are not the manifest of this id", (f"commit {commit}",)))

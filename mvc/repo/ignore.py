@@ -99,6 +99,8 @@ def _status(entry: DirEntry[str]) -> stat_result | None:
         return entry.stat(follow_symlinks=False)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise StorageError(f"{entry.path} cannot be read: {error.strerror}") from error
 
 
 def _unsupported(path: str, status: stat_result) -> InvalidInputError:

@@ -11,15 +11,15 @@ from typing import Final
 import numpy as np
 
 from mvc.codecs import Bytes, Codec, FrameSpec, codec_of
-from mvc.errors import IntegrityError
+from mvc.errors import IntegrityError, NotFoundError
 from mvc.objects.blob import Envelope, Frame
-from mvc.objects.ids import LITERAL, Hasher, finish, hasher, tensor_hasher
+from mvc.objects.ids import Hasher, content_hasher, finish
 from mvc.repo.parallel import ordered_map
 from mvc.repo.session import Session
 from mvc.store.layout import Location
 from mvc.types import ObjectId
 
-__all__ = ["ContentReader", "StoredBlob", "content_hasher"]
+__all__ = ["ContentReader", "StoredBlob"]
 
 _DEPTH_LIMIT: Final = 64
 """Deltas followed in one read: the format's limit. More means a cycle."""
@@ -60,11 +60,6 @@ class StoredBlob:
         return FrameSpec(spec.dtype, frame.words, spec.row_words)
 
 
-def content_hasher(envelope: Envelope) -> Hasher:
-    """Return the running hash whose digest must be the id of what `envelope` holds."""
-    return tensor_hasher(envelope.spec) if envelope.kind == "tensor" else hasher(LITERAL)
-
-
 class ContentReader:
     """Decode tensors and literals of one repository.
 
@@ -92,9 +87,7 @@ class ContentReader:
     def _open(self, oid: ObjectId) -> StoredBlob:
         if oid not in self._locations:
             self.prepare([oid])
-        if oid not in self._locations:
-            raise IntegrityError(f"content {oid} is missing from the store", hint="mvc fsck")
-        data = self._session.store.read(oid, self._locations[oid])
+        data = self._read(oid)
         envelope = Envelope.decode(data)
         if envelope.id != oid:
             raise IntegrityError(f"the blob of {oid} holds {envelope.id}", hint="mvc fsck")
@@ -103,6 +96,19 @@ class ContentReader:
                 f"the blob of {oid} has {len(data)} bytes, its header promises {envelope.stored_bytes}", hint="mvc fsck"
             )
         return StoredBlob(envelope, data, codec_of(envelope.codec, envelope.parameters))
+
+    def _read(self, oid: ObjectId) -> memoryview:
+        """Return a blob from where it was said to be, or from where it has been moved to since."""
+        location = self._locations.get(oid)
+        if location is None:
+            raise IntegrityError(f"content {oid} is missing from the store", hint="mvc fsck")
+        try:
+            return self._session.store.read(oid, location)
+        except (NotFoundError, IntegrityError):
+            try:
+                return self._session.store.load(oid)
+            except NotFoundError as error:
+                raise IntegrityError(f"content {oid} is missing from the store", hint="mvc fsck") from error
 
     def stream(self, ids: Sequence[ObjectId]) -> Iterator[Bytes]:
         """Yield the contents `ids` one after the other, frame by frame; see `frames`."""
@@ -122,7 +128,7 @@ class ContentReader:
         running = None
         for blob, frame, decoded in ordered_map(self._pool, self._task, tasks, 2 * self._session.threads):
             if frame.start == 0:
-                running = content_hasher(blob.envelope)
+                running = content_hasher(blob.envelope.spec if blob.envelope.kind == "tensor" else None)
             assert running is not None, "the first frame of a content comes first"
             running.update(decoded.data)
             yield frame, decoded

@@ -234,7 +234,10 @@ def _metadata(values: Mapping[str, Scalar]) -> Metadata:
 
 
 def _plain(key: str, value: Any) -> Scalar:  # noqa: ANN401 - users pass what their framework computed
-    plain = value.item() if hasattr(value, "item") else value
+    try:
+        plain = value.item() if hasattr(value, "item") else value
+    except (ValueError, RuntimeError):  # of more than one element
+        plain = value
     if plain is not None and not isinstance(plain, bool | int | float | str):
         raise InvalidInputError(f"metric {key!r} is a {type(value).__name__}, not a number, text, boolean or None")
     return plain

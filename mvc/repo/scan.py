@@ -10,7 +10,7 @@ from xxhash import xxh3_128
 
 from mvc.codecs import Bytes
 from mvc.formats import LiteralPiece, Piece, TensorRegion, segments
-from mvc.objects.ids import LITERAL, Hasher, finish, hasher, tensor_hasher
+from mvc.objects.ids import Hasher, content_hasher, finish, tensor_hasher
 from mvc.objects.manifest import Segment, SegmentKind, TensorEntry
 from mvc.repo.progress import Tick
 from mvc.repo.sources import Read, Source
@@ -40,6 +40,8 @@ class Content:
         First byte in it.
     names : tuple of str
         Names of the tensor; empty for a literal.
+    damaged : bool
+        True if it is stored, but what is stored is known to be incomplete.
     """
 
     kind: SegmentKind
@@ -48,10 +50,11 @@ class Content:
     source: Source
     offset: int
     names: tuple[str, ...]
+    damaged: bool = False
 
     def hasher(self) -> Hasher:
         """Return the running hash whose digest must be `id`."""
-        return tensor_hasher(self.spec) if self.kind == "tensor" else hasher(LITERAL)
+        return content_hasher(self.spec if self.kind == "tensor" else None)
 
     def read(self, read: Read, start: int, words: int) -> Bytes:
         """Return the bytes of `words` words from word `start`."""
@@ -133,7 +136,7 @@ def scan(source: Source, tick: Tick) -> ScannedFile:
     with source.open() as read:
         for piece in segments(found, source.size):
             kind, spec, names = _describe(piece)
-            running = tensor_hasher(spec) if kind == "tensor" else hasher(LITERAL)
+            running = content_hasher(spec if kind == "tensor" else None)
             for chunk in _chunks(read, piece):
                 running.update(chunk)
                 whole.update(chunk)

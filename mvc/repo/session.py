@@ -10,9 +10,9 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from mvc.errors import IntegrityError, NotFoundError
-from mvc.index import BlobRecord, CommitRecord, Database, synchronise
-from mvc.objects.commit import Commit, Tag
-from mvc.objects.ids import COMMIT, MANIFEST, TAG, digest
+from mvc.index import BlobRecord, CommitRecord, Database, read_metadata, synchronise
+from mvc.objects.commit import Tag
+from mvc.objects.ids import MANIFEST, TAG, digest
 from mvc.objects.manifest import Manifest
 from mvc.repo.layout import Layout
 from mvc.repo.workspace import Workspace
@@ -55,7 +55,6 @@ class Session(Workspace):
 
     def refresh(self) -> None:
         """Bring the index up to date with what other processes, or this one, have stored since."""
-        self.store.packs.refresh()
         synchronise(self.index, self.store, self.refs.newest()[1])
 
     @property
@@ -71,16 +70,6 @@ class Session(Workspace):
             yield pool
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-    def commit(self, oid: ObjectId) -> Commit:
-        """Return a commit.
-
-        Raises
-        ------
-        IntegrityError
-            If it is missing or corrupt.
-        """
-        return Commit.decode(self._metadata(oid, COMMIT))
 
     def manifest(self, commit: ObjectId) -> Manifest:
         """Return the manifest of a commit.
@@ -141,13 +130,15 @@ class Session(Workspace):
         return Manifest.decode(self._metadata(oid, MANIFEST))
 
     def _metadata(self, oid: ObjectId, domain: str) -> bytes:
-        location = self.index.objects([oid]).get(oid)
-        if location is None:
-            self.refresh()
-            location = self.index.objects([oid]).get(oid)
-        if location is None:
-            raise IntegrityError(f"object {oid} is missing from the store", hint="mvc fsck")
-        data = unwrap_metadata(self.store.read(oid, location), f"object {oid[:12]}")
-        if digest(domain, data) != oid:
-            raise IntegrityError(f"object {oid} has other content than its id promises", hint="mvc fsck")
-        return data
+        """Return a metadata object from where the index says, or from wherever the store finds it."""
+        try:
+            location = self.index.objects([oid])[oid]
+            data = unwrap_metadata(self.store.read(oid, location), f"object {oid[:12]}")
+            if digest(domain, data) == oid:
+                return data
+        except (KeyError, NotFoundError, IntegrityError):
+            pass  # moved, or stored since the index was last brought up to date; or corrupt, which shows below
+        try:
+            return read_metadata(self.store, oid, domain)
+        except NotFoundError as error:
+            raise IntegrityError(f"object {oid} is missing from the store", hint="mvc fsck") from error

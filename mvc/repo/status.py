@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from mvc.objects.manifest import Manifest
 from mvc.repo.ignore import find_files, ignore_rules
 from mvc.repo.refs import RefState
 from mvc.repo.workspace import Workspace
-from mvc.repo.worktree import Stamp, Tracked, WorkTree, content_hash
+from mvc.repo.worktree import Stamp, Tracked, WorkTree, content_hash, settled
 from mvc.types import ObjectId
 
 __all__ = ["Status", "current_worktree", "file_mode", "status", "untouched"]
@@ -120,6 +121,7 @@ def _examine(path: Path, status_: stat_result, tracked: Tracked, differs: Callab
     stamp = Stamp.of(status_)
     if tracked.stamp == stamp:
         return tracked
+    started = time.time_ns()
     content = content_hash(path)
     unchanged = content == tracked.content if tracked.content else not differs()
-    return replace(tracked, content=content, stamp=stamp) if unchanged else None
+    return replace(tracked, content=content, stamp=settled(stamp, started)) if unchanged else None

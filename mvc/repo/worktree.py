@@ -22,11 +22,13 @@ from mvc.store.fs import FileSystem
 from mvc.store.tmp import Temporaries
 from mvc.types import ObjectId, raw_id
 
-__all__ = ["Stamp", "Tracked", "WorkTree", "content_hash", "load", "save"]
+__all__ = ["Stamp", "Tracked", "WorkTree", "content_hash", "load", "save", "settled"]
 
 _RACY_NS: Final = 50_000_000
-"""Nanoseconds. A file written so shortly before its stamp was taken may change again within one tick of the kernel's
-clock (4 ms) without a new time; its stamp is dropped, so that the next check reads the file."""
+"""Nanoseconds. A file written so shortly before it is read may change again within one tick of the kernel's clock
+(4 ms) without a new time; its stamp is dropped, so that the next check reads the file again."""
+_COARSE_NS: Final = 2_000_000_000
+"""Nanoseconds; the same where times are whole seconds, as on FAT and older network file systems."""
 _FIELDS: Final = frozenset({"commit", "files"})
 _CHUNK: Final = 4 << 20
 """Bytes read at once. Files are read, not mapped: a mapped file that shrinks kills the process that reads it."""
@@ -90,9 +92,10 @@ class WorkTree:
     files: Mapping[str, Tracked] = field(default_factory=dict)
 
 
-def settled(stamp: Stamp, now_ns: int) -> Stamp | None:
-    """Return `stamp`, or None if the file may yet change without a new time."""
-    return stamp if max(stamp.mtime_ns, stamp.ctime_ns) < now_ns - _RACY_NS else None
+def settled(stamp: Stamp, read_ns: int) -> Stamp | None:
+    """Return `stamp`, or None if a file that was read from `read_ns` on could have changed since without a new time."""
+    margin = _RACY_NS if stamp.mtime_ns % 1_000_000_000 else _COARSE_NS
+    return stamp if max(stamp.mtime_ns, stamp.ctime_ns) < read_ns - margin else None
 
 
 def content_hash(path: Path) -> bytes:

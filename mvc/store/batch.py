@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import Final, Self
 
-from mvc.errors import InvalidInputError, NotFoundError, ReadOnlyError
+from mvc.errors import AlreadyExistsError, InvalidInputError, NotFoundError, ReadOnlyError
 from mvc.store.fs import FileSystem
 from mvc.store.layout import Buffer, EntryKind, Location
 from mvc.store.loose import LooseBlobs
@@ -87,34 +87,42 @@ class WriteBatch:
             return True
 
     @contextmanager
-    def loose(self, oid: ObjectId) -> Iterator[Draft]:
+    def loose(self, oid: ObjectId, *, replace: bool = False) -> Iterator[Draft]:
         """Write a loose blob in a ``with`` block: it is kept when the block ends, removed when the block raises.
 
-        If another thread has put `oid` by then, this copy is dropped; ask ``oid in batch`` first to save the work.
+        A blob that is stored already stays, unless `replace` says that it is known to be damaged: others may be reading
+        it, and the new one may, through its base, depend on it. If another thread has put `oid` by then, this copy is
+        dropped; ask ``oid in batch`` first to save the work.
         """
+        assert self._open, "the batch is over"
         with self._temporaries.draft() as draft:
             yield draft
             path = self._loose.path(oid)
-            with self._writing():
+            with self._lock:
                 if oid in self:
                     return
                 self._locations[oid] = Location(None, 0, draft.size)
                 self.stored_bytes += draft.size
                 self._make_directory(path.parent)
             with self._failing():  # outside of the lock: many threads flush at once
-                draft.publish(path)
+                if replace:
+                    draft.publish(path)
+                else:
+                    with suppress(AlreadyExistsError):
+                        draft.claim(path)
 
     def rely_on(self, oid: ObjectId, location: Location) -> bool:
         """Have the batch refer to an object that is stored already; return False if it must be put after all.
 
         Whoever stored it may not have made its name durable yet: `commit` does. Its file becomes young again, so that a
-        garbage collection that runs meanwhile spares it. False means that it is gone, or belongs to somebody else.
+        garbage collection that runs meanwhile spares it. False means that it is gone, or cut short.
         """
         path = self._loose.path(oid) if location.pack is None else pack_path(self._packs, location.pack)
-        try:
-            self._fs.touch(path)
-        except (NotFoundError, ReadOnlyError):
+        size = self._fs.size(path)
+        if size is None or size < location.offset + location.length:
             return False
+        with suppress(NotFoundError, ReadOnlyError):  # another user's: it stays as old as it is
+            self._fs.touch(path)
         with self._lock:
             self._directories |= {path.parent, self._loose.directory} if location.is_loose else {path.parent}
         return True

@@ -106,6 +106,13 @@ class ObjectStore:
             )
         return blob
 
+    def holds(self, oid: ObjectId, location: Location) -> bool:
+        """Return whether the file that holds the object is there, and long enough. Reads nothing of it."""
+        if location.pack is None:
+            return self.loose.size(oid) == location.length
+        size = self.fs.size(pack_path(self.packs.directory, location.pack))
+        return size is not None and size >= location.offset + location.length
+
     def load(self, oid: ObjectId) -> memoryview:
         """Find and read an object, also while others move it; NotFoundError if it is not stored."""
         for _ in range(_TRIES):
