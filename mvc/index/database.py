@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, Table, create_engine, delete, event, func, insert, or_, select
 from sqlalchemy.exc import DatabaseError, OperationalError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 from mvc.errors import StorageError
 from mvc.index import rows
@@ -69,8 +69,8 @@ class Database:
 
     Parameters
     ----------
-    path : Path
-        The file.
+    path : Path or None
+        The file; None for an index in memory.
 
     Raises
     ------
@@ -78,10 +78,12 @@ class Database:
         If the file can be neither opened nor made.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.path = path
         self._engine = create_engine(
-            f"sqlite:///{path}", poolclass=NullPool, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False}
+            f"sqlite:///{path}" if path else "sqlite://",
+            poolclass=NullPool if path else StaticPool,
+            connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
         )
         event.listen(self._engine, "connect", _configure)
         try:
@@ -92,8 +94,8 @@ class Database:
             self._replace()
 
     def _prepare(self) -> None:
-        if not self.path.exists():
-            self._remove_side_files()
+        if self.path and not self.path.exists():
+            _remove_side_files(self.path)
         with self._engine.begin() as connection:
             if not _is_current(connection):
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -115,16 +117,13 @@ class Database:
         """Put an empty index in the place of a file that is none."""
         self._engine.dispose()
         try:
-            self.path.unlink(missing_ok=True)
+            if self.path:
+                self.path.unlink(missing_ok=True)
             self._prepare()
         except (OSError, DatabaseError) as error:
             raise StorageError(
                 f"index {self.path} cannot be made again: {error}", hint=f"remove {self.path}"
             ) from error
-
-    def _remove_side_files(self) -> None:
-        for suffix in _SIDE_FILES:
-            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
@@ -242,6 +241,15 @@ def _configure(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _remove_side_files(path: Path) -> None:
+    """Remove what SQLite left beside a database that is gone: it would be applied to the new one."""
+    for suffix in _SIDE_FILES:
+        try:
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"index {path} cannot be made: {error.strerror}") from error
 
 
 def _is_current(connection: Connection) -> bool:

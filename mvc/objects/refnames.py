@@ -35,7 +35,7 @@ def _fault(name: str) -> str | None:
         return "is not in Unicode NFC"
     if match := _FORBIDDEN.search(name):
         return f"holds {match.group()!r}"
-    if name in {"@", HEAD} or _ID.fullmatch(name):
+    if name in {"@", HEAD} or _ID.fullmatch(name) or name.startswith("refs/"):
         return "has a meaning of its own"
     if name[0] in "-/" or name[-1] in "./":
         return f"begins or ends with {name[0] if name[0] in '-/' else name[-1]!r}"

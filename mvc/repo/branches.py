@@ -32,6 +32,7 @@ def create_branch(session: Session, name: str, commit: ObjectId, actor: Actor, *
     ref = branch_ref(name)
     state = session.refs.state()
     _refuse_existing(state.refs.get(ref), name, "branch", force=force)
+    _refuse_existing(state.refs.get(tag_ref(name)), name, "tag", force=False)
     if state.branch == ref:
         raise InvalidInputError(f"branch {name!r} is the current one", hint="mvc switch to another branch first")
     move_refs(session, [RefChange(ref, state.refs.get(ref), commit)], actor)
@@ -73,6 +74,7 @@ def rename_branch(session: Session, old: str, new: str, actor: Actor) -> None:
     before, after = branch_ref(old), branch_ref(new)
     state = session.refs.state()
     _refuse_existing(state.refs.get(after), new, "branch", force=False)
+    _refuse_existing(state.refs.get(tag_ref(new)), new, "tag", force=False)
     changes = []
     if before in state.refs:
         changes = [RefChange(before, state.refs[before], None), RefChange(after, None, state.refs[before])]
@@ -99,6 +101,7 @@ def create_tag(
     ref = tag_ref(name)
     state = session.refs.state()
     _refuse_existing(state.refs.get(ref), name, "tag", force=force)
+    _refuse_existing(state.refs.get(branch_ref(name)), name, "branch", force=False)
     target = commit
     if message is not None:
         tag = Tag(commit, message, actor.author, now())
@@ -132,4 +135,4 @@ def _existing(value: str | None, name: str, noun: str) -> ObjectId:
 
 def _refuse_existing(value: str | None, name: str, noun: str, *, force: bool) -> None:
     if value is not None and not force:
-        raise AlreadyExistsError(f"{noun} {name!r} exists already", hint=f"mvc {noun} -f {name}, or another name")
+        raise AlreadyExistsError(f"{noun} {name!r} exists already", hint="choose another name, or pass -f to move it")

@@ -56,6 +56,8 @@ def find_tensor(manifest: Manifest, name: str, path: str | None = None) -> Tenso
     InvalidInputError
         If several files hold different tensors of that name, and `path` does not say which.
     """
+    if path is not None and path not in manifest.by_path:
+        raise NotFoundError(f"there is no file {path!r} in this commit", hint="mvc show REF")
     found = [
         entry
         for entry in manifest.tensors

@@ -17,9 +17,10 @@ from mvc.errors import (
 )
 from mvc.objects.manifest import FileEntry, Manifest
 from mvc.objects.operation import RefChange
-from mvc.objects.refnames import HEAD
+from mvc.objects.refnames import BRANCHES, HEAD, TAGS
 from mvc.repo.clock import Actor
 from mvc.repo.export import export, remove_files
+from mvc.repo.layout import DIRECTORY
 from mvc.repo.progress import Progress, silent
 from mvc.repo.refs import RefState, attach
 from mvc.repo.scan import scan
@@ -83,9 +84,12 @@ def export_commit(
     NotFoundError
         If a path is not in the commit.
     InvalidInputError
-        If `to` is a file, or something in it is in the way.
+        If `to` is a file, holds the work tree, lies in ``.mvc``, or something in it is in the way.
+    DirtyWorkTreeError
+        If `to` lies in the work tree, and a file there that no commit holds would be overwritten.
     """
     files = _selected(session.manifest(commit), paths, commit)
+    _check_target(session, to, files)
     if to.exists() and not to.is_dir():
         raise InvalidInputError(f"{to} is not a directory")
     try:
@@ -95,6 +99,21 @@ def export_commit(
     with session.pool() as pool:
         export(session, files, to, pool, progress)
     return CheckoutResult(commit, None, len(files), 0)
+
+
+def _check_target(session: Session, to: Path, files: Sequence[FileEntry]) -> None:
+    """Refuse to export over a repository's own files, or over work that no commit holds."""
+    root, target = session.layout.root, to.resolve()
+    if DIRECTORY in target.parts:
+        raise InvalidInputError(f"{to} lies in {DIRECTORY}, where only mvc writes", hint="choose another directory")
+    if root.is_relative_to(target):
+        raise InvalidInputError(
+            f"{to} holds the work tree", hint="mvc restore --source REF PATH brings files back in place"
+        )
+    if target.is_relative_to(root):
+        prefix, before = target.relative_to(root).as_posix(), session_status(session)
+        touched = {f"{prefix}/{file.path}" for file in files}
+        _refuse_loss(touched & {*before.added, *before.modified}, "overwritten")
 
 
 def _selected(manifest: Manifest, paths: Sequence[str], commit: ObjectId) -> list[FileEntry]:
@@ -184,6 +203,10 @@ def switch(
     before = session_status(session)
     if create and branch in before.refs.refs:
         raise AlreadyExistsError(f"branch {branch!r} exists already", hint="switch to it without creating it")
+    if create and branch and TAGS + branch.removeprefix(BRANCHES) in before.refs.refs:
+        raise AlreadyExistsError(
+            f"a tag is called {branch.removeprefix(BRANCHES)!r} already", hint="choose another name"
+        )
     value = attach(branch) if branch else commit
     changes = [RefChange(HEAD, before.refs.refs.get(HEAD), value)]
     if create and branch and commit:
@@ -259,8 +282,9 @@ class _Losses:
             return True
         if path in self.old.by_path and path not in self.before.deleted:
             return False
-        if not os.path.lexists(self.session.layout.root / path):
-            return False
+        place = self.session.layout.root / path
+        if not os.path.lexists(place) or (place.is_dir() and not place.is_symlink()):
+            return False  # what a directory holds is looked at file by file
         head = self.before.refs.head
         return path not in self.old.by_path or head is None or _differs(self.session, head, path)
 

@@ -26,7 +26,7 @@ from mvc.repo.session import Session
 from mvc.repo.sources import FileSource
 from mvc.repo.tree import Selection, assemble, check_complete, check_matched, is_shard_index, split_unchanged
 from mvc.repo.worktree import Tracked, WorkTree, settled
-from mvc.settings import Level
+from mvc.settings import LEVELS, Level
 from mvc.store.batch import WriteBatch
 from mvc.store.layout import EntryKind
 from mvc.store.metadata import wrap_metadata
@@ -156,6 +156,8 @@ _Seen = dict[str, tuple[tuple[Segment, ...], Tracked]]
 def _check_recordable(request: CommitRequest, actor: Actor) -> None:
     """Refuse what a commit cannot say before anything is read or stored."""
     nothing = ObjectId("0" * 64)
+    if request.level not in LEVELS:
+        raise InvalidInputError(f"level {request.level!r} is unknown; there are {', '.join(LEVELS)}")
     _ = Commit(nothing, (), actor.author, now(), request.message.strip(), request.metadata).encoded
 
 

@@ -24,7 +24,7 @@ TensorBoard logs, which grow while they are read."""
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A regular file of a directory tree.
+    """A file of a directory tree.
 
     Parameters
     ----------
@@ -36,6 +36,22 @@ class FoundFile:
 
     path: str
     status: stat_result
+
+    @property
+    def regular(self) -> bool:
+        """True if it can be recorded; False for links, sockets and other special files."""
+        return S_ISREG(self.status.st_mode)
+
+    def check_regular(self) -> None:
+        """Refuse what cannot be recorded: a link itself would not record the weights that it leads to.
+
+        Raises
+        ------
+        InvalidInputError
+            If it is a link or special file.
+        """
+        if not self.regular:
+            raise _unsupported(self.path, self.status)
 
 
 def ignore_rules(root: Path) -> GitIgnoreSpec:
@@ -54,20 +70,21 @@ def ignore_rules(root: Path) -> GitIgnoreSpec:
 
 
 def find_files(root: Path, rules: GitIgnoreSpec) -> Iterator[FoundFile]:
-    """Yield the regular files below `root` that `rules` do not ignore, in no particular order.
+    """Yield what lies below `root` and is neither a directory nor ignored by `rules`, in no particular order.
+
+    Links are not followed: that could commit what lies outside.
 
     Raises
     ------
-    InvalidInputError
-        At a symbolic link or special file: following a link could commit what lies outside, and recording the link
-        would not record the weights.
     NotFoundError
         If `root` is missing.
+    StorageError
+        If a directory cannot be read.
     """
     pending = [""]
     while pending:
         prefix = pending.pop()
-        for entry in _entries(root / prefix):
+        for entry in _entries(root / prefix, top=not prefix):
             path = prefix + entry.name
             status = _status(entry)
             if status is None or entry.name == ".mvc":
@@ -77,17 +94,17 @@ def find_files(root: Path, rules: GitIgnoreSpec) -> Iterator[FoundFile]:
                 continue
             if directory:
                 pending.append(path + "/")
-            elif S_ISREG(status.st_mode):
-                yield FoundFile(path, status)
             else:
-                raise _unsupported(path, status)
+                yield FoundFile(path, status)
 
 
-def _entries(directory: Path) -> list[DirEntry[str]]:
+def _entries(directory: Path, *, top: bool) -> list[DirEntry[str]]:
     try:
         with scandir(directory) as entries:
             return list(entries)
     except FileNotFoundError:
+        if not top:
+            return []  # gone since its parent was read, as when a trainer rotates its checkpoints
         raise NotFoundError(f"{directory} does not exist") from None
     except OSError as error:
         raise StorageError(f"{directory} cannot be read: {error.strerror}") from error
@@ -104,8 +121,8 @@ def _status(entry: DirEntry[str]) -> stat_result | None:
 
 
 def _unsupported(path: str, status: stat_result) -> InvalidInputError:
-    noun = "a symbolic link" if S_ISLNK(status.st_mode) else "not a regular file"
+    link = S_ISLNK(status.st_mode)
     return InvalidInputError(
-        f"{path!r} is {noun}; mvc records regular files only",
-        hint=f"replace it by a copy (cp -L), or add {path} to {IGNORE_FILE}",
+        f"{path!r} is {'a symbolic link' if link else 'not a regular file'}; mvc records regular files only",
+        hint=f"{'replace it by a copy (cp -L), or ' if link else ''}add {path} to {IGNORE_FILE}",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mvc.errors import AlreadyExistsError, InvalidInputError, StorageError
+from mvc.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StorageError
 from mvc.objects.refnames import HEAD, branch_ref
 from mvc.repo.clock import Actor
 from mvc.repo.layout import FORMAT_TEXT, Layout
@@ -50,11 +50,14 @@ def init(root: Path, actor: Actor, branch: str = "main", fs: FileSystem | None =
     except OSError as error:
         raise StorageError(f"{root} cannot be made: {error.strerror}") from error
     layout = Layout(root.resolve())
-    if layout.format.exists():
-        raise AlreadyExistsError(f"{layout.root} is a repository already", hint="mvc status")
     session = Session(layout, fs)
     session.store.initialize()
-    if session.store.head.read() is None:
+    try:
+        session.refs.newest()
+    except NotFoundError:
         session.refs.start({HEAD: attach(ref)}, actor)
+    else:
+        if layout.format.exists():
+            raise AlreadyExistsError(f"{layout.root} is a repository already", hint="mvc status")
     Temporaries(layout.directory, session.fs).durable_write(layout.format, FORMAT_TEXT.encode())
     return session

@@ -10,9 +10,10 @@ from typing import Final
 from mvc.errors import FormatError, NotFoundError, StorageError
 from mvc.settings import Settings
 
-__all__ = ["FORMAT_TEXT", "Layout", "check_format", "discover"]
+__all__ = ["DIRECTORY", "FORMAT_TEXT", "Layout", "check_format", "discover"]
 
 DIRECTORY: Final = ".mvc"
+"""What makes a directory a work tree."""
 VERSION: Final = 1
 READ_FEATURES: Final[frozenset[str]] = frozenset()
 """Features of a repository that this release can read; none exist yet beyond version 1."""

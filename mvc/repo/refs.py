@@ -88,21 +88,31 @@ class RefLog:
         ------
         NotFoundError
             If there is none, as in a repository whose creation was interrupted.
+        IntegrityError
+            If there are operations, but the pointer to the newest is lost.
         """
         head = self._head.read()
-        if head is None:
+        if head is not None:
+            return head
+        if next(self._operations.ids(), None) is None:
             raise NotFoundError("the repository has no operation: its creation was interrupted", hint="mvc init")
-        return head
+        raise IntegrityError(
+            "the pointer to the newest operation is lost, though there are operations",
+            hint="restore .mvc/op_head from a copy",
+        )
 
     def operation(self, oid: ObjectId) -> Operation:
         """Return one operation.
 
         Raises
         ------
-        NotFoundError, IntegrityError
+        IntegrityError
             If it is missing or corrupt.
         """
-        return Operation.decode(self._operations.read(oid))
+        try:
+            return Operation.decode(self._operations.read(oid))
+        except NotFoundError as error:
+            raise IntegrityError(f"operation {oid} is missing from the log", hint="mvc fsck") from error
 
     def walk(self, start: ObjectId | None = None) -> Iterator[tuple[ObjectId, Operation]]:
         """Yield operations from `start` (default: the newest) along first parents."""

@@ -72,6 +72,8 @@ def _start(session: Session, state: RefState, name: str) -> Revision:
         return Revision(_head(_state_before(session, int(match[1])), name))
     if name in {HEAD, "@"}:
         return Revision(_head(state, name))
+    if TAGS + name in state.refs and BRANCHES + name in state.refs:
+        raise AmbiguousRefError(f"{name!r} is a branch and a tag", hint=f"say {BRANCHES}{name} or {TAGS}{name}")
     for ref in (name, TAGS + name, BRANCHES + name):
         if ref in state.refs and ref != HEAD:
             return Revision(_peel(session, object_id(state.refs[ref])), ref)

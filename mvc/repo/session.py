@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from mvc.errors import IntegrityError, NotFoundError
+from mvc.errors import IntegrityError, NotFoundError, StorageError
 from mvc.index import BlobRecord, CommitRecord, Database, read_metadata, synchronise
 from mvc.objects.commit import Tag
 from mvc.objects.ids import MANIFEST, TAG, digest
@@ -23,6 +24,7 @@ from mvc.types import ObjectId
 
 __all__ = ["Session"]
 
+_LOGGER = logging.getLogger(__name__)
 _MANIFESTS_KEPT = 8
 """Decoded manifests kept in memory; a verb compares two or three."""
 
@@ -48,9 +50,29 @@ class Session(Workspace):
 
     @cached_property
     def index(self) -> Database:
-        """The index, brought up to date when it is first used."""
-        database = Database(self.layout.index)
-        synchronise(database, self.store, self.refs.newest()[1])
+        """The index, brought up to date when it is first used.
+
+        One that is damaged is made again. Where it cannot be written, as on a full disk or a read-only one, it is made
+        in memory: whoever can read the store can ask it everything.
+        """
+        operation = self.refs.newest()[1]
+        try:
+            return self._synchronised(Database(self.layout.index), operation)
+        except StorageError as error:
+            _LOGGER.info("the index cannot be used as it is: %s", error)
+            return self._remade(operation, damaged=not error.transient)
+
+    def _remade(self, operation: ObjectId, *, damaged: bool) -> Database:
+        """Return a new index in the place of a damaged one, or in memory."""
+        if damaged:
+            with suppress(StorageError):
+                database = Database(self.layout.index)
+                database.clear()
+                return self._synchronised(database, operation)
+        return self._synchronised(Database(None), operation)
+
+    def _synchronised(self, database: Database, operation: ObjectId) -> Database:
+        synchronise(database, self.store, operation)
         return database
 
     def refresh(self) -> None:

@@ -11,7 +11,7 @@ from os import stat_result
 from pathlib import Path
 from typing import Final
 
-from mvc.errors import ReadOnlyError, StorageError
+from mvc.errors import MvcError
 from mvc.objects.manifest import Manifest
 from mvc.repo.ignore import find_files, ignore_rules
 from mvc.repo.refs import RefState
@@ -92,7 +92,7 @@ def status(
     root = workspace.layout.root
     state = workspace.refs.state()
     tree = current_worktree(workspace, state, manifest)
-    found = {file.path: file.status for file in find_files(root, ignore_rules(root))}
+    found = {file.path: file.status for file in find_files(root, ignore_rules(root)) if file.regular}
     modified, learnt = [], {}
     for path in sorted(found.keys() & tree.files.keys()):
         known = _examine(root / path, found[path], tree.files[path], partial(differs, _commit(tree), path))
@@ -101,7 +101,7 @@ def status(
         elif known != tree.files[path]:
             learnt[path] = known
     if learnt:
-        with suppress(ReadOnlyError, StorageError):  # a cache: who may only read does without
+        with suppress(MvcError):  # a cache: who may only read does without
             workspace.save_worktree(replace(tree, files={**tree.files, **learnt}))
     added = sorted(found.keys() - tree.files.keys())
     deleted = sorted(tree.files.keys() - found.keys())

@@ -8,11 +8,12 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Final
 
-from mvc.errors import DamagedFileError, NotFoundError
+from mvc.errors import DamagedFileError, InvalidInputError, NotFoundError
 from mvc.formats import INDEX_SUFFIXES, shard_names
 from mvc.objects.manifest import FileEntry, Manifest
 from mvc.objects.paths import check_path
 from mvc.repo.ignore import FoundFile, find_files, ignore_rules
+from mvc.repo.layout import DIRECTORY
 from mvc.repo.scan import NamedTensor, ScannedFile
 from mvc.repo.sources import FileSource, Source
 from mvc.repo.status import file_mode
@@ -60,6 +61,7 @@ def covers(prefixes: Sequence[str], path: str) -> bool:
 
 
 def _source(root: Path, found: FoundFile, prefix: str, *, opaque: bool) -> FileSource:
+    found.check_regular()
     path = check_path(prefix + found.path)
     return FileSource(
         root / found.path, path, file_mode(found.status), Stamp.of(found.status), found.status.st_size, opaque
@@ -111,6 +113,8 @@ def from_directory(directory: Path, prefix: str = "", *, opaque: bool = False) -
     prefix = prefix.strip("/")
     if prefix:
         check_path(prefix)
+    if DIRECTORY in directory.resolve().parts:
+        raise InvalidInputError(f"{directory} lies in {DIRECTORY}, which is not for committing")
     if directory.is_file():
         found = [FoundFile(directory.name, directory.stat())]
         directory = directory.parent

@@ -94,11 +94,10 @@ class WriteBatch:
         it, and the new one may, through its base, depend on it. If another thread has put `oid` by then, this copy is
         dropped; ask ``oid in batch`` first to save the work.
         """
-        assert self._open, "the batch is over"
         with self._temporaries.draft() as draft:
             yield draft
             path = self._loose.path(oid)
-            with self._lock:
+            with self._writing():
                 if oid in self:
                     return
                 self._locations[oid] = Location(None, 0, draft.size)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from mvc.errors import MvcError
+from mvc.errors import MvcError, NotFoundError
 from mvc.store.fs import FileSystem
 from mvc.store.layout import Buffer
 
@@ -99,7 +99,12 @@ class Temporaries:
 
     def draft(self) -> Draft:
         """Start a new file; its name holds the process id, to tell whose it is, and random bits, to be its own."""
-        return Draft(self._fs, self._directory / f"{os.getpid()}-{os.urandom(_RANDOM_BYTES).hex()}{_SUFFIX}")
+        path = self._directory / f"{os.getpid()}-{os.urandom(_RANDOM_BYTES).hex()}{_SUFFIX}"
+        try:
+            return Draft(self._fs, path)
+        except NotFoundError:  # copies made by rsync or S3 clients lack empty directories
+            self._fs.mkdir(self._directory)
+            return Draft(self._fs, path)
 
     def write(self, target: Path, data: Buffer) -> None:
         """Make `data` the content of the file `target`, durable but for the fsync of its directory."""

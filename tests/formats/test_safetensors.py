@@ -6,9 +6,9 @@ import pytest
 
 from mvc.errors import DamagedFileError
 from mvc.formats import locate, segments
-from mvc.types.limits import MAX_NAME_BYTES
 from mvc.formats.safetensors import MAX_HEADER_BYTES, SafeTensors
 from mvc.testing.formats import FormatTests, Sample, read_tensors
+from mvc.types.limits import MAX_NAME_BYTES
 
 
 def archive(header, data=b""):

@@ -64,7 +64,6 @@ class TestWhatIsRecorded:
         record = lab.session.record(lab.commit("  epoch 3\n\nfine \n", metadata=facts).commit)
         assert (record.message, record.author) == ("epoch 3\n\nfine", "Ada <ada@example.org>")
         assert record.metadata == facts
-        assert lab.session.commit(record.id).metadata == facts
 
     def test_history_grows_from_the_first_parent(self, lab):
         """Each commit has the one before as its parent."""

@@ -100,8 +100,8 @@ class TestLoad:
         with pytest.raises(NotFoundError, match="no commit"):
             load_tensors(lab.session, object_id("1" * 64), framework="numpy")
         with pytest.raises(IntegrityError, match="missing"):
-            lab.session.commit(object_id("1" * 64))
-        with pytest.raises(IntegrityError, match="other content"):
+            lab.session.tag(object_id("1" * 64))
+        with pytest.raises(IntegrityError, match="holds"):
             lab.session.tag(resolve(lab.session, "HEAD").commit)
 
 

@@ -150,10 +150,13 @@ def test_a_directory_in_the_place_of_a_file(committed):
 
 
 def test_stamps_are_believed_when_they_are_old():
-    """50 ms behind the clock; a time in the future never."""
-    stamp = Stamp(1_000_000_000, 900_000_000, 7)
+    """50 ms behind the clock, 2 s where times are whole seconds; a time in the future never."""
+    stamp = Stamp(1_000_000_001, 900_000_000, 7)
     assert settled(stamp, 1_051_000_000) == stamp
     assert settled(stamp, 1_049_000_000) is None
+    coarse = Stamp(1_000_000_000, 900_000_000, 7)
+    assert settled(coarse, 2_900_000_000) is None
+    assert settled(coarse, 3_100_000_000) == coarse
     assert settled(Stamp(0, 2_000_000_000, 7), 1_500_000_000) is None
 
 

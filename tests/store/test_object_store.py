@@ -134,11 +134,21 @@ def test_many_threads_fill_one_batch(store: ObjectStore) -> None:
     assert len(list(store.locations())) == 100
 
 
+def test_a_loose_blob_that_is_there_stays(store: ObjectStore) -> None:
+    """What others may be reading, or building on, is not replaced by the way."""
+    put_loose(store, oid(1), b"first encoding")
+    put_loose(store, oid(1), b"another")
+    assert bytes(store.load(oid(1))) == b"first encoding"
+
+
 def test_a_loose_blob_may_be_replaced_under_its_readers(store: ObjectStore) -> None:
-    """A better encoding takes the name; who has the old one mapped keeps it."""
+    """If that is asked for, the new encoding takes the name; who has the old one mapped keeps it."""
     put_loose(store, oid(1), b"first encoding")
     old = store.load(oid(1))
-    put_loose(store, oid(1), b"better")
+    with store.begin() as batch:
+        with batch.loose(oid(1), replace=True) as draft:
+            draft.write(b"better")
+        batch.commit()
     assert bytes(old) == b"first encoding"
     assert bytes(store.load(oid(1))) == b"better"
     store.loose.delete(oid(1))
@@ -171,7 +181,7 @@ def test_a_batch_is_over_after_commit_abort_or_failure(store: ObjectStore) -> No
     assert list(store.locations()) == []
 
 
-@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize("step", ["fsync", "link"])
 def test_a_failed_write_ends_the_batch(store: ObjectStore, step: str) -> None:
     """A batch of which a blob could not be made durable cannot be committed, even if somebody caught the error."""
 
@@ -181,7 +191,7 @@ def test_a_failed_write_ends_the_batch(store: ObjectStore, step: str) -> None:
                 raise StorageError("no")
             super().fsync(handle)
 
-        def replace(self, source: Path, target: Path) -> None:
+        def link(self, source: Path, target: Path) -> None:
             raise StorageError("no")
 
     with ObjectStore(store.root, Failing()).begin() as batch:
@@ -234,8 +244,8 @@ def test_relying_on_an_object_keeps_it_young_and_durable(store: ObjectStore) -> 
     assert set(flushed) == {store.loose.directory, store.loose.path(oid(1)).parent, store.packs.directory}
 
 
-def test_what_is_gone_or_untouchable_is_put_again(store: ObjectStore) -> None:
-    """`rely_on` returns False, so that the caller stores its own copy."""
+def test_what_is_gone_is_put_again_and_what_is_untouchable_is_not(store: ObjectStore) -> None:
+    """`rely_on` returns False where the caller must store its own copy; another user's object is as good as ours."""
 
     class Foreign(LocalFileSystem):
         def touch(self, path: Path) -> None:
@@ -244,7 +254,7 @@ def test_what_is_gone_or_untouchable_is_put_again(store: ObjectStore) -> None:
     put_loose(store, oid(1), b"loose")
     location = store.find(oid(1))
     assert location is not None
-    assert not ObjectStore(store.root, Foreign()).begin().rely_on(oid(1), location)
+    assert ObjectStore(store.root, Foreign()).begin().rely_on(oid(1), location)
     store.loose.delete(oid(1))
     assert not store.begin().rely_on(oid(1), location)
     assert store.modified(oid(1), location) is None

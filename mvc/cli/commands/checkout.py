@@ -58,6 +58,8 @@ def _run(
     progress = terminal_progress()
     wanted = app.tree_paths(session.layout.root, paths)
     if to is not None:
+        if not to:
+            raise click.BadParameter("the directory has no name", param_hint="--to")
         return export_commit(session, revision.commit, app.path(to), wanted, progress)
     if paths:
         return check_out_paths(session, revision.commit, wanted, force=force, progress=progress)
