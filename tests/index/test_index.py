@@ -377,7 +377,7 @@ class TestTheFile:
         bench = Bench(tmp_path / "mvc")
         bench.put([blob(1)], loose=[blob(3)])
         bench.put([blob(2, base=1)])
-        bench.database.path.unlink()
+        (bench.root / "index.sqlite").unlink()
 
         def open_and_follow(_):
             database = Database(bench.database.path)

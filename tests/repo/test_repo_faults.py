@@ -106,7 +106,7 @@ class TestFullDisk:
             shutil.rmtree(lab.root)
             if not fs.failed:
                 break
-        assert outcomes == {"failed", "survived", "complete"}
+        assert outcomes >= {"failed", "complete"}
         assert calls > 15
 
     def test_of_a_checkout(self, prepared):
@@ -149,28 +149,33 @@ def test_a_repository_that_may_not_be_written(prepared):
     assert prepared.commit("second").new_tensors == 3
 
 
+class Overtaken(LocalFileSystem):
+    """A file system on which somebody else acts just before this process moves the head."""
+
+    def __init__(self, *actions):
+        self.actions = list(actions)
+
+    def link(self, source, target):
+        """Let the others act first."""
+        while self.actions and target.parent.name == "op_head":
+            self.actions.pop()()
+        super().link(source, target)
+
+
 def test_an_index_that_cannot_be_written_does_not_undo_a_commit(prepared):
-    """The commit stands; the index follows when it can."""
+    """The commit stands; the index is made in memory meanwhile, and follows when it can."""
     lab = prepared
     lab.session.index.operation()
     path = lab.session.layout.index
-    moved = path.with_name("elsewhere")
 
-    class LosesTheIndex(LocalFileSystem):
-        """A file system on which the index becomes unusable when the head moves."""
+    def lose_the_index():
+        path.unlink()
+        path.mkdir()
 
-        def link(self, source, target):
-            super().link(source, target)
-            path.rename(moved)
-            path.mkdir()
-
-    again = lab.again(LosesTheIndex())
-    result = again.commit("second")
+    result = lab.again(Overtaken(lose_the_index)).commit("second")
     assert lab.session.refs.state().head == result.commit
-    with pytest.raises(StorageError, match="index"):
-        lab.again().session.index.operation()
+    assert [record.message for record in lab.again().repo.log()] == ["second", "first"]
     path.rmdir()
-    moved.rename(path)
     assert [record.message for record in lab.again().repo.log()] == ["second", "first"]
     assert lab.again().status() == ((), (), ())
 
@@ -255,19 +260,6 @@ def steps_of(prepared, action):
     action(lab, fs)
     shutil.rmtree(lab.root)
     return len(fs.steps)
-
-
-class Overtaken(LocalFileSystem):
-    """A file system on which somebody else acts just before this process moves the head."""
-
-    def __init__(self, *actions):
-        self.actions = list(actions)
-
-    def link(self, source, target):
-        """Let the others act first."""
-        while self.actions:
-            self.actions.pop()()
-        super().link(source, target)
 
 
 class TestRaces:

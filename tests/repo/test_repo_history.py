@@ -487,20 +487,33 @@ class TestUndo:
         with pytest.raises(InvalidInputError, match="nothing to undo"):
             undo(lab.session, actor)
 
+    def test_a_commit_on_a_detached_head(self, lab, actor):
+        """HEAD goes back, the files stay, as with a commit on a branch."""
+        lab.write("a", "one")
+        first = lab.commit().commit
+        lab.repo.checkout(first)
+        lab.write("a", "two")
+        lab.commit()
+        lab.write("a", "mine")
+        undo(lab.session, actor)
+        state = lab.repo.status().refs
+        assert (state.head, state.branch) == (first, None)
+        assert lab.tree() == {"a": b"mine"}
+
     def test_a_work_tree_that_would_be_lost(self, lab, actor):
         """Unless forced, nothing moves."""
         lab.write("a", "one")
-        lab.commit()
-        lab.repo.checkout("HEAD")
+        first = lab.commit().commit
         lab.write("a", "two")
         lab.commit()
+        lab.repo.checkout(first)
         lab.write("a", "mine")
         before = lab.session.refs.newest()
         with pytest.raises(DirtyWorkTreeError):
             undo(lab.session, actor)
         assert lab.session.refs.newest() == before
         undo(lab.session, actor, force=True)
-        assert lab.tree() == {"a": b"one"}
+        assert lab.tree() == {"a": b"two"}
 
 
 class TestOperationLog:
