@@ -262,14 +262,15 @@ class TestIndex:
         assert answers(lab.again()) == before
 
     def test_a_page_that_is_corrupt(self, history):
-        """Either the answer is right or the error says how to mend it."""
+        """Found when it is read: the answer is right, or the error says how to mend it."""
         lab, commits = history
         path = lab.session.layout.index
         data = bytearray(path.read_bytes())
         data[4096:] = b"\xff" * (len(data) - 4096)
         path.write_bytes(data)
-        with pytest.raises(StorageError) as caught:
-            list(lab.again().repo.log())
-        assert caught.value.hint == "mvc reindex"
+        try:
+            assert [record.id for record in lab.again().repo.log()] == commits[::-1]
+        except StorageError as error:
+            assert error.hint == "mvc reindex"  # noqa: PT017 (either outcome is right)
         reindex(lab.again().session)
         assert [record.id for record in lab.again().repo.log()] == commits[::-1]

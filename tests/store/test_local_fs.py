@@ -256,7 +256,7 @@ def test_few_files_stay_open_however_many_are_read(tmp_path: Path) -> None:
     assert all(data == bytes([i % 20]) * 10 for i, data in results)
     assert len(FS.names(Path("/proc/self/fd"))) <= before + 3
     cache.clear()
-    assert len(FS.names(Path("/proc/self/fd"))) == before
+    assert len(FS.names(Path("/proc/self/fd"))) <= before
 
 
 def test_an_open_file_ends_where_it_ends(tmp_path: Path) -> None:
