@@ -31,7 +31,7 @@ $(VENV)/.bench: $(VENV)/.dev
 demo: $(VENV)/.bench  ## Main job on real weights: fine-tune MiniLM, commit each epoch, get every one back
 	$(BIN)/python -m benchmarks.demo
 
-test: $(VENV)/.dev  ## Run the tests (about two minutes)
+test: $(VENV)/.dev  ## Run the tests (some minutes)
 	@echo "==> Running the tests"
 	$(BIN)/python -m pytest -q -n auto -m 'not slow'
 
