@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -104,11 +105,20 @@ class ContentReader:
             raise IntegrityError(f"content {oid} is missing from the store", hint="mvc fsck")
         try:
             return self._session.store.read(oid, location)
-        except (NotFoundError, IntegrityError):
-            try:
-                return self._session.store.load(oid)
-            except NotFoundError as error:
-                raise IntegrityError(f"content {oid} is missing from the store", hint="mvc fsck") from error
+        except (NotFoundError, IntegrityError) as error:
+            return self._read_elsewhere(oid, error)
+
+    def _read_elsewhere(self, oid: ObjectId, cause: NotFoundError | IntegrityError) -> memoryview:
+        """Return a blob that has moved, or another copy of one that is damaged."""
+        store = self._session.store
+        store.packs.refresh()
+        for found in store.locations():
+            if found.oid == oid:
+                with suppress(NotFoundError, IntegrityError):
+                    return store.read(oid, found.location)
+        if isinstance(cause, IntegrityError):
+            raise cause
+        raise IntegrityError(f"content {oid} is missing from the store", hint="mvc fsck") from cause
 
     def stream(self, ids: Sequence[ObjectId]) -> Iterator[Bytes]:
         """Yield the contents `ids` one after the other, frame by frame; see `frames`."""
