@@ -136,6 +136,7 @@ def _chained(records: Iterable[BlobRecord], known: Mapping[ObjectId, BlobRecord]
     heap: list[tuple[tuple[int, str], int, BlobRecord]] = []
 
     def ready(record: BlobRecord) -> None:
+        """Queue an encoding whose base is known."""
         chained = _on_base(record, best)
         heapq.heappush(heap, (chained.cost, len(result) + len(heap), chained))
 

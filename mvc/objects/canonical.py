@@ -137,6 +137,7 @@ class _Reader:
         self.position = 0
 
     def take(self, count: int) -> bytes:
+        """Return the next `count` bytes."""
         start = self.position
         if count > len(self.data) - start:
             raise MalformedError(f"canonical value ends at byte {len(self.data)}, {count} more promised at {start}")
@@ -144,6 +145,7 @@ class _Reader:
         return self.data[start : self.position]
 
     def argument(self, info: int) -> int:
+        """Return the argument that `info` announces, refusing longer forms than needed."""
         if info < 24:
             return info
         if info not in _WIDTHS:
@@ -155,6 +157,7 @@ class _Reader:
         return value
 
     def value(self, depth: int) -> Value:
+        """Return the next value."""
         if depth > _MAX_NESTING:
             raise MalformedError(f"canonical value is nested more than {_MAX_NESTING} deep")
         initial = self.take(1)[0]
