@@ -3,6 +3,8 @@
 Without a C compiler the build goes on and the NumPy reference of the kernels runs (`mvc.codecs.kernels`).
 """
 
+from pathlib import Path
+
 from setuptools import Extension, setup
 
 setup(
@@ -10,7 +12,7 @@ setup(
         Extension(
             "mvc.codecs.kernels._native",
             sources=["mvc/codecs/kernels/_native.c"],
-            depends=["mvc/codecs/kernels/_words.h"],
+            depends=sorted(map(str, Path("mvc/codecs/kernels").glob("*.h"))),
             extra_compile_args=["-O3", "-g0", "-Wall", "-Wextra"],
             py_limited_api=True,  # one wheel for CPython 3.11 and later
             optional=True,

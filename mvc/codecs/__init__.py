@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from mvc.codecs.abc import Bytes, Codec, FrameSpec
+from mvc.codecs.context_delta import ContextDelta
 from mvc.codecs.estimate import Sample, estimate
 from mvc.codecs.framing import (
     MAX_FRAME_WORDS,
@@ -28,6 +29,7 @@ __all__ = [
     "TARGET_FRAME_WORDS",
     "Bytes",
     "Codec",
+    "ContextDelta",
     "FrameSpec",
     "Planes",
     "Raw",
@@ -44,7 +46,7 @@ __all__ = [
 CODECS: Final[Registry[type[Codec]]] = Registry("codec")
 """All codecs by the name in the envelope."""
 
-for _codec in (Raw, Planes, SortedDelta):
+for _codec in (Raw, Planes, SortedDelta, ContextDelta):
     CODECS.register(_codec.name, _codec)
 
 

@@ -3,86 +3,41 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Final
 
 import numpy as np
 
 from mvc.codecs import kernels, workspace
-from mvc.codecs.abc import Bytes, Codec, FrameSpec
-from mvc.codecs.parameters import integer_parameter, require_parameters
+from mvc.codecs.abc import Bytes, FrameSpec
+from mvc.codecs.keyed_delta import KeyedDelta, row_count
 from mvc.codecs.plane_coding import decode_planes, encode_planes
 from mvc.codecs.row_scale import row_bytes
 from mvc.codecs.zstd import Effort
-from mvc.errors import InvalidInputError, MalformedError
-from mvc.types import DType
+from mvc.errors import MalformedError
 
-__all__ = ["MAX_MANTISSA", "SortedDelta"]
-
-MAX_MANTISSA: Final = 7
-"""Mantissa bits in the key; with more, groups are too small to have a distribution of their own."""
-
-_WIDE_MANTISSA: Final = 23
-"""Bits, as in fp32: a narrower mantissa is used up by the change itself."""
+__all__ = ["SortedDelta"]
 
 _LENGTH: Final = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
-class SortedDelta(Codec):
-    """Store how far each word lies from the same word of a base.
+class SortedDelta(KeyedDelta):
+    """Store the changes in the order of their keys.
 
-    An optimizer moves weights by a nearly constant absolute amount, so the size of a change in units of the last place
-    follows from the exponent of the base and the scale of the row. Sorted by that prediction, neighbouring changes are
-    of one size, and their high bytes become runs.
-
-    Parameters
-    ----------
-    mantissa : int, 0 to 7 and at most the mantissa bits of the dtype
-        How many leading mantissa bits of the base join the sort key. Weight decay in fp32 makes the change a step
-        function of them; 0 is best for 16-bit floats and right for everything that is not a float.
+    Neighbouring changes are then of one size, and their high bytes become runs.
     """
 
     name: ClassVar[str] = "sorted-delta"
-    roles: ClassVar[tuple[str, ...]] = ("base",)
-
-    mantissa: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.mantissa <= MAX_MANTISSA:
-            raise InvalidInputError(f"mantissa is {self.mantissa}; it must be 0 to {MAX_MANTISSA}")
-
-    @property
-    def parameters(self) -> Mapping[str, int]:
-        """``mantissa``."""
-        return {"mantissa": self.mantissa}
-
-    @classmethod
-    def from_parameters(cls, parameters: Mapping[str, object]) -> Self:
-        """Return the codec that wrote `parameters`."""
-        require_parameters(parameters, frozenset({"mantissa"}), cls.name)
-        return cls(integer_parameter(parameters, "mantissa", MAX_MANTISSA))
-
-    @classmethod
-    def candidates(cls, dtype: DType) -> tuple[Self, ...]:
-        """Return the codecs worth comparing on samples of a tensor of `dtype`, the likeliest first."""
-        if dtype.mantissa_bits >= _WIDE_MANTISSA:
-            return cls(3), cls(0)
-        return (cls(0),)
 
     def encode(self, frame: Bytes, sides: Sequence[Bytes], spec: FrameSpec) -> bytes:
         """Return the row bytes and the sorted planes of the changes from ``sides[0]`` to `frame`."""
-        if self.mantissa > spec.dtype.mantissa_bits:
-            raise InvalidInputError(self._refusal(spec))
-        number = kernels.number_of(spec.dtype)
-        row_words = min(spec.row_words, spec.words)
-        sums = np.empty(_rows(spec), dtype=np.int64)
-        deltas = workspace.array("deltas", spec.nbytes)
-        kernels.active.measure(frame, sides[0], number, row_words, deltas, sums)
-        stored = self._sort(deltas, sides[0], row_bytes(sums, spec.words, row_words), spec)
+        deltas, sums = self._deltas(frame, sides[0], spec)
+        rows = row_bytes(sums, spec.words, min(spec.row_words, spec.words))
+        stored = self._sort(deltas, sides[0], rows, spec)
         if len(stored) > spec.nbytes:  # noise: let the rows at least cost nothing
-            stored = self._sort(deltas, sides[0], np.zeros(_rows(spec), dtype=np.uint8), spec)
+            stored = self._sort(deltas, sides[0], np.zeros_like(rows), spec)
         return stored
 
     def _sort(self, deltas: Bytes, base: Bytes, rows: Bytes, spec: FrameSpec) -> bytes:
@@ -97,23 +52,14 @@ class SortedDelta(Codec):
 
     def decode(self, stored: bytes | memoryview, sides: Sequence[Bytes], spec: FrameSpec, out: Bytes) -> None:
         """Write ``sides[0]`` plus the changes of `stored` into `out`."""
-        if self.mantissa > spec.dtype.mantissa_bits:
-            raise MalformedError(self._refusal(spec))
+        self._check_stored(spec)
         scales, body = _halves(memoryview(stored))
-        (rows,) = decode_planes(scales, 1, _rows(spec))
+        (rows,) = decode_planes(scales, 1, row_count(spec))
         planes = decode_planes(body, spec.dtype.word_bytes, spec.words)
         row_words = min(spec.row_words, spec.words)
         number = kernels.number_of(spec.dtype)
         scratch = workspace.array("scratch", kernels.scratch_bytes(number, spec.words))
         kernels.active.unsort(planes, sides[0], number, rows, row_words, self.mantissa, out, scratch)
-
-    def _refusal(self, spec: FrameSpec) -> str:
-        return f"{self} needs a mantissa of {self.mantissa} bits; {spec.dtype.name} has {spec.dtype.mantissa_bits}"
-
-
-def _rows(spec: FrameSpec) -> int:
-    """Return the number of rows, whole or in part, in a frame."""
-    return -(-spec.words // min(spec.row_words, spec.words))
 
 
 def _halves(stored: memoryview) -> tuple[memoryview, memoryview]:

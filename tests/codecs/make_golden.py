@@ -3,7 +3,8 @@
     python tests/codecs/make_golden.py
 
 Each file holds one frame: what went in, the codec, and the stored bytes. ``pinned`` says that the encoder's choice is
-pinned too; where zstd takes part it is not, because its output may differ from release to release.
+pinned too; it is not where zstd takes part, whose output may differ from release to release, nor where the writer chooses
+tables of its own.
 """
 
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mvc.codecs import FrameSpec, Planes, Raw, SortedDelta
+from mvc.codecs import ContextDelta, FrameSpec, Planes, Raw, SortedDelta
 from mvc.testing.codecs import special_words
 from mvc.types import DTYPES, dtype_of
 
@@ -31,7 +32,7 @@ def golden(codec, dtype, frame, sides, row_words):
         "frame": frame.tobytes().hex(),
         "sides": [side.tobytes().hex() for side in sides],
         "stored": stored.hex(),
-        "pinned": b"\x28\xb5\x2f\xfd" not in stored,
+        "pinned": b"\x28\xb5\x2f\xfd" not in stored and codec.name != "context-delta",
     }
 
 
@@ -68,6 +69,13 @@ def files():
         frame = weights(dtype, 230, 1)
         yield f"planes-{name}-weights", golden(Planes(), dtype, frame, (), 64)
         yield f"sorted-delta-0-{name}-rows", golden(SortedDelta(0), dtype, near(frame, dtype, 64), (frame,), 64)
+    for dtype in DTYPES.values():
+        frame = weights(dtype, 3000, 2)
+        for mantissa in sorted({0, min(3, dtype.mantissa_bits)}):
+            name = f"context-delta-{mantissa}-{dtype.name}-rows"
+            yield name, golden(ContextDelta(mantissa), dtype, near(frame, dtype, 500), (frame,), 500)
+    noise = np.random.default_rng(3).integers(0, 256, (2, 400), dtype=np.uint8)
+    yield "context-delta-0-F16-noise", golden(ContextDelta(0), dtype_of("F16"), noise[0], (noise[1],), 200)
     zeros = np.zeros(600, dtype=np.uint8)
     yield "raw-U8", golden(Raw(), dtype_of("U8"), np.arange(256, dtype=np.uint8), (), 256)
     yield "planes-BF16-constant", golden(Planes(), dtype_of("BF16"), zeros, (), 300)

@@ -7,6 +7,7 @@ from mvc.codecs import (
     CODECS,
     MAX_FRAME_WORDS,
     TARGET_FRAME_WORDS,
+    ContextDelta,
     FrameSpec,
     Planes,
     Raw,
@@ -26,7 +27,12 @@ BF16 = dtype_of("BF16")
 
 def test_names_are_permanent():
     """These names stand in blobs: they are never given to another codec and never lost."""
-    assert {name: CODECS[name] for name in CODECS} == {"raw": Raw, "planes": Planes, "sorted-delta": SortedDelta}
+    assert {name: CODECS[name] for name in CODECS} == {
+        "raw": Raw,
+        "planes": Planes,
+        "sorted-delta": SortedDelta,
+        "context-delta": ContextDelta,
+    }
     with pytest.raises(AlreadyExistsError):
         CODECS.register("raw", Planes)
 

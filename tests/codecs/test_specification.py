@@ -1,12 +1,14 @@
-"""Sections 6.2 to 6.4 of the specification, written down once more in plain integers, against the codecs."""
+"""Sections 6.2 to 6.5 of the specification, written down once more in plain integers, against the codecs."""
 
+import numpy as np
+import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvc.codecs import Planes, SortedDelta
+from mvc.codecs import ContextDelta, FrameSpec, Planes, SortedDelta
 from mvc.testing.codecs import cases
-from mvc.types import DTYPES
+from mvc.types import DTYPES, dtype_of
 
 
 def coded_planes(stored, count, size):
@@ -41,16 +43,20 @@ def decode_planes_frame(stored, spec):
     return little_endian(words, size)
 
 
-def decode_sorted_delta(stored, base, spec, mantissa):
-    """Return the frame (6.4)."""
-    dtype = spec.dtype
-    W = 8 * dtype.word_bytes  # noqa: N806
-    top, modulus, is_float = 1 << (W - 1), 1 << W, dtype.kind == "float"
-    row_words = min(spec.row_words, spec.words)
-    length = int.from_bytes(stored[:4], "little")
-    (rows,) = coded_planes(stored[4 : 4 + length], 1, -(-spec.words // row_words))
-    ordered_u = words_of(coded_planes(stored[4 + length :], dtype.word_bytes, spec.words))
-    b = [int.from_bytes(base[i : i + dtype.word_bytes], "little") for i in range(0, len(base), dtype.word_bytes)]
+def integers(data, size):
+    """Return little-endian words of `size` bytes."""
+    return [int.from_bytes(data[i : i + size], "little") for i in range(0, len(data), size)]
+
+
+def zigzag_back(u):
+    """Return the signed integer of which `u` is the zigzag."""
+    return -(u >> 1) - 1 if u & 1 else u >> 1
+
+
+def target_word(u, b, dtype):
+    """Return the word that lies the zigzag delta `u` away from the base word (6.4, steps 1 to 3)."""
+    width = 8 * dtype.word_bytes
+    top, modulus, is_float = 1 << (width - 1), 1 << width, dtype.kind == "float"
 
     def o(x):
         if is_float:
@@ -62,25 +68,94 @@ def decode_sorted_delta(stored, base, spec, mantissa):
             return y - top if y & top else modulus - 1 - y
         return y ^ top if dtype.kind == "signed" else y
 
+    d = zigzag_back(u)
+    return o_inverse((o(b) + (-d if is_float and b & top else d)) % modulus)
+
+
+def keys_of(base, rows, row_words, dtype, mantissa):
+    """Return the key of every word (6.4, step 5)."""
+
     def exponent(x):
         return (x >> dtype.mantissa_bits) % (1 << dtype.exponent_bits)
 
-    def key(i):
+    def key(i, b):
         r = rows[i // row_words]
-        if not is_float:
+        if dtype.kind != "float":
             return r
-        largest = max(map(exponent, b))
         cap = min((1 << (16 - mantissa)) - 1, 1023)
-        m = (b[i] % (1 << dtype.mantissa_bits)) >> (dtype.mantissa_bits - mantissa)
-        return min(r + 2 * (largest - exponent(b[i])), cap) * 2**mantissa + m
+        m = (b % (1 << dtype.mantissa_bits)) >> (dtype.mantissa_bits - mantissa)
+        return min(r + 2 * (largest - exponent(b)), cap) * 2**mantissa + m
 
+    largest = max(map(exponent, base))
+    return [key(i, b) for i, b in enumerate(base)]
+
+
+def decode_sorted_delta(stored, base, spec, mantissa):
+    """Return the frame (6.4)."""
+    dtype = spec.dtype
+    row_words = min(spec.row_words, spec.words)
+    length = int.from_bytes(stored[:4], "little")
+    (rows,) = coded_planes(stored[4 : 4 + length], 1, -(-spec.words // row_words))
+    ordered_u = words_of(coded_planes(stored[4 + length :], dtype.word_bytes, spec.words))
+    b = integers(base, dtype.word_bytes)
+    keys = keys_of(b, rows, row_words, dtype, mantissa)
     words = [0] * spec.words
-    for u, i in zip(ordered_u, sorted(range(spec.words), key=key), strict=True):
-        d = -(u >> 1) - 1 if u & 1 else u >> 1
-        if is_float and b[i] & top:
-            d = -d
-        words[i] = o_inverse((o(b[i]) + d) % modulus)
+    for u, i in zip(ordered_u, sorted(range(spec.words), key=keys.__getitem__), strict=True):
+        words[i] = target_word(u, b[i], dtype)
     return little_endian(words, dtype.word_bytes)
+
+
+def frequencies_of(levels):
+    """Return the frequencies of one context (6.5, step 4)."""
+    steps = (65536, 77936, 92682, 110218)
+    weights = [steps[(q - 2) % 4] << (q - 2) // 4 if q > 1 else 0 for q in levels]
+    used, total = sum(q > 0 for q in levels), sum(weights)
+    f = [(1 + (w * (2048 - used) // total if total else 0)) if q else 0 for q, w in zip(levels, weights, strict=True)]
+    f[f.index(max(f))] += 2048 - sum(f)
+    return f
+
+
+def decode_context_delta(stored, base, spec, mantissa):
+    """Return the frame (6.5)."""
+    if stored[0] == 0:
+        return stored[1:]
+    dtype, size = spec.dtype, spec.dtype.word_bytes
+    row_words = min(spec.row_words, spec.words)
+    lanes, contexts, symbols = 1 << stored[1], stored[2] + 1, stored[3] + 1
+    row_bytes, table_bytes, refill_count = integers(stored[4:16], 4)
+    at, parts = 16, []
+    for length in (2 * (contexts - 1), row_bytes, table_bytes, 4 * lanes, 2 * refill_count):
+        parts.append(stored[at : at + length])
+        at += length
+    limits, states, refills = integers(parts[0], 2), integers(parts[3], 4), iter(integers(parts[4], 2))
+    bits, place = int.from_bytes(stored[at:], "little"), 0
+    (rows,) = coded_planes(parts[1], 1, -(-spec.words // row_words))
+    (tables,) = coded_planes(parts[2], 1, contexts * symbols)
+    levels = [[0] * symbols]
+    for c in range(contexts):
+        row = tables[c * symbols : (c + 1) * symbols]
+        levels.append([q + zigzag_back(z) for q, z in zip(levels[-1], row, strict=True)])
+    frequencies = [frequencies_of(row) for row in levels[1:]]
+    b, words = integers(base, size), []
+    for i, key in enumerate(keys_of(b, rows, row_words, dtype, mantissa)):
+        f = frequencies[sum(limit <= key for limit in limits)]
+        x = states[i % lanes]
+        y = x % 2048
+        s = next(s for s in range(symbols) if sum(f[:s]) <= y < sum(f[: s + 1]))
+        x = f[s] * (x // 2048) + y - sum(f[:s])
+        states[i % lanes] = x * 65536 + next(refills) if x < 65536 else x
+        u = s
+        if s >= 16:
+            length = 5 + (s - 16) // 4
+            raw = length - 3
+            u = (4 + s % 4) << raw | (bits >> place) % (1 << raw)
+            place += raw
+        words.append(target_word(u, b[i], dtype))
+    assert set(states) == {65536}
+    assert not list(refills)
+    assert len(stored) - at == -(-place // 8)
+    assert bits < 1 << place
+    return little_endian(words, size)
 
 
 @settings(max_examples=100, deadline=None)
@@ -100,3 +175,27 @@ def test_sorted_delta_follows_the_specification(data):
     frame, (base,), spec = data.draw(cases(dtype, 1, max_words=200))
     stored = SortedDelta(mantissa).encode(frame, [base], spec)
     assert decode_sorted_delta(stored, base.tobytes(), spec, mantissa) == frame.tobytes()
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_context_delta_follows_the_specification(data):
+    """What `context-delta` writes is read by a decoder written from the text."""
+    dtype = data.draw(st.sampled_from(list(DTYPES.values())))
+    mantissa = data.draw(st.integers(0, min(7, dtype.mantissa_bits)))
+    frame, (base,), spec = data.draw(cases(dtype, 1, max_words=200))
+    stored = ContextDelta(mantissa).encode(frame, [base], spec)
+    assert decode_context_delta(stored, base.tobytes(), spec, mantissa) == frame.tobytes()
+
+
+@pytest.mark.parametrize("name", ["BF16", "F16", "F32", "I64", "F8_E4M3"])
+def test_context_delta_of_many_contexts_follows_the_specification(name):
+    """The same for a frame that is long enough to be worth several tables and raw bits."""
+    dtype = dtype_of(name)
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 256, 20_000 * dtype.word_bytes, dtype=np.uint8)
+    frame = base.view(f"<u{dtype.word_bytes}") + rng.geometric(0.02, 20_000).astype(f"<u{dtype.word_bytes}")
+    spec = FrameSpec(dtype, 20_000, 1000)
+    stored = ContextDelta(0).encode(frame.view(np.uint8), [base], spec)
+    assert stored[0] == 1
+    assert decode_context_delta(stored, base.tobytes(), spec, 0) == frame.tobytes()

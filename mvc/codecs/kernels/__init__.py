@@ -6,7 +6,22 @@ from collections.abc import Mapping
 from typing import Final, Literal
 
 from mvc.codecs.kernels import reference
-from mvc.codecs.kernels.abc import Buffer, Kernels, Number, Sums, number_of, scratch_bytes
+from mvc.codecs.kernels.abc import (
+    MAX_CONTEXTS,
+    SCALE,
+    Buffer,
+    Counts,
+    Frequencies,
+    Kernels,
+    Keying,
+    Keys,
+    Number,
+    Sums,
+    key_count,
+    number_of,
+    scratch_bytes,
+    symbol_count,
+)
 
 try:
     from mvc.codecs.kernels import _native
@@ -15,7 +30,25 @@ try:
 except ImportError:  # built without a C compiler
     _compiled = {}
 
-__all__ = ["AVAILABLE", "IMPLEMENTATION", "Buffer", "Kernels", "Number", "Sums", "active", "number_of", "scratch_bytes"]
+__all__ = [
+    "AVAILABLE",
+    "IMPLEMENTATION",
+    "MAX_CONTEXTS",
+    "SCALE",
+    "Buffer",
+    "Counts",
+    "Frequencies",
+    "Kernels",
+    "Keying",
+    "Keys",
+    "Number",
+    "Sums",
+    "active",
+    "key_count",
+    "number_of",
+    "scratch_bytes",
+    "symbol_count",
+]
 
 AVAILABLE: Final[Mapping[str, Kernels]] = {"numpy": reference} | _compiled
 """Every implementation that this installation can run, by name."""

@@ -15,6 +15,11 @@
 #error "the compiled kernels need a little-endian machine; the NumPy reference will be used"
 #endif
 
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#define VECTOR_LANES
+#endif
+
 /* One copy of a loop for each generation of vector units, picked when the module is loaded. It needs GNU ifunc, which
  * musl and macOS do not have; there the baseline is compiled. */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
@@ -56,6 +61,42 @@ static inline uint16_t key_cap(int mantissa)
     return (uint16_t)(cap < 1023 ? cap : 1023);
 }
 
+/* Raw bits of a word, by its symbol (spec-v1, section 6.5, step 2). */
+static inline uint32_t raw_bits(uint32_t symbol)
+{
+    return symbol < 16 ? 0 : (symbol >> 2) - 2;
+}
+
+/* A stream of bits that is being written. */
+typedef struct {
+    uint8_t *next;
+    uint64_t waiting;
+    uint32_t count; /* bits waiting */
+} stream_t;
+
+/* Where words with raw bits lie among the n <= TILE of a tile; returns how many there are. */
+static CLONES size_t raw_places(const uint8_t *symbols, size_t n, uint16_t *places)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++) {
+        places[count] = (uint16_t)i;
+        count += symbols[i] >= 16;
+    }
+    return count;
+}
+
+/* At least 56 bits of a stream from bit `place` on; zeros behind its end. */
+static inline uint64_t load_bits(const uint8_t *stream, size_t nbytes, size_t place)
+{
+    size_t at = place >> 3;
+    uint64_t window = 0;
+    if (at + 8 <= nbytes)
+        memcpy(&window, stream + at, 8);
+    else if (at < nbytes)
+        memcpy(&window, stream + at, nbytes - at);
+    return window >> (place & 7);
+}
+
 static CLONES size_t largest_key(const uint16_t *keys, size_t n)
 {
     uint16_t largest = 0;
@@ -95,6 +136,8 @@ static uint32_t *first_places(const uint16_t *keys, size_t n)
 #include "_words.h"
 #define BITS 64
 #include "_words.h"
+
+#include "_rans.h"
 
 #define FOR_WIDTH(word_bytes, name, arguments) \
     do {                                       \
@@ -375,6 +418,8 @@ static PyObject *unsort(PyObject *Py_UNUSED(module), PyObject *args)
     return n && status == 0 ? Py_NewRef(Py_None) : NULL;
 }
 
+#include "_context.h"
+
 /* ---- module -------------------------------------------------------------------------------------------------- */
 
 static PyMethodDef methods[] = {
@@ -383,6 +428,10 @@ static PyMethodDef methods[] = {
     {"measure", measure, METH_VARARGS, measure_doc},
     {"sort", sort, METH_VARARGS, sort_doc},
     {"unsort", unsort, METH_VARARGS, unsort_doc},
+    {"keys", keys, METH_VARARGS, keys_doc},
+    {"classify", classify, METH_VARARGS, classify_doc},
+    {"context_encode", context_encode, METH_VARARGS, context_encode_doc},
+    {"context_decode", context_decode, METH_VARARGS, context_decode_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 
 from mvc.codecs.abc import Bytes
-from mvc.codecs.kernels.abc import Buffer, Number, Sums
+from mvc.codecs.kernels.abc import Buffer, Counts, Frequencies, Keying, Keys, Number, States, Sums
 
 def split(words: Buffer, planes: Sequence[Bytes], rotate: bool, /) -> None: ...
 def join(planes: Sequence[Buffer], words: Bytes, rotate: bool, /) -> None: ...
@@ -28,3 +28,29 @@ def unsort(
     scratch: Bytes,
     /,
 ) -> None: ...
+def keys(base: Bytes, keying: Keying, keys: Keys, counts: Counts, /) -> None: ...
+def classify(
+    deltas: Bytes, word_bytes: int, keys: Keys, context_of: Bytes, symbols: Bytes, contexts: Bytes, counts: Counts, /
+) -> None: ...
+def context_encode(
+    deltas: Bytes,
+    word_bytes: int,
+    symbols: Bytes,
+    contexts: Bytes,
+    frequencies: Frequencies,
+    states: States,
+    refills: Keys,
+    bits: Bytes,
+    /,
+) -> tuple[int, int]: ...
+def context_decode(
+    base: Bytes,
+    keying: Keying,
+    context_of: Bytes,
+    frequencies: Frequencies,
+    states: States,
+    refills: Keys,
+    bits: Buffer,
+    target: Bytes,
+    /,
+) -> bool: ...

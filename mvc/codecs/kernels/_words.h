@@ -203,23 +203,35 @@ static CLONES void FN(mantissa_keys_)(const uint8_t *base, uint16_t *restrict ke
         keys[i] = (uint16_t)((unsigned)keys[i] << mantissa | (unsigned)((W)(FN(load_)(base, i) >> low) & mask));
 }
 
-static void FN(keys_)(const uint8_t *base, const uint8_t *rows, uint16_t *keys, size_t n, size_t row_words,
-                      number_t number, int mantissa)
+/* The keys of words start .. end-1; `doubled` is 2 E. */
+static void FN(range_keys_)(const uint8_t *base, const uint8_t *rows, uint16_t *keys, size_t start, size_t end,
+                            size_t row_words, number_t number, int mantissa, uint32_t doubled)
 {
     const int is_float = number.exponent_bits > 0;
     const uint16_t cap = key_cap(mantissa);
-    const uint32_t doubled = is_float ? 2 * FN(max_exponent_)(base, n, number) : 0;
-    for (size_t start = 0, row = 0; start < n; start += row_words, row++) {
-        size_t m = n - start < row_words ? n - start : row_words;
-        const uint8_t *words = base + start * WORD_BYTES;
+    for (size_t i = start, m; i < end; i += m, keys += m) {
+        size_t row = i / row_words, left = row_words - i % row_words;
+        const uint8_t *words = base + i * WORD_BYTES;
+        m = end - i < left ? end - i : left;
         if (is_float)
-            FN(row_keys_)(words, keys + start, m, (uint16_t)(rows[row] + doubled), cap, number);
+            FN(row_keys_)(words, keys, m, (uint16_t)(rows[row] + doubled), cap, number);
         else
-            for (size_t i = 0; i < m; i++)
-                keys[start + i] = rows[row];
+            for (size_t k = 0; k < m; k++)
+                keys[k] = rows[row];
         if (mantissa)
-            FN(mantissa_keys_)(words, keys + start, m, number, mantissa);
+            FN(mantissa_keys_)(words, keys, m, number, mantissa);
     }
+}
+
+static uint32_t FN(doubled_)(const uint8_t *base, size_t n, number_t number)
+{
+    return number.exponent_bits > 0 ? 2 * FN(max_exponent_)(base, n, number) : 0;
+}
+
+static void FN(keys_)(const uint8_t *base, const uint8_t *rows, uint16_t *keys, size_t n, size_t row_words,
+                      number_t number, int mantissa)
+{
+    FN(range_keys_)(base, rows, keys, 0, n, row_words, number, mantissa, FN(doubled_)(base, n, number));
 }
 
 /* Move each word to the next place of its key. */
@@ -249,6 +261,86 @@ static void FN(gather_)(const uint8_t *sorted, const uint8_t *base, const uint16
             FN(store_)(target, i, FN(load_)(sorted, next[keys[i]]++));
         FN(undelta_)(base + start * WORD_BYTES, target + start * WORD_BYTES, end - start, is_float);
     }
+}
+
+/* The symbol of a delta (spec-v1, section 6.5, step 1). */
+static inline uint8_t FN(symbol_)(W u)
+{
+#if BITS == 64
+    uint32_t length = bit_length64(u);
+    return (uint8_t)(u < 16 ? u : 4 * length - 4 + ((u >> (length - 3)) & 3));
+#else
+    union {
+        float number;
+        uint32_t bits;
+    } value; /* exponent and leading bits of the number as a float; cleared low bits keep it from being rounded up */
+    const uint32_t wide = u;
+    value.number = (float)(wide < ((uint32_t)1 << 24) ? wide : wide & 0xFFFFFF00u);
+    return (uint8_t)(u < 16 ? u : (value.bits >> 21) - 508);
+#endif
+}
+
+static CLONES void FN(symbols_)(const uint8_t *restrict u, uint8_t *restrict symbols, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        symbols[i] = FN(symbol_)(FN(load_)(u, i));
+}
+
+/* Append the raw bits of the words at `places` to a stream, whose buffer has room for 8 bytes more than they need. */
+static CLONES void FN(put_bits_)(const uint8_t *u, const uint8_t *symbols, const uint16_t *places, size_t n,
+                                 stream_t *stream)
+{
+    uint8_t *out = stream->next;
+    uint64_t waiting = stream->waiting;
+    uint32_t count = stream->count; /* bits waiting, below 8 between two words */
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits = raw_bits(symbols[places[i]]);
+        uint64_t value = FN(load_)(u, places[i]) & (((uint64_t)1 << bits) - 1);
+#if BITS == 64
+        if (bits > 32) { /* the two parts fit beside the bits that wait */
+            waiting |= (value & 0xFFFFFFFFu) << count;
+            memcpy(out, &waiting, 8);
+            out += 4;
+            waiting >>= 32;
+            value >>= 32;
+            bits -= 32;
+        }
+#endif
+        waiting |= value << count;
+        count += bits;
+        memcpy(out, &waiting, 8);
+        out += count >> 3;
+        waiting >>= count & ~7u;
+        count &= 7;
+    }
+    *stream = (stream_t){out, waiting, count};
+}
+
+/* The least delta of each symbol: its leading bits, with zeros for the raw ones. */
+static CLONES void FN(leading_)(const uint8_t *restrict symbols, uint8_t *restrict u, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        W s = symbols[i];
+        FN(store_)(u, i, s < 16 ? s : (W)((W)(4 + (s & 3)) << ((s >> 2) - 2)));
+    }
+}
+
+/* Add the raw bits to the deltas at `places`; returns the place of the next bit in the stream of nbytes. */
+static CLONES size_t FN(take_bits_)(const uint8_t *symbols, const uint16_t *places, size_t n, const uint8_t *stream,
+                                    size_t nbytes, size_t at, uint8_t *u)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t count = raw_bits(symbols[places[i]]);
+        uint64_t window = load_bits(stream, nbytes, at);
+#if BITS == 64
+        if (count > 32)
+            window = (window & 0xFFFFFFFFu) | load_bits(stream, nbytes, at + 32) << 32;
+#endif
+        uint64_t value = window & (((uint64_t)1 << count) - 1);
+        FN(store_)(u, places[i], (W)(FN(load_)(u, places[i]) | value));
+        at += count;
+    }
+    return at;
 }
 
 #undef PASTE2

@@ -1,0 +1,221 @@
+"""The kernels of `context-delta` in NumPy (spec-v1, section 6.5): one word of every lane at a time."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mvc.codecs.abc import Bytes
+from mvc.codecs.kernels.abc import (
+    LOWEST_STATE,
+    MAX_CONTEXTS,
+    SCALE,
+    SCALE_BITS,
+    Buffer,
+    Counts,
+    Frequencies,
+    Keying,
+    Keys,
+    States,
+    key_count,
+    symbol_count,
+)
+from mvc.codecs.kernels.words import (
+    UNSIGNED,
+    Words,
+    bit_lengths,
+    check,
+    check_frame,
+    inverse,
+    keys_of,
+    words_of,
+)
+
+__all__ = ["classify", "context_decode", "context_encode", "keys"]
+
+_EXACT: Final = 16
+"""Deltas below this are symbols of their own."""
+
+_BITS_AT_ONCE: Final = 1 << 16
+"""Words whose raw bits are spread over one byte each at a time: at most 4 MiB."""
+
+
+def keys(base: Bytes, keying: Keying, keys: Keys, counts: Counts, /) -> None:
+    """Write the key of every word of `base`, and how often each occurs (`Kernels.keys`)."""
+    words = _checked_words(base, keying)
+    check(keys.nbytes == 2 * len(words) and len(counts) >= key_count(keying.mantissa), "keys or counts are too small")
+    keys[:] = keys_of(words, *keying)
+    counts[:] = np.bincount(keys, minlength=len(counts))
+
+
+def _checked_words(base: Bytes, keying: Keying) -> Words:
+    check_frame(keying.number, len(base), keying.row_words, len(keying.rows), keying.mantissa)
+    return words_of(base, keying.number.word_bytes)
+
+
+def classify(
+    deltas: Bytes, word_bytes: int, keys: Keys, context_of: Bytes, symbols: Bytes, contexts: Bytes, counts: Counts, /
+) -> None:
+    """Write symbol and context of every delta, and how often they meet (`Kernels.classify`)."""
+    check(word_bytes in UNSIGNED and len(deltas) % word_bytes == 0, "a word has 1, 2, 4 or 8 bytes")
+    words = len(deltas) // word_bytes
+    check(len(keys) == len(symbols) == len(contexts) == words, "deltas, keys, symbols and contexts differ in length")
+    shape = (int(context_of.max()) + 1, symbol_count(word_bytes))
+    check(not words or int(keys.max()) < len(context_of), "a key has no context")
+    check(counts.size == shape[0] * shape[1], "counts are not those of the contexts")
+    symbols[:] = _symbols(words_of(deltas, word_bytes))
+    contexts[:] = context_of[keys]
+    pairs = contexts.astype(np.int64) * shape[1] + symbols
+    counts.reshape(-1)[:] = np.bincount(pairs, minlength=counts.size)
+
+
+def _symbols(u: Words) -> npt.NDArray[np.uint8]:
+    lengths = bit_lengths(u)
+    shift = np.maximum(lengths, 3) - np.uint8(3)
+    parts = ((u >> shift.astype(u.dtype)) & 3).astype(np.uint8)
+    return np.where(u < _EXACT, u.astype(np.uint8), 4 * lengths - np.uint8(4) + parts).astype(np.uint8)
+
+
+def _raw_bits(symbols: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Return how many raw bits each word has."""
+    return np.where(symbols < _EXACT, 0, (symbols >> 2).astype(np.int64) - 2)
+
+
+def _checked_tables(frequencies: Frequencies, word_bytes: int, lanes: int) -> Frequencies:
+    check(word_bytes in UNSIGNED and frequencies.size % symbol_count(word_bytes) == 0, "tables lack symbols")
+    tables = frequencies.reshape(-1, symbol_count(word_bytes))
+    check(0 < len(tables) <= MAX_CONTEXTS, "there must be 1 to 256 contexts")
+    check(bool((tables.sum(axis=1, dtype=np.int64) == SCALE).all()), "the frequencies of a context do not sum to 2048")
+    check(lanes in {8, 16, 32, 64, 128, 256}, "lanes must be a power of two from 8 to 256")
+    return tables
+
+
+def context_encode(
+    deltas: Bytes,
+    word_bytes: int,
+    symbols: Bytes,
+    contexts: Bytes,
+    frequencies: Frequencies,
+    states: States,
+    refills: Keys,
+    bits: Bytes,
+    /,
+) -> tuple[int, int]:
+    """Code symbols and raw bits (`Kernels.context_encode`)."""
+    tables = _checked_tables(frequencies, word_bytes, len(states))
+    words = len(symbols)
+    check(len(deltas) == words * word_bytes and len(contexts) == words, "deltas, symbols and contexts disagree")
+    check(len(refills) > words and len(bits) >= len(deltas) + 8, "there is no room for the result")
+    check(not words or (int(symbols.max()) < tables.shape[1] and int(contexts.max()) < len(tables)), "no such table")
+    coded = _encode_lanes(symbols, contexts, tables, states)
+    refills[: len(coded)] = coded
+    packed = _packed(words_of(deltas, word_bytes), _raw_bits(symbols))
+    bits[: len(packed)] = packed
+    return len(coded), len(packed)
+
+
+def _encode_lanes(symbols: Bytes, contexts: Bytes, tables: Frequencies, states: States) -> Keys:
+    """Set the states that a decoder begins with; return what it refills them with."""
+    states[:] = LOWEST_STATE
+    starts = np.cumsum(tables, axis=1, dtype=np.uint64) - tables
+    coded: list[Keys] = []
+    for begin in reversed(range(0, len(symbols), len(states))):
+        s, c = symbols[begin : begin + len(states)], contexts[begin : begin + len(states)]
+        x, f = states[: len(s)].astype(np.uint64), tables[c, s].astype(np.uint64)
+        full = x >= f << (32 - SCALE_BITS)
+        coded.append((x[full] & 0xFFFF).astype(np.uint16))
+        x[full] >>= 16
+        states[: len(s)] = (x // f << SCALE_BITS) + x % f + starts[c, s]
+    return np.concatenate([np.empty(0, np.uint16), *reversed(coded)])
+
+
+def _packed(u: Words, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """Return the lowest ``counts[i]`` bits of every word, one after the other."""
+    spread = [
+        _spread(u[start : start + _BITS_AT_ONCE], counts[start : start + _BITS_AT_ONCE])
+        for start in range(0, len(u), _BITS_AT_ONCE)
+    ]
+    packed: Bytes = np.packbits(np.concatenate([np.empty(0, np.uint8), *spread]), bitorder="little")
+    return packed
+
+
+def _spread(u: Words, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """Return those bits as one byte each."""
+    first = np.cumsum(counts) - counts
+    place = np.arange(int(counts.sum())) - first.repeat(counts)
+    spread: Bytes = ((u.repeat(counts) >> place.astype(u.dtype)) & 1).astype(np.uint8)
+    return spread
+
+
+def context_decode(
+    base: Bytes,
+    keying: Keying,
+    context_of: Bytes,
+    frequencies: Frequencies,
+    states: States,
+    refills: Keys,
+    bits: Buffer,
+    target: Bytes,
+    /,
+) -> bool:
+    """Undo `context_encode`, `classify` and `measure` (`Kernels.context_decode`)."""
+    b = _checked_words(base, keying)
+    tables = _checked_tables(frequencies, keying.number.word_bytes, len(states))
+    check(len(target) == len(base), "base and target differ in size")
+    check(len(context_of) >= key_count(keying.mantissa), "a key has no context")
+    check(int(context_of.max()) < len(tables), "a context has no table")
+    symbols = _decode_lanes(context_of[keys_of(b, *keying)], tables, states, refills)
+    u = None if symbols is None else _deltas(symbols, np.frombuffer(bits, np.uint8), b.dtype)
+    if u is None:
+        return False
+    target.view(b.dtype)[:] = inverse(u, b, is_float=keying.number.exponent_bits > 0)
+    return True
+
+
+def _decode_lanes(contexts: Bytes, tables: Frequencies, states: States, refills: Keys) -> Bytes | None:
+    """Return the symbol of every word; None if the states end otherwise than a coder leaves them."""
+    owner = np.repeat(np.tile(np.arange(tables.shape[1]), len(tables)), tables.reshape(-1)).reshape(len(tables), SCALE)
+    starts = np.cumsum(tables, axis=1, dtype=np.uint32) - tables
+    symbols = np.empty(len(contexts), dtype=np.uint8)
+    used = 0
+    for begin in range(0, len(contexts), len(states)):
+        c = contexts[begin : begin + len(states)]
+        x = states[: len(c)]
+        y = x % np.uint32(SCALE)
+        s = symbols[begin : begin + len(c)] = owner[c, y]
+        x = tables[c, s] * (x >> np.uint32(SCALE_BITS)) + y - starts[c, s]
+        empty = x < LOWEST_STATE
+        new = refills[used : used + np.count_nonzero(empty)]
+        if len(new) < np.count_nonzero(empty):
+            return None
+        x[empty] = x[empty] << np.uint32(16) | new
+        states[: len(c)] = x
+        used += len(new)
+    return symbols if used == len(refills) and (states == LOWEST_STATE).all() else None
+
+
+def _deltas(symbols: Bytes, bits: npt.NDArray[np.uint8], dtype: np.dtype[Any]) -> Words | None:
+    """Return the zigzag deltas; None if the raw bits are too few or too many, or the unused ones are not 0."""
+    counts = _raw_bits(symbols)
+    total = int(counts.sum())
+    if len(bits) != -(-total // 8) or (total % 8 and bits[-1] >> total % 8):
+        return None
+    leading = np.where(symbols < _EXACT, symbols, 4 + (symbols & 3)).astype(np.uint64) << counts.astype(np.uint64)
+    window = _windows(bits, np.cumsum(counts) - counts)
+    mask = (np.uint64(1) << counts.astype(np.uint64)) - np.uint64(1)
+    u: Words = (leading | (window & mask)).astype(dtype)
+    return u
+
+
+def _windows(bits: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """Return the 64 bits of the stream that begin at each of `places`; zeros behind its end."""
+    padded = np.concatenate([bits, np.zeros(9, np.uint8)])
+    first, shift = places >> 3, (places & 7).astype(np.uint64)
+    low = np.zeros(len(places), np.uint64)
+    for k in range(8):
+        low |= padded[first + k].astype(np.uint64) << np.uint64(8 * k)
+    high = padded[first + 8].astype(np.uint64)
+    windows: npt.NDArray[np.uint64] = low >> shift | (high << np.uint64(1) << (np.uint64(63) - shift))
+    return windows
