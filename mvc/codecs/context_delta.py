@@ -77,8 +77,8 @@ class ContextDelta(KeyedDelta):
 
     def encode(self, frame: Bytes, sides: Sequence[Bytes], spec: FrameSpec) -> bytes:
         """Return the coded changes from ``sides[0]`` to `frame`, or `frame` if that is shorter."""
-        deltas, sums = self._deltas(frame, sides[0], spec)
-        rows = row_bytes(sums, spec.words, min(spec.row_words, spec.words))
+        deltas, sizes = self._deltas(frame, sides[0], spec)
+        rows = row_bytes(sizes, spec.words, min(spec.row_words, spec.words))
         coded = self._classify(deltas, sides[0], rows, spec)
         stored = _join(deltas, rows, coded, spec)
         return stored if len(stored) <= spec.nbytes else bytes([_RAW]) + frame.tobytes()

@@ -10,7 +10,7 @@ import numpy as np
 
 from mvc.codecs import kernels, workspace
 from mvc.codecs.abc import Bytes, Codec, FrameSpec
-from mvc.codecs.kernels import Sums
+from mvc.codecs.kernels import RowSizes
 from mvc.codecs.parameters import integer_parameter, require_parameters
 from mvc.errors import InvalidInputError, MalformedError
 from mvc.types import DType
@@ -64,7 +64,7 @@ class KeyedDelta(Codec):
             return cls(3), cls(0)
         return (cls(0),)
 
-    def _deltas(self, frame: Bytes, base: Bytes, spec: FrameSpec) -> tuple[Bytes, Sums]:
+    def _deltas(self, frame: Bytes, base: Bytes, spec: FrameSpec) -> tuple[Bytes, RowSizes]:
         """Return the zigzag deltas, and for each row how large they are.
 
         Raises
@@ -74,11 +74,11 @@ class KeyedDelta(Codec):
         """
         if self.mantissa > spec.dtype.mantissa_bits:
             raise InvalidInputError(self._refusal(spec))
-        sums = np.empty(row_count(spec), dtype=np.int64)
+        sizes = np.empty((row_count(spec), 2), dtype=np.int64)
         deltas = workspace.array("deltas", spec.nbytes)
         number, row_words = kernels.number_of(spec.dtype), min(spec.row_words, spec.words)
-        kernels.active.measure(frame, base, number, row_words, deltas, sums)
-        return deltas, sums
+        kernels.active.measure(frame, base, number, row_words, deltas, sizes)
+        return deltas, sizes
 
     def _check_stored(self, spec: FrameSpec) -> None:
         """Refuse a blob whose key takes more of the mantissa than there is."""

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from mvc.codecs.abc import Bytes
-from mvc.codecs.kernels import Sums
+from mvc.codecs.kernels import RowSizes
 
 __all__ = ["UNTOUCHED", "row_bytes"]
 
@@ -22,14 +22,16 @@ _MIN_ROW_WORDS: Final = 64
 """Shorter rows cost more than they tell: on MiniLM a scale saves 0.03 to 0.1 bits a word, and its byte takes 2 bits."""
 
 
-def row_bytes(sums: Sums, words: int, row_words: int) -> Bytes:
-    """Return one byte for each row of a frame: twice the mean size of its changes, on a logarithmic scale.
+def row_bytes(sizes: RowSizes, words: int, row_words: int) -> Bytes:
+    """Return one byte for each row of a frame: how large its changes are, in half powers of two.
+
+    The scale of a row is the square of the mean square root of its absolute changes. The mean of their logarithms says
+    nothing of rows in which few words changed, and a mean of squares follows the few largest.
 
     Parameters
     ----------
-    sums : Sums, shape (rows,)
-        From `Kernels.measure`. Their mean over a row is log2 of an absolute change, but for a constant. It is taken
-        twice because the key counts half powers of two.
+    sizes : RowSizes, shape (rows, 2)
+        From `Kernels.measure`.
     words, row_words : int
         Words of the frame and of a row.
 
@@ -38,15 +40,15 @@ def row_bytes(sums: Sums, words: int, row_words: int) -> Bytes:
     Bytes, shape (rows,)
         All zero where rows tell nothing: there is one row, or rows are short.
     """
-    rows = np.zeros(len(sums), dtype=np.uint8)
-    changed = sums >= 0
+    rows = np.zeros(len(sizes), dtype=np.uint8)
+    changed = sizes[:, 1] > 0
     if row_words < _MIN_ROW_WORDS or not changed.any():
         return rows
-    counts = np.full(len(sums), row_words, dtype=np.int64)
-    counts[-1] = words - row_words * (len(sums) - 1)
-    scales = (2 * sums + counts // 2) // counts
-    lowest = int(scales[changed].min())
-    if changed.all() and int(scales.max()) == lowest:
+    counts = np.full(len(sizes), row_words, dtype=np.int64)
+    counts[-1] = words - row_words * (len(sizes) - 1)
+    scales = np.round(2 * sizes[changed, 0] + 4 * np.log2(sizes[changed, 1] / counts[changed])).astype(np.int64)
+    scales -= scales.min()
+    if changed.all() and not scales.any():
         return rows
-    rows[changed] = np.minimum(scales[changed] - lowest + _FIRST, 255)
+    rows[changed] = np.minimum(scales + _FIRST, 255)
     return rows

@@ -33,8 +33,8 @@ class SortedDelta(KeyedDelta):
 
     def encode(self, frame: Bytes, sides: Sequence[Bytes], spec: FrameSpec) -> bytes:
         """Return the row bytes and the sorted planes of the changes from ``sides[0]`` to `frame`."""
-        deltas, sums = self._deltas(frame, sides[0], spec)
-        rows = row_bytes(sums, spec.words, min(spec.row_words, spec.words))
+        deltas, sizes = self._deltas(frame, sides[0], spec)
+        rows = row_bytes(sizes, spec.words, min(spec.row_words, spec.words))
         stored = self._sort(deltas, sides[0], rows, spec)
         if len(stored) > spec.nbytes:  # noise: let the rows at least cost nothing
             stored = self._sort(deltas, sides[0], np.zeros_like(rows), spec)

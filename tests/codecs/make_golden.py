@@ -3,8 +3,8 @@
     python tests/codecs/make_golden.py
 
 Each file holds one frame: what went in, the codec, and the stored bytes. ``pinned`` says that the encoder's choice is
-pinned too; it is not where zstd takes part, whose output may differ from release to release, nor where the writer chooses
-tables of its own.
+pinned too; it is not where zstd takes part, whose output may differ from release to release, nor where the writer
+chooses tables of its own.
 """
 
 import json

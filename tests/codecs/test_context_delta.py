@@ -212,8 +212,8 @@ def coded_by(k, dtype, words, row_words, mantissa, lanes, seed):
     stored = [x.tobytes() for x in (keys, key_counts, symbols, contexts, counts, states, refills[:count], bits[:size])]
     again = (refills[:count].copy(), bits[:size].copy())
     assert k.context_decode(base, keying, context_of, frequencies, states, *again, target)
-    back, sums = np.empty_like(deltas), np.empty(len(rows), np.int64)
-    k.measure(target, base, keying.number, row_words, back, sums)
+    back, sizes = np.empty_like(deltas), np.empty((len(rows), 2), np.int64)
+    k.measure(target, base, keying.number, row_words, back, sizes)
     assert back.tobytes() == deltas.tobytes()
     return [*stored, target.tobytes()]
 

@@ -34,13 +34,13 @@ def run(k, case, rows, mantissa):
         k.split(frame, planes, rotate)
         k.join([bytes(plane) for plane in planes], back, rotate)
         assert back.tobytes() == frame.tobytes()
-    deltas, sums = np.empty_like(frame), np.empty(len(rows), dtype=np.int64)
-    k.measure(frame, base, number, row_words, deltas, sums)
+    deltas, sizes = np.empty_like(frame), np.empty((len(rows), 2), dtype=np.int64)
+    k.measure(frame, base, number, row_words, deltas, sizes)
     scratch = np.empty(scratch_bytes(number, spec.words), dtype=np.uint8)
     k.sort(deltas, base, number, rows, row_words, mantissa, ordered, scratch)
     k.unsort([memoryview(plane) for plane in ordered], base, number, rows, row_words, mantissa, back, scratch)
     assert back.tobytes() == frame.tobytes()
-    return [array.tobytes() for array in (*split, *turned, deltas, sums, *ordered)]
+    return [array.tobytes() for array in (*split, *turned, deltas, sizes, *ordered)]
 
 
 @needs_native
@@ -72,14 +72,14 @@ def test_native_and_reference_agree_on_long_frames(dtype):
 
 @every_implementation
 def test_measure_says_how_large_changes_are(k):
-    """A row's sum is that of bit lengths of the zigzag deltas and exponents of the base; -1 marks an unchanged row."""
+    """A row's largest size, and how many words of that size weigh as much as its changes; 0 for an unchanged row."""
     number = number_of(dtype_of("BF16"))
     base = np.array([0x3F80, 0xBF80, 0x3F80, 0x3F80], dtype="<u2")  # 1, -1 | 1, 1: exponent field 127
     target = np.array([0x3F82, 0xBF7F, 0x3F80, 0x3F80], dtype="<u2")  # 2 up, 1 towards zero | equal
-    deltas, sums = np.empty(4, dtype="<u2"), np.empty(2, dtype=np.int64)
-    k.measure(target.view(np.uint8), base.view(np.uint8), number, 2, deltas.view(np.uint8), sums)
+    deltas, sizes = np.empty(4, dtype="<u2"), np.empty((2, 2), dtype=np.int64)
+    k.measure(target.view(np.uint8), base.view(np.uint8), number, 2, deltas.view(np.uint8), sizes)
     assert deltas.tolist() == [4, 1, 0, 0]
-    assert sums.tolist() == [3 + 1 + 2 * 127, -1]
+    assert sizes.tolist() == [[3 + 127, 65536 + 32768], [0, 0]]
 
 
 @every_implementation
@@ -101,7 +101,7 @@ def call(k, name, **changes):
         "u": np.zeros(8, dtype=np.uint8),
         "base": np.zeros(8, dtype=np.uint8),
         "rows": np.zeros(2, dtype=np.uint8),
-        "sums": np.zeros(2, dtype=np.int64),
+        "sizes": np.zeros((2, 2), dtype=np.int64),
         "planes": empty_planes(2, 4),
         "scratch": np.zeros(16, dtype=np.uint8),
         "target": np.zeros(8, dtype=np.uint8),
@@ -115,7 +115,7 @@ def call(k, name, **changes):
         case "join":
             k.join(v("planes"), v("target"), True)
         case "measure":
-            k.measure(v("target"), v("base"), number, v("row_words"), v("u"), v("sums"))
+            k.measure(v("target"), v("base"), number, v("row_words"), v("u"), v("sizes"))
         case "sort":
             k.sort(v("u"), v("base"), number, v("rows"), v("row_words"), v("mantissa"), v("planes"), v("scratch"))
         case "unsort":
@@ -136,7 +136,7 @@ BAD = [
     ("measure", {"number": Number(2, 8, 8)}),
     ("measure", {"row_words": 0}),
     ("measure", {"row_words": 4}),
-    ("measure", {"sums": np.zeros(3, dtype=np.int64)}),
+    ("measure", {"sizes": np.zeros((3, 2), dtype=np.int64)}),
     ("measure", {"base": SHORT}),
     ("measure", {"u": SHORT}),
     ("measure", {"target": SHORT}),

@@ -128,6 +128,25 @@ static uint32_t *first_places(const uint16_t *keys, size_t n)
     return even;
 }
 
+static CLONES uint32_t largest_size(const uint32_t *sizes, size_t n, uint32_t most)
+{
+    for (size_t i = 0; i < n; i++)
+        most = sizes[i] > most ? sizes[i] : most;
+    return most;
+}
+
+/* Sum of 2^(16 - k/2) over n <= TILE words, where k is by how much their sizes lie below `top`; a size of 0 weighs 0. */
+static CLONES uint32_t tile_weight(const uint32_t *sizes, size_t n, uint32_t top)
+{
+    uint32_t sum = 0; /* TILE * 2^16 fits */
+    for (size_t i = 0; i < n; i++) {
+        uint32_t below = sizes[i] ? top - sizes[i] : 40;
+        below = below < 40 ? below : 40; /* 2^16 >> 20 is 0 */
+        sum += (65536u - (below & 1) * (65536u - 46341u)) >> (below >> 1);
+    }
+    return sum;
+}
+
 #define BITS 8
 #include "_words.h"
 #define BITS 16
@@ -296,31 +315,31 @@ static PyObject *join(PyObject *Py_UNUSED(module), PyObject *args)
 
 /* ---- deltas -------------------------------------------------------------------------------------------------- */
 
-PyDoc_STRVAR(measure_doc, "measure(target, base, number, row_words, u, sums)\n--\n\nSee reference.measure.");
+PyDoc_STRVAR(measure_doc, "measure(target, base, number, row_words, u, sizes)\n--\n\nSee reference.measure.");
 
 static PyObject *measure(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    Py_buffer target, base, u, sums;
+    Py_buffer target, base, u, sizes;
     Py_ssize_t row_words;
     number_t number;
     if (!PyArg_ParseTuple(args, "y*y*(iii)nw*w*:measure", &target, &base, &number.word_bytes, &number.exponent_bits,
-                          &number.mantissa_bits, &row_words, &u, &sums))
+                          &number.mantissa_bits, &row_words, &u, &sizes))
         return NULL;
-    size_t n = frame_check(number, target.len, row_words, sums.len / 8, 0);
-    if (n && (base.len != target.len || u.len != target.len || sums.len % 8 || (uintptr_t)sums.buf % 8)) {
+    size_t n = frame_check(number, target.len, row_words, sizes.len / 16, 0);
+    if (n && (base.len != target.len || u.len != target.len || sizes.len % 16 || (uintptr_t)sizes.buf % 8)) {
         fail("target, base and deltas differ in size");
         n = 0;
     }
     if (n) {
         Py_BEGIN_ALLOW_THREADS
         FOR_WIDTH(number.word_bytes, measure_,
-                  (target.buf, base.buf, u.buf, n, (size_t)row_words, number, (int64_t *)sums.buf));
+                  (target.buf, base.buf, u.buf, n, (size_t)row_words, number, (int64_t *)sizes.buf));
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&target);
     PyBuffer_Release(&base);
     PyBuffer_Release(&u);
-    PyBuffer_Release(&sums);
+    PyBuffer_Release(&sizes);
     return n ? Py_NewRef(Py_None) : NULL;
 }
 

@@ -1,11 +1,11 @@
 from collections.abc import Sequence
 
 from mvc.codecs.abc import Bytes
-from mvc.codecs.kernels.abc import Buffer, Counts, Frequencies, Keying, Keys, Number, States, Sums
+from mvc.codecs.kernels.abc import Buffer, Counts, Frequencies, Keying, Keys, Number, RowSizes, States
 
 def split(words: Buffer, planes: Sequence[Bytes], rotate: bool, /) -> None: ...
 def join(planes: Sequence[Buffer], words: Bytes, rotate: bool, /) -> None: ...
-def measure(target: Bytes, base: Bytes, number: Number, row_words: int, deltas: Bytes, sums: Sums, /) -> None: ...
+def measure(target: Bytes, base: Bytes, number: Number, row_words: int, deltas: Bytes, sizes: RowSizes, /) -> None: ...
 def sort(
     deltas: Bytes,
     base: Bytes,

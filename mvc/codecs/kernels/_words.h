@@ -126,40 +126,56 @@ static CLONES void FN(deltas_)(const uint8_t *target, const uint8_t *base, uint8
             FN(store_)(u, i, FN(forward_)(FN(load_)(target, i), FN(load_)(base, i), 0));
 }
 
-/* Sum of bit lengths of u and exponents of base over one row; -1 if every u is zero. */
-static CLONES int64_t FN(row_sum_)(const uint8_t *u, const uint8_t *base, size_t n, number_t number)
+static inline uint32_t FN(bit_length_)(W u)
+{
+#if BITS == 64
+    return bit_length64(u);
+#else
+    return bit_length32(u);
+#endif
+}
+
+/* Bit length of u plus exponent field of base for each of n <= TILE words; 0 where u is zero. */
+static CLONES void FN(word_sizes_)(const uint8_t *u, const uint8_t *base, uint32_t *restrict sizes, size_t n,
+                                   number_t number)
 {
     const W mask = (W)(((W)1 << number.exponent_bits) - 1);
     const int shift = number.mantissa_bits;
-    uint64_t sum = 0;
-    W any = 0;
-    for (size_t start = 0; start < n; start += TILE) {
-        size_t end = n - start < TILE ? n : start + TILE;
-        uint32_t lengths = 0, exponents = 0; /* TILE * 2^11 fits */
-        for (size_t i = start; i < end; i++) {
-            W w = FN(load_)(u, i);
-            any = (W)(any | w);
-#if BITS == 64
-            lengths += bit_length64(w);
-#else
-            lengths += bit_length32(w);
-#endif
-        }
-        for (size_t i = start; i < end; i++)
-            exponents += (uint32_t)((W)(FN(load_)(base, i) >> shift) & mask);
-        sum += (uint64_t)lengths + exponents;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t length = FN(bit_length_)(FN(load_)(u, i));
+        uint32_t exponent = (uint32_t)((W)(FN(load_)(base, i) >> shift) & mask);
+        sizes[i] = length ? length + exponent : 0;
     }
-    return any ? (int64_t)sum : -1;
+}
+
+/* The two sizes of a row (reference.measure). */
+static void FN(row_sizes_)(const uint8_t *u, const uint8_t *base, size_t n, number_t number, int64_t *row)
+{
+    uint32_t sizes[TILE], top = 0;
+    uint64_t weight = 0;
+    for (size_t i = 0; i < n; i += TILE) {
+        size_t m = n - i < TILE ? n - i : TILE;
+        FN(word_sizes_)(u + i * WORD_BYTES, base + i * WORD_BYTES, sizes, m, number);
+        top = largest_size(sizes, m, top);
+    }
+    for (size_t i = 0; i < n && top; i += TILE) {
+        size_t m = n - i < TILE ? n - i : TILE;
+        if (n > TILE)
+            FN(word_sizes_)(u + i * WORD_BYTES, base + i * WORD_BYTES, sizes, m, number);
+        weight += tile_weight(sizes, m, top);
+    }
+    row[0] = top;
+    row[1] = (int64_t)weight;
 }
 
 static void FN(measure_)(const uint8_t *target, const uint8_t *base, uint8_t *u, size_t n, size_t row_words,
-                         number_t number, int64_t *sums)
+                         number_t number, int64_t *sizes)
 {
-    for (size_t start = 0, row = 0; start < n; start += row_words, row++) {
+    for (size_t start = 0; start < n; start += row_words, sizes += 2) {
         size_t m = n - start < row_words ? n - start : row_words;
         size_t at = start * WORD_BYTES;
         FN(deltas_)(target + at, base + at, u + at, m, number.exponent_bits > 0);
-        sums[row] = FN(row_sum_)(u + at, base + at, m, number);
+        FN(row_sizes_)(u + at, base + at, m, number, sizes);
     }
 }
 

@@ -23,8 +23,8 @@ __all__ = [
     "Keying",
     "Keys",
     "Number",
+    "RowSizes",
     "States",
-    "Sums",
     "key_count",
     "number_of",
     "scratch_bytes",
@@ -34,8 +34,8 @@ __all__ = [
 Buffer = bytes | memoryview | Bytes
 """One plane as a decoder finds it: zstd's output, a part of the stored bytes, or an array."""
 
-Sums = npt.NDArray[np.int64]
-"""One number for each row of a frame; see `Kernels.measure`."""
+RowSizes = npt.NDArray[np.int64]
+"""Shape (rows, 2): how large the changes of each row of a frame are; see `Kernels.measure`."""
 
 Keys = npt.NDArray[np.uint16]
 """The key of each word of a frame (spec-v1, section 6.4, step 5), or a stream of u16."""
@@ -137,11 +137,14 @@ class Kernels(Protocol):
     def join(self, planes: Sequence[Buffer], words: Bytes, rotate: bool, /) -> None:  # noqa: FBT001
         """Undo `split`."""
 
-    def measure(self, target: Bytes, base: Bytes, number: Number, row_words: int, deltas: Bytes, sums: Sums, /) -> None:
+    def measure(
+        self, target: Bytes, base: Bytes, number: Number, row_words: int, deltas: Bytes, sizes: RowSizes, /
+    ) -> None:
         """Write the zigzag deltas of a frame and how large they are, row by row.
 
-        ``sums[i]`` becomes the sum over row i of (bit length of the delta + exponent field of the base), or -1 if the
-        row did not change at all.
+        The size of a changed word is the bit length of its delta plus the exponent of its base: log2 of the absolute
+        change, but for a constant. ``sizes[i, 0]`` becomes the largest size m in row i, ``sizes[i, 1]`` the sum of
+        ``2**(16 - (m - size)/2)`` over its changed words, each rounded down; both 0 for a row without changes.
         """
 
     def sort(
@@ -206,11 +209,11 @@ class Kernels(Protocol):
         bits: Bytes,
         /,
     ) -> tuple[int, int]:
-        """Code symbols and raw bits (steps 2 and 5); return how many u16 of `refills` and bytes of `bits` that took.
+        """Code symbols and raw bits (steps 2 and 5); return the u16 of `refills` and the bytes of `bits` written.
 
-        There are as many lanes as `states`, which receive what the decoder starts with. `refills` needs room for one u16
-        more than there are words, `bits` for 8 bytes more than `deltas` has. Tables have `symbol_count` columns; every
-        symbol that occurs has a frequency above 0.
+        There are as many lanes as `states`, which receive what the decoder starts with. `refills` needs room for one
+        u16 more than there are words, `bits` for 8 bytes more than `deltas` has. Tables have `symbol_count` columns;
+        every symbol that occurs has a frequency above 0.
         """
 
     def context_decode(

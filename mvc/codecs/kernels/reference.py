@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
 from mvc.codecs.abc import Bytes
-from mvc.codecs.kernels.abc import Buffer, Number, Sums, scratch_bytes
+from mvc.codecs.kernels.abc import Buffer, Number, RowSizes, scratch_bytes
 from mvc.codecs.kernels.context_reference import classify, context_decode, context_encode, keys
 from mvc.codecs.kernels.words import (
     UNSIGNED,
@@ -22,6 +23,9 @@ from mvc.codecs.kernels.words import (
 )
 
 __all__ = ["classify", "context_decode", "context_encode", "join", "keys", "measure", "sort", "split", "unsort"]
+
+_HALVES: Final = np.array([(46341 if k % 2 else 65536) >> k // 2 for k in range(41)])
+"""2**(16 - k/2), rounded down, for k from 0 to 40."""
 
 
 def _check_planes(planes: Sequence[Buffer], words: Buffer) -> None:
@@ -53,18 +57,21 @@ def join(planes: Sequence[Buffer], words: Bytes, rotate: bool, /) -> None:  # no
         w[:] = (w >> 1) | (w << (8 * len(planes) - 1))
 
 
-def measure(target: Bytes, base: Bytes, number: Number, row_words: int, deltas: Bytes, sums: Sums, /) -> None:
+def measure(target: Bytes, base: Bytes, number: Number, row_words: int, deltas: Bytes, sizes: RowSizes, /) -> None:
     """Write the zigzag deltas of a frame and how large they are, row by row (`Kernels.measure`)."""
-    check_frame(number, len(target), row_words, len(sums), 0)
+    check_frame(number, len(target), row_words, len(sizes), 0)
     check(len(base) == len(target) == len(deltas), "target, base and deltas differ in size")
     b = words_of(base, number.word_bytes)
     u = forward(words_of(target, number.word_bytes), b, is_float=number.exponent_bits > 0)
     deltas.view(u.dtype)[:] = u
     starts = np.arange(0, len(u), row_words)
-    sizes = np.add.reduceat(bit_lengths(u), starts, dtype=np.int64)
+    each = bit_lengths(u).astype(np.int64)
     if number.exponent_bits:
-        sizes += np.add.reduceat(exponents(b, number), starts, dtype=np.int64)
-    sums[:] = np.where(np.bitwise_or.reduceat(u, starts) != 0, sizes, -1)
+        each += exponents(b, number) * (u != 0)
+    top = np.maximum.reduceat(each, starts)
+    below = np.where(u != 0, top.repeat(row_words)[: len(u)] - each, len(_HALVES))
+    sizes[:, 0] = top
+    sizes[:, 1] = np.add.reduceat(_HALVES[np.minimum(below, len(_HALVES) - 1)], starts)
 
 
 def sort(
