@@ -17,6 +17,7 @@ from mvc.codecs.framing import (
     frame_words,
 )
 from mvc.codecs.kernels import IMPLEMENTATION
+from mvc.codecs.keyed_delta import MAX_MANTISSA
 from mvc.codecs.planes import Planes
 from mvc.codecs.raw import Raw
 from mvc.codecs.sorted_delta import SortedDelta
@@ -26,6 +27,7 @@ __all__ = [
     "CODECS",
     "IMPLEMENTATION",
     "MAX_FRAME_WORDS",
+    "MAX_MANTISSA",
     "TARGET_FRAME_WORDS",
     "Bytes",
     "Codec",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from mvc.codecs.abc import Bytes, Codec, FrameSpec
 
@@ -12,11 +15,11 @@ Sample = tuple[Bytes, Sequence[Bytes], FrameSpec]
 """A range of the target, the same range of each side tensor, and its spec; a range of whole rows, if rows are short."""
 
 
-def estimate(codec: Codec, samples: Iterable[Sample]) -> float:
-    """Return stored bytes per raw byte of `codec` on `samples`.
+def estimate(codec: Codec, samples: Sequence[Sample]) -> float:
+    """Return stored bytes per raw byte of `codec` on `samples`, taken together as one frame.
 
-    Samples much shorter than a frame overstate the result by the fixed cost of a frame, about 50 bytes: take at least
-    some ten thousand words of each.
+    Samples much shorter than a frame overstate the result by the fixed cost of a frame and its tables: take at least
+    some hundred thousand words in all.
 
     Examples
     --------
@@ -27,8 +30,16 @@ def estimate(codec: Codec, samples: Iterable[Sample]) -> float:
     >>> estimate(Planes(), [(zeros, (), FrameSpec(dtype_of("BF16"), 2048, 2048))]) < 0.01
     True
     """
-    stored = raw = 0
-    for frame, sides, spec in samples:
-        stored += len(codec.encode(frame, sides, spec))
-        raw += spec.nbytes
-    return stored / raw if raw else 0.0
+    if not samples:
+        return 0.0
+    frame, sides, spec = _joined(samples)
+    return len(codec.encode(frame, sides, spec)) / spec.nbytes
+
+
+def _joined(samples: Sequence[Sample]) -> Sample:
+    """Return the samples end to end. Their rows are whole, or there are none."""
+    if len(samples) == 1:
+        return samples[0]
+    frames, sides, specs = zip(*samples, strict=True)
+    spec = replace(specs[0], words=sum(spec.words for spec in specs))
+    return np.concatenate(frames), tuple(map(np.concatenate, zip(*sides, strict=True))), spec

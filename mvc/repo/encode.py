@@ -108,7 +108,7 @@ class Encoder:
             whole = self._load(content, bases, 0, content.spec.words)
         samples = self._samples(content, bases, whole)
         options = [
-            Option(codec, base, estimate(codec, (sample[base] for sample in samples)) * content.spec.nbytes)
+            Option(codec, base, estimate(codec, [sample[base] for sample in samples]) * content.spec.nbytes)
             for base in (None, *bases)
             for codec in codecs_for(content.kind, content.spec.dtype, self._level, delta=base is not None)
         ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from mvc.codecs import Codec, Planes, SortedDelta
+from mvc.codecs import MAX_MANTISSA, Codec, ContextDelta, Planes, SortedDelta
 from mvc.objects.blob import Reference
 from mvc.objects.manifest import Manifest, SegmentKind, TensorEntry
 from mvc.settings import Delta, Level
@@ -20,6 +20,9 @@ or against the tensor at the bottom of that one's chain, which is stored full (`
 
 _MOST_RELATIVES: Final = 2
 """Parent tensors of one name that are considered; more only arises when several files hold the same names."""
+
+_CONTEXT_MANTISSAS: Final = 2
+"""Mantissas that are tried in the contexts of a coder; it was never the smallest with more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,8 @@ def codecs_for(kind: SegmentKind, dtype: DType, level: Level, *, delta: bool) ->
     dtype : DType
         Element type.
     level : Level
-        ``fast`` takes the likeliest parameters, ``default`` the few worth comparing, ``max`` all of them.
+        ``fast`` takes the likeliest parameters of the sorted delta, ``default`` the few worth comparing and the slower
+        coder by contexts, ``max`` all of them.
     delta : bool
         Whether there is a base.
     """
@@ -113,8 +117,9 @@ def codecs_for(kind: SegmentKind, dtype: DType, level: Level, *, delta: bool) ->
     if level == "fast":
         return likely[:1]
     if level == "default" or dtype.kind != "float":
-        return likely
-    return tuple(SortedDelta(mantissa) for mantissa in range(min(7, dtype.mantissa_bits) + 1))
+        return (*likely, ContextDelta(0))
+    mantissas = range(min(MAX_MANTISSA, dtype.mantissa_bits) + 1)
+    return (*map(SortedDelta, mantissas), *map(ContextDelta, mantissas[:_CONTEXT_MANTISSAS]))
 
 
 def bases(candidates: Sequence[Base], raw_bytes: int, bounds: Delta) -> tuple[Base, ...]:

@@ -27,7 +27,8 @@ static int symbol_bits(int word_bytes)
     return word_bytes == 1 ? 5 : word_bytes == 2 ? 6 : word_bytes == 4 ? 7 : 8;
 }
 
-/* Neighbours often share a key, and an addition would wait for the one before: so there are two counters of each. */
+/* Neighbours often share a key, and an addition would wait for the one before: so there are two counters of each.
+ * Pairs of context and symbol have four. */
 static void count_keys(const uint16_t *keys, size_t n, uint32_t *counts, uint32_t *second, size_t count)
 {
     memset(counts, 0, count * sizeof(uint32_t));
@@ -42,19 +43,25 @@ static void count_keys(const uint16_t *keys, size_t n, uint32_t *counts, uint32_
         counts[k] += second[k];
 }
 
-/* Likewise, with four counters of each symbol of each context. There are `contexts << shift` counts. */
-static void count_symbols(const uint8_t *symbols, const uint8_t *contexts, size_t n, int shift, uint32_t *four,
-                          uint32_t *counts, size_t count)
+/* Context and symbol of a word as one number. */
+static CLONES void join_pairs(const uint8_t *restrict symbols, const uint8_t *restrict contexts, size_t n, int shift,
+                              uint16_t *restrict pairs)
 {
-    memset(four, 0, 4 * count * sizeof(uint32_t));
+    for (size_t i = 0; i < n; i++)
+        pairs[i] = (uint16_t)((uint32_t)contexts[i] << shift | symbols[i]);
+}
+
+/* Count n <= TILE words, each in one of four counters of its context and symbol. */
+static void count_tile(const uint8_t *symbols, const uint8_t *contexts, size_t n, int shift, uint32_t (*four)[4])
+{
+    uint16_t pairs[TILE];
     size_t i = 0;
+    join_pairs(symbols, contexts, n, shift, pairs);
     for (; i + 4 <= n; i += 4)
         for (size_t k = 0; k < 4; k++)
-            four[((size_t)contexts[i + k] << shift | symbols[i + k]) * 4 + k]++;
+            four[pairs[i + k]][k]++;
     for (; i < n; i++)
-        four[((size_t)contexts[i] << shift | symbols[i]) * 4]++;
-    for (size_t k = 0; k < count; k++)
-        counts[k] = four[4 * k] + four[4 * k + 1] + four[4 * k + 2] + four[4 * k + 3];
+        four[pairs[i]][0]++;
 }
 
 static size_t write_bits(const uint8_t *u, const uint8_t *symbols, size_t n, size_t width, uint8_t *out)
@@ -121,19 +128,24 @@ static PyObject *classify(PyObject *Py_UNUSED(module), PyObject *args)
                  !aligned(&counts, 4) || (size_t)counts.len / 4 != (greatest(context_of.buf, (size_t)context_of.len) + 1) << shift ||
                  (n && largest_key(key_buffer.buf, n) >= (size_t)context_of.len)))
         good = fail("deltas, keys, symbols and contexts differ in length") == 0;
-    uint32_t *four = good ? PyMem_Malloc(4 * (size_t)counts.len) : NULL;
+    uint32_t(*four)[4] = good ? PyMem_Calloc((size_t)counts.len / 4, sizeof(*four)) : NULL;
     if (good && four == NULL)
         PyErr_NoMemory();
     if (four != NULL) {
         Py_BEGIN_ALLOW_THREADS
         const uint16_t *key = key_buffer.buf;
-        const uint8_t *map = context_of.buf;
+        const uint8_t *map = context_of.buf, *u = deltas.buf;
         uint8_t *symbol = symbols.buf, *context = contexts.buf;
         uint32_t *count = counts.buf;
-        FOR_WIDTH(number.word_bytes, symbols_, (deltas.buf, symbol, n));
-        for (size_t i = 0; i < n; i++)
-            context[i] = map[key[i]];
-        count_symbols(symbol, context, n, shift, four, count, (size_t)counts.len / 4);
+        for (size_t start = 0; start < n; start += TILE) {
+            size_t m = n - start < TILE ? n - start : TILE;
+            FOR_WIDTH(number.word_bytes, symbols_, (u + start * (size_t)number.word_bytes, symbol + start, m));
+            for (size_t i = start; i < start + m; i++)
+                context[i] = map[key[i]];
+            count_tile(symbol + start, context + start, m, shift, four);
+        }
+        for (size_t k = 0; k < (size_t)counts.len / 4; k++)
+            count[k] = four[k][0] + four[k][1] + four[k][2] + four[k][3];
         Py_END_ALLOW_THREADS
         PyMem_Free(four);
     }

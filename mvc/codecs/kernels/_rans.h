@@ -13,13 +13,6 @@
 #define MAX_CONTEXTS 256
 #define MAX_SYMBOLS 256 /* stride of `ranges` */
 
-#ifdef VECTOR_LANES
-static int vectors_help(size_t lanes)
-{
-    return lanes % 16 == 0 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-}
-#endif
-
 /* Fill ranges[256 c + s] with start << 11 | (frequency - 1) for every context and symbol that occurs. */
 static void rans_ranges(const uint16_t *frequencies, size_t contexts, int symbol_bits, uint32_t *ranges)
 {
@@ -71,8 +64,11 @@ rans_encode_vectors(const uint8_t *symbols, const uint8_t *contexts, size_t n, c
         end -= count;
         _mm256_mask_storeu_epi16(end, (__mmask16)((1u << count) - 1), refills);
         x = _mm512_mask_srli_epi32(x, full, x, REFILL_BITS);
-        /* x / f: below 2^21, so that the quotient in float is off by one at most. */
-        __m512i q = _mm512_cvttps_epu32(_mm512_div_ps(_mm512_cvtepu32_ps(x), _mm512_cvtepu32_ps(f)));
+        /* x / f in float, by the reciprocal of f: the error is below 2^-22 of a quotient below 2^21, so that what is
+         * left after the point is cut off is wrong by one at most. */
+        __m512 divisor = _mm512_cvtepu32_ps(f), reciprocal = _mm512_rcp14_ps(divisor);
+        reciprocal = _mm512_mul_ps(reciprocal, _mm512_fnmadd_ps(divisor, reciprocal, _mm512_set1_ps(2)));
+        __m512i q = _mm512_cvttps_epu32(_mm512_mul_ps(_mm512_cvtepu32_ps(x), reciprocal));
         __m512i r = _mm512_sub_epi32(x, _mm512_mullo_epi32(q, f));
         __mmask16 over = _mm512_cmplt_epi32_mask(r, _mm512_setzero_si512());
         q = _mm512_mask_sub_epi32(q, over, q, one);
@@ -92,7 +88,7 @@ static uint16_t *rans_encode(const uint8_t *symbols, const uint8_t *contexts, si
                              uint32_t *states, size_t lanes, uint16_t *end)
 {
 #ifdef VECTOR_LANES
-    if (vectors_help(lanes)) {
+    if (lanes % 16 == 0 && vectors_help()) {
         end = rans_encode_some(symbols, contexts, n & ~(size_t)15, n, ranges, states, lanes, end);
         return rans_encode_vectors(symbols, contexts, n & ~(size_t)15, ranges, states, lanes, end);
     }
@@ -182,7 +178,7 @@ static const uint16_t *rans_decode(const uint8_t *contexts, uint8_t *symbols, si
                                    uint32_t *states, size_t lanes, const uint16_t *next, const uint16_t *end)
 {
 #ifdef VECTOR_LANES
-    const int vectors = vectors_help(lanes);
+    const int vectors = lanes % 16 == 0 && vectors_help();
 #endif
     size_t i = 0;
     for (; i + lanes <= n && (size_t)(end - next) >= lanes + 16; i += lanes) { /* a vector loads 16 refills */

@@ -279,20 +279,23 @@ static void FN(gather_)(const uint8_t *sorted, const uint8_t *base, const uint16
     }
 }
 
-/* The symbol of a delta (spec-v1, section 6.5, step 1). */
+/* The symbol of a delta (spec-v1, section 6.5, step 1). In this form compilers make vector code of it: exponent and two
+ * leading bits of the delta as a float, where the low bits of a large one are cleared lest it be rounded up. */
 static inline uint8_t FN(symbol_)(W u)
 {
 #if BITS == 64
     uint32_t length = bit_length64(u);
     return (uint8_t)(u < 16 ? u : 4 * length - 4 + ((u >> (length - 3)) & 3));
 #else
-    union {
-        float number;
-        uint32_t bits;
-    } value; /* exponent and leading bits of the number as a float; cleared low bits keep it from being rounded up */
-    const uint32_t wide = u;
-    value.number = (float)(wide < ((uint32_t)1 << 24) ? wide : wide & 0xFFFFFF00u);
-    return (uint8_t)(u < 16 ? u : (value.bits >> 21) - 508);
+#if BITS == 32
+    float number = (float)(u >> 24 ? u & 0xFFFFFF00u : u);
+#else
+    float number = (float)(int32_t)u;
+#endif
+    int32_t bits;
+    memcpy(&bits, &number, sizeof bits);
+    int32_t symbol = (bits >> 21) - 508; /* 16 for a delta of 16, below that for smaller ones */
+    return (uint8_t)(symbol < 16 ? (int32_t)u : symbol);
 #endif
 }
 
