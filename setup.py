@@ -10,7 +10,7 @@ setup(
         Extension(
             "mvc.codecs.kernels._native",
             sources=["mvc/codecs/kernels/_native.c"],
-            depends=["mvc/codecs/kernels/_words.h"],
+            depends=["mvc/codecs/kernels/_words.h", "mvc/codecs/kernels/_sparse.h"],
             extra_compile_args=["-O3", "-g0", "-Wall", "-Wextra"],
             py_limited_api=True,  # one wheel for CPython 3.11 and later
             optional=True,

@@ -19,6 +19,7 @@ from mvc.codecs.kernels import IMPLEMENTATION
 from mvc.codecs.planes import Planes
 from mvc.codecs.raw import Raw
 from mvc.codecs.sorted_delta import SortedDelta
+from mvc.codecs.sparse_delta import SparseDelta
 from mvc.registry import Registry
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Raw",
     "Sample",
     "SortedDelta",
+    "SparseDelta",
     "codec_of",
     "estimate",
     "frame_count",
@@ -44,7 +46,7 @@ __all__ = [
 CODECS: Final[Registry[type[Codec]]] = Registry("codec")
 """All codecs by the name in the envelope."""
 
-for _codec in (Raw, Planes, SortedDelta):
+for _codec in (Raw, Planes, SortedDelta, SparseDelta):
     CODECS.register(_codec.name, _codec)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final, Literal
 
 from mvc.codecs.kernels import reference
-from mvc.codecs.kernels.abc import Buffer, Kernels, Number, Sums, number_of, scratch_bytes
+from mvc.codecs.kernels.abc import Buffer, Kernels, Number, Positions, Sums, number_of, scratch_bytes
 
 try:
     from mvc.codecs.kernels import _native
@@ -15,7 +15,18 @@ try:
 except ImportError:  # built without a C compiler
     _compiled = {}
 
-__all__ = ["AVAILABLE", "IMPLEMENTATION", "Buffer", "Kernels", "Number", "Sums", "active", "number_of", "scratch_bytes"]
+__all__ = [
+    "AVAILABLE",
+    "IMPLEMENTATION",
+    "Buffer",
+    "Kernels",
+    "Number",
+    "Positions",
+    "Sums",
+    "active",
+    "number_of",
+    "scratch_bytes",
+]
 
 AVAILABLE: Final[Mapping[str, Kernels]] = {"numpy": reference} | _compiled
 """Every implementation that this installation can run, by name."""

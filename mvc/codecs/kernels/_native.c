@@ -96,6 +96,41 @@ static uint32_t *first_places(const uint16_t *keys, size_t n)
 #define BITS 64
 #include "_words.h"
 
+/* ---- sparse deltas: loops ------------------------------------------------------------------------------------ */
+
+#define BLOCK 256 /* bytes compared at once: at 1 % of changed 16-bit words three of four blocks differ */
+
+/* XOR of the first 8 bytes of two strings, or of all if there are fewer. */
+static inline uint64_t difference(const uint8_t *a, const uint8_t *b, size_t nbytes)
+{
+    uint64_t x = 0, y = 0;
+    if (nbytes >= 8) {
+        memcpy(&x, a, 8);
+        memcpy(&y, b, 8);
+    } else {
+        memcpy(&x, a, nbytes);
+        memcpy(&y, b, nbytes);
+    }
+    return x ^ y;
+}
+
+static CLONES size_t largest_position(const uint32_t *positions, size_t count)
+{
+    uint32_t largest = 0;
+    for (size_t k = 0; k < count; k++)
+        largest = positions[k] > largest ? positions[k] : largest;
+    return largest;
+}
+
+#define BITS 8
+#include "_sparse.h"
+#define BITS 16
+#include "_sparse.h"
+#define BITS 32
+#include "_sparse.h"
+#define BITS 64
+#include "_sparse.h"
+
 #define FOR_WIDTH(word_bytes, name, arguments) \
     do {                                       \
         switch (word_bytes) {                  \
@@ -375,6 +410,78 @@ static PyObject *unsort(PyObject *Py_UNUSED(module), PyObject *args)
     return n && status == 0 ? Py_NewRef(Py_None) : NULL;
 }
 
+/* ---- sparse deltas ------------------------------------------------------------------------------------------- */
+
+/* Check a frame of `target` and `base` and room for changes; the number of words, or 0 with an exception set. */
+static size_t sparse_check(const Py_buffer *target, const Py_buffer *base, number_t number, const Py_buffer *positions,
+                           const Py_buffer *deltas)
+{
+    size_t n = frame_check(number, base->len, PY_SSIZE_T_MAX, 1, 0);
+    if (n == 0)
+        return 0;
+    if (target->len != base->len)
+        fail("target and base differ in size");
+    else if (positions->len % 4 || (uintptr_t)positions->buf % 4 ||
+             deltas->len / number.word_bytes != positions->len / 4 || deltas->len % number.word_bytes)
+        fail("positions and deltas differ in number, or are not aligned");
+    else
+        return n;
+    return 0;
+}
+
+PyDoc_STRVAR(changes_doc, "changes(target, base, number, positions, deltas)\n--\n\nSee reference.changes.");
+
+static PyObject *changes(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Py_buffer target, base, positions, deltas;
+    number_t number;
+    size_t count = SIZE_MAX;
+    if (!PyArg_ParseTuple(args, "y*y*(iii)w*w*:changes", &target, &base, &number.word_bytes, &number.exponent_bits,
+                          &number.mantissa_bits, &positions, &deltas))
+        return NULL;
+    const size_t n = sparse_check(&target, &base, number, &positions, &deltas);
+    if (n) {
+        const size_t most = (size_t)positions.len / 4;
+        Py_BEGIN_ALLOW_THREADS
+        FOR_WIDTH(number.word_bytes, count = changes_,
+                  (target.buf, base.buf, n, number.exponent_bits > 0, positions.buf, deltas.buf, most));
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&target);
+    PyBuffer_Release(&base);
+    PyBuffer_Release(&positions);
+    PyBuffer_Release(&deltas);
+    return n ? PyLong_FromSsize_t(count == SIZE_MAX ? -1 : (Py_ssize_t)count) : NULL;
+}
+
+PyDoc_STRVAR(patch_doc, "patch(base, number, positions, deltas, target)\n--\n\nSee reference.patch.");
+
+static PyObject *patch(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Py_buffer target, base, positions, deltas;
+    number_t number;
+    if (!PyArg_ParseTuple(args, "y*(iii)y*y*w*:patch", &base, &number.word_bytes, &number.exponent_bits,
+                          &number.mantissa_bits, &positions, &deltas, &target))
+        return NULL;
+    size_t n = sparse_check(&target, &base, number, &positions, &deltas);
+    const size_t count = (size_t)positions.len / 4;
+    if (n && count && largest_position(positions.buf, count) >= n) {
+        fail("a position lies beyond the frame");
+        n = 0;
+    }
+    if (n) {
+        Py_BEGIN_ALLOW_THREADS
+        FOR_WIDTH(number.word_bytes, patch_,
+                  (base.buf, target.buf, n, number.exponent_bits > 0, positions.buf, deltas.buf, count));
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&base);
+    PyBuffer_Release(&positions);
+    PyBuffer_Release(&deltas);
+    PyBuffer_Release(&target);
+    return n ? Py_NewRef(Py_None) : NULL;
+}
+
 /* ---- module -------------------------------------------------------------------------------------------------- */
 
 static PyMethodDef methods[] = {
@@ -383,6 +490,8 @@ static PyMethodDef methods[] = {
     {"measure", measure, METH_VARARGS, measure_doc},
     {"sort", sort, METH_VARARGS, sort_doc},
     {"unsort", unsort, METH_VARARGS, unsort_doc},
+    {"changes", changes, METH_VARARGS, changes_doc},
+    {"patch", patch, METH_VARARGS, patch_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -11,13 +11,16 @@ import numpy.typing as npt
 from mvc.codecs.abc import Bytes
 from mvc.types import DType
 
-__all__ = ["Buffer", "Kernels", "Number", "Sums", "number_of", "scratch_bytes"]
+__all__ = ["Buffer", "Kernels", "Number", "Positions", "Sums", "number_of", "scratch_bytes"]
 
 Buffer = bytes | memoryview | Bytes
 """One plane as a decoder finds it: zstd's output, a part of the stored bytes, or an array."""
 
 Sums = npt.NDArray[np.int64]
 """One number for each row of a frame; see `Kernels.measure`."""
+
+Positions = npt.NDArray[np.uint32]
+"""Indices of words in a frame; see `Kernels.changes`."""
 
 
 class Number(NamedTuple):
@@ -98,3 +101,20 @@ class Kernels(Protocol):
         /,
     ) -> None:
         """Undo `sort` and then `measure`: write the words that lie the deltas of `planes` away from `base`."""
+
+    def changes(
+        self, target: Bytes, base: Bytes, number: Number, positions: Positions, deltas: Bytes, /
+    ) -> int:
+        """Find the words of a frame that differ from the base, unless there are more than ``len(positions)``.
+
+        Writes their indices, ascending, and for each the word u - 1, where u is its zigzag delta. What lies behind the
+        changes found is undefined.
+
+        Returns
+        -------
+        int
+            The number of changed words, or -1 if there are more than fit.
+        """
+
+    def patch(self, base: Bytes, number: Number, positions: Positions, deltas: Bytes, target: Bytes, /) -> None:
+        """Undo `changes`: write `base`, and the words at `positions` where `deltas` say; every one must be in range."""

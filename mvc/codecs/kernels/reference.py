@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mvc.codecs.abc import Bytes
-from mvc.codecs.kernels.abc import Buffer, Number, Sums, scratch_bytes
+from mvc.codecs.kernels.abc import Buffer, Number, Positions, Sums, scratch_bytes
 
-__all__ = ["join", "measure", "sort", "split", "unsort"]
+__all__ = ["changes", "join", "measure", "patch", "sort", "split", "unsort"]
 
 Words = npt.NDArray[Any]
 """Of one of the four unsigned types of `_UNSIGNED`."""
@@ -193,3 +193,30 @@ def unsort(
     u = np.empty_like(b)
     u[order] = ordered.view(b.dtype)
     target.view(b.dtype)[:] = _inverse(u, b, is_float=number.exponent_bits > 0)
+
+
+def changes(target: Bytes, base: Bytes, number: Number, positions: Positions, deltas: Bytes, /) -> int:
+    """Find the words of a frame that differ from the base (`Kernels.changes`)."""
+    _check_frame(number, len(base), len(base), 1, 0)
+    _check(len(target) == len(base), "target and base differ in size")
+    _check(len(deltas) == number.word_bytes * len(positions), "positions and deltas differ in number")
+    t, b = _words(target, number.word_bytes), _words(base, number.word_bytes)
+    found = np.flatnonzero(t != b)
+    if len(found) > len(positions):
+        return -1
+    positions[: len(found)] = found
+    u = _forward(t[found], b[found], is_float=number.exponent_bits > 0)
+    deltas.view(u.dtype)[: len(found)] = u - u.dtype.type(1)
+    return len(found)
+
+
+def patch(base: Bytes, number: Number, positions: Positions, deltas: Bytes, target: Bytes, /) -> None:
+    """Undo `changes` (`Kernels.patch`)."""
+    _check_frame(number, len(base), len(base), 1, 0)
+    _check(len(target) == len(base), "target and base differ in size")
+    _check(len(deltas) == number.word_bytes * len(positions), "positions and deltas differ in number")
+    b, v = _words(base, number.word_bytes), _words(deltas, number.word_bytes)
+    _check(not len(positions) or int(positions.max()) < len(b), "a position lies beyond the frame")
+    target[:] = base
+    u = v + v.dtype.type(1)
+    target.view(b.dtype)[positions] = _inverse(u, b[positions], is_float=number.exponent_bits > 0)
