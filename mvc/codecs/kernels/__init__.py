@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final, Literal
 
 from mvc.codecs.kernels import reference
-from mvc.codecs.kernels.abc import Buffer, Kernels, Number, Positions, Sums, number_of, scratch_bytes
+from mvc.codecs.kernels.abc import CLASSES, Buffer, Kernels, Number, Positions, Sums, number_of, scratch_bytes
 
 try:
     from mvc.codecs.kernels import _native
@@ -17,6 +17,7 @@ except ImportError:  # built without a C compiler
 
 __all__ = [
     "AVAILABLE",
+    "CLASSES",
     "IMPLEMENTATION",
     "Buffer",
     "Kernels",

@@ -122,6 +122,102 @@ static CLONES size_t largest_position(const uint32_t *positions, size_t count)
     return largest;
 }
 
+#define CLASSES 8
+#define MAX_EXPONENT 2047 /* that of fp64 */
+#define EACH_TOP_BIT 0x8080808080808080u
+#define STEP 64 /* words looked through at a time; must be below 128, for counters are bytes with a bit to spare */
+
+/* The number of words of each class, a byte for each class; n is below 256. */
+static CLONES uint64_t class_counts(const uint8_t *shifts, size_t n)
+{
+    uint64_t counts = 0;
+    for (size_t i = 0; i < n; i++)
+        counts += (uint64_t)1 << shifts[i];
+    return counts;
+}
+
+static void class_counts_add(const uint8_t *shifts, size_t n, uint32_t *totals)
+{
+    for (size_t start = 0; start < n; start += 128) {
+        const uint64_t counts = class_counts(shifts + start, n - start < 128 ? n - start : 128);
+        for (int c = 0; c < CLASSES; c++)
+            totals[c] += (uint8_t)(counts >> (8 * c));
+    }
+}
+
+/* Walks over the classes of words and stops at those that a gap leads to. For each class, `left` words are to be passed
+ * over; byte c of `now` counts them down, beginning at 128 + min(left, 127) in `start`, and has no top bit once the word
+ * that is looked for, or word 128, is passed. */
+typedef struct {
+    const uint32_t *gap[CLASSES], *end[CLASSES];
+    uint32_t *position[CLASSES];
+    uint32_t left[CLASSES];
+    uint64_t start, now;
+    size_t missing; /* changed words that are still to be found */
+} finder_t;
+
+static inline uint64_t saturated(uint32_t left)
+{
+    return 0x80u | (left < 127 ? left : 127);
+}
+
+static inline uint32_t next_gap(const finder_t *finder, int c)
+{
+    return finder->gap[c] < finder->end[c] ? *finder->gap[c] : UINT32_MAX; /* more words than a frame has */
+}
+
+static void finder_start(finder_t *finder, const uint32_t *counts, const uint32_t *gaps, uint32_t *positions)
+{
+    finder->start = finder->now = 0;
+    finder->missing = 0;
+    for (int c = 0; c < CLASSES; c++) {
+        finder->gap[c] = gaps + finder->missing;
+        finder->position[c] = positions + finder->missing;
+        finder->missing += counts[c];
+        finder->end[c] = gaps + finder->missing;
+        finder->left[c] = next_gap(finder, c);
+        finder->start |= saturated(finder->left[c]) << (8 * c);
+    }
+    finder->now = finder->start;
+}
+
+/* Take what was counted down off `left`, and begin again. */
+static void finder_refill(finder_t *finder)
+{
+    const uint64_t passed = finder->start - finder->now;
+    finder->start = 0;
+    for (int c = 0; c < CLASSES; c++) {
+        finder->left[c] -= (uint8_t)(passed >> (8 * c));
+        finder->start |= saturated(finder->left[c]) << (8 * c);
+    }
+    finder->now = finder->start;
+}
+
+/* Pass over n <= STEP words, the first of which is word `first` of the frame. */
+static void finder_step(finder_t *finder, const uint8_t *shifts, size_t n, uint32_t first)
+{
+    const uint64_t counts = class_counts(shifts, n);
+    if (((finder->now - counts) & EACH_TOP_BIT) != EACH_TOP_BIT)
+        finder_refill(finder);
+    if (((finder->now - counts) & EACH_TOP_BIT) == EACH_TOP_BIT) {
+        finder->now -= counts;
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const int shift = shifts[i], c = shift / 8;
+        finder->now -= (uint64_t)1 << shift;
+        if (finder->now >> shift & 0x80)
+            continue;
+        *finder->position[c]++ = first + (uint32_t)i;
+        finder->gap[c]++;
+        finder->missing--;
+        finder->left[c] = next_gap(finder, c);
+        const uint64_t byte = saturated(finder->left[c]) << shift, others = ~((uint64_t)0xFF << shift);
+        finder->start = (finder->start & others) | byte;
+        finder->now = (finder->now & others) | byte;
+    }
+}
+
 #define BITS 8
 #include "_sparse.h"
 #define BITS 16
@@ -454,6 +550,84 @@ static PyObject *changes(PyObject *Py_UNUSED(module), PyObject *args)
     return n ? PyLong_FromSsize_t(count == SIZE_MAX ? -1 : (Py_ssize_t)count) : NULL;
 }
 
+/* 1 if `view` holds `count` aligned numbers of 32 bits. */
+static int numbers_fit(const Py_buffer *view, size_t count)
+{
+    return (size_t)view->len == 4 * count && (uintptr_t)view->buf % 4 == 0;
+}
+
+PyDoc_STRVAR(gaps_doc, "gaps(base, number, top, positions, gaps, classes)\n--\n\nSee reference.gaps.");
+
+static int ascend(const uint32_t *positions, size_t count, size_t n)
+{
+    for (size_t k = 0; k < count; k++)
+        if (positions[k] >= n || (k && positions[k] <= positions[k - 1]))
+            return 0;
+    return 1;
+}
+
+static PyObject *gaps(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Py_buffer base, positions, found, classes;
+    number_t number;
+    int top;
+    if (!PyArg_ParseTuple(args, "y*(iii)iy*w*w*:gaps", &base, &number.word_bytes, &number.exponent_bits,
+                          &number.mantissa_bits, &top, &positions, &found, &classes))
+        return NULL;
+    size_t n = frame_check(number, base.len, PY_SSIZE_T_MAX, 1, 0);
+    const size_t count = (size_t)classes.len;
+    if (n && (top < 0 || top > MAX_EXPONENT || !numbers_fit(&positions, count) || !numbers_fit(&found, count) ||
+              !ascend(positions.buf, count, n))) {
+        fail("positions, gaps and classes differ in number, or a value is out of range");
+        n = 0;
+    }
+    if (n) {
+        Py_BEGIN_ALLOW_THREADS
+        FOR_WIDTH(number.word_bytes, gaps_,
+                  (base.buf, n, number, top, positions.buf, count, found.buf, classes.buf));
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&base);
+    PyBuffer_Release(&positions);
+    PyBuffer_Release(&found);
+    PyBuffer_Release(&classes);
+    return n ? Py_NewRef(Py_None) : NULL;
+}
+
+PyDoc_STRVAR(locate_doc, "locate(base, number, top, counts, gaps, positions)\n--\n\nSee reference.locate.");
+
+static PyObject *locate(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Py_buffer base, counts, lengths, positions;
+    number_t number;
+    int top, complete = 0;
+    if (!PyArg_ParseTuple(args, "y*(iii)iy*y*w*:locate", &base, &number.word_bytes, &number.exponent_bits,
+                          &number.mantissa_bits, &top, &counts, &lengths, &positions))
+        return NULL;
+    size_t n = frame_check(number, base.len, PY_SSIZE_T_MAX, 1, 0);
+    const size_t count = (size_t)lengths.len / 4;
+    size_t stated = 0;
+    if (n && numbers_fit(&counts, CLASSES))
+        for (int c = 0; c < CLASSES; c++)
+            stated += ((const uint32_t *)counts.buf)[c];
+    if (n && (top < 0 || top > MAX_EXPONENT || !numbers_fit(&counts, CLASSES) || stated != count ||
+              !numbers_fit(&lengths, count) || !numbers_fit(&positions, count))) {
+        fail("counts, gaps and positions differ in number, or a value is out of range");
+        n = 0;
+    }
+    if (n) {
+        Py_BEGIN_ALLOW_THREADS
+        FOR_WIDTH(number.word_bytes, complete = locate_,
+                  (base.buf, n, number, top, counts.buf, lengths.buf, positions.buf));
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&base);
+    PyBuffer_Release(&counts);
+    PyBuffer_Release(&lengths);
+    PyBuffer_Release(&positions);
+    return n ? PyBool_FromLong(complete) : NULL;
+}
+
 PyDoc_STRVAR(patch_doc, "patch(base, number, positions, deltas, target)\n--\n\nSee reference.patch.");
 
 static PyObject *patch(PyObject *Py_UNUSED(module), PyObject *args)
@@ -491,6 +665,8 @@ static PyMethodDef methods[] = {
     {"sort", sort, METH_VARARGS, sort_doc},
     {"unsort", unsort, METH_VARARGS, unsort_doc},
     {"changes", changes, METH_VARARGS, changes_doc},
+    {"gaps", gaps, METH_VARARGS, gaps_doc},
+    {"locate", locate, METH_VARARGS, locate_doc},
     {"patch", patch, METH_VARARGS, patch_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -36,6 +36,64 @@ static size_t FN(changes_)(const uint8_t *target, const uint8_t *base, size_t n,
     return k;
 }
 
+/* For each word 8 times its class: where the counter of the class lies in a u64. `top` is at most 2047. */
+static CLONES void FN(class_shifts_)(const uint8_t *base, size_t n, number_t number, int top, uint8_t *restrict shifts)
+{
+#if BITS <= 16
+    typedef int16_t exponent_t;
+#else
+    typedef int32_t exponent_t;
+#endif
+    const W mask = (W)(((W)1 << number.exponent_bits) - 1);
+    const int low = number.mantissa_bits;
+    for (size_t i = 0; i < n; i++) {
+        exponent_t c = (exponent_t)(top - (exponent_t)((W)(FN(load_)(base, i) >> low) & mask));
+        c = c < 0 ? 0 : c;
+        c = c > CLASSES - 1 ? CLASSES - 1 : c;
+        shifts[i] = (uint8_t)(c * 8);
+    }
+}
+
+static void FN(gaps_)(const uint8_t *base, size_t n, number_t number, int top, const uint32_t *positions,
+                      size_t count, uint32_t *gaps, uint8_t *classes)
+{
+    uint8_t shifts[TILE] = {0};
+    uint32_t since[CLASSES] = {0}; /* words of each class since its last changed one */
+    size_t k = 0;
+    for (size_t start = 0; k < count; start += TILE) {
+        const size_t m = n - start < TILE ? n - start : TILE;
+        if (number.exponent_bits)
+            FN(class_shifts_)(base + start * WORD_BYTES, m, number, top, shifts);
+        size_t at = 0;
+        for (; k < count && positions[k] < start + m; k++) {
+            const size_t here = positions[k] - start;
+            class_counts_add(shifts + at, here - at, since);
+            const int c = shifts[here] / 8;
+            gaps[k] = since[c];
+            classes[k] = (uint8_t)c;
+            since[c] = 0;
+            at = here + 1;
+        }
+        class_counts_add(shifts + at, m - at, since);
+    }
+}
+
+static int FN(locate_)(const uint8_t *base, size_t n, number_t number, int top, const uint32_t *counts,
+                       const uint32_t *gaps, uint32_t *positions)
+{
+    uint8_t shifts[TILE] = {0};
+    finder_t finder;
+    finder_start(&finder, counts, gaps, positions);
+    for (size_t start = 0; start < n && finder.missing; start += TILE) {
+        const size_t m = n - start < TILE ? n - start : TILE;
+        if (number.exponent_bits)
+            FN(class_shifts_)(base + start * WORD_BYTES, m, number, top, shifts);
+        for (size_t at = 0; at < m; at += STEP)
+            finder_step(&finder, shifts + at, m - at < STEP ? m - at : STEP, (uint32_t)(start + at));
+    }
+    return finder.missing == 0;
+}
+
 /* Every position is below the number of words. */
 static void FN(patch_)(const uint8_t *restrict base, uint8_t *restrict target, size_t n, int is_float,
                        const uint32_t *positions, const uint8_t *deltas, size_t count)

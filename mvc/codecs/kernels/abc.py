@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mvc.codecs.abc import Bytes
 from mvc.types import DType
 
-__all__ = ["Buffer", "Kernels", "Number", "Positions", "Sums", "number_of", "scratch_bytes"]
+__all__ = ["CLASSES", "Buffer", "Kernels", "Number", "Positions", "Sums", "number_of", "scratch_bytes"]
 
 Buffer = bytes | memoryview | Bytes
 """One plane as a decoder finds it: zstd's output, a part of the stored bytes, or an array."""
@@ -19,8 +19,11 @@ Buffer = bytes | memoryview | Bytes
 Sums = npt.NDArray[np.int64]
 """One number for each row of a frame; see `Kernels.measure`."""
 
+CLASSES: Final = 8
+"""Classes of words in a sparse delta (spec-v1, section 6.7)."""
+
 Positions = npt.NDArray[np.uint32]
-"""Indices of words in a frame; see `Kernels.changes`."""
+"""Indices of words in a frame, or numbers of words; see `Kernels.changes` and `Kernels.gaps`."""
 
 
 class Number(NamedTuple):
@@ -114,6 +117,25 @@ class Kernels(Protocol):
         -------
         int
             The number of changed words, or -1 if there are more than fit.
+        """
+
+    def gaps(self, base: Bytes, number: Number, top: int, positions: Positions, gaps: Positions, classes: Bytes, /) -> None:
+        """Write the class and the gap of each changed word (spec-v1, section 6.7, steps 1 and 3), in their order.
+
+        `top` is T, 0 to 2047; `positions` ascend. A gap counts words of one class.
+        """
+
+    def locate(
+        self, base: Bytes, number: Number, top: int, counts: Positions, gaps: Positions, positions: Positions, /
+    ) -> bool:
+        """Undo `gaps`: write the positions of changed words, class by class.
+
+        ``counts[c]`` of the `gaps` belong to class c; there are `CLASSES` of them.
+
+        Returns
+        -------
+        bool
+            False if a gap leads beyond the last word of its class; then `positions` are undefined.
         """
 
     def patch(self, base: Bytes, number: Number, positions: Positions, deltas: Bytes, target: Bytes, /) -> None:

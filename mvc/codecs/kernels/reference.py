@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mvc.codecs.abc import Bytes
-from mvc.codecs.kernels.abc import Buffer, Number, Positions, Sums, scratch_bytes
+from mvc.codecs.kernels.abc import CLASSES, Buffer, Number, Positions, Sums, scratch_bytes
 
-__all__ = ["changes", "join", "measure", "patch", "sort", "split", "unsort"]
+__all__ = ["changes", "gaps", "join", "locate", "measure", "patch", "sort", "split", "unsort"]
 
 Words = npt.NDArray[Any]
 """Of one of the four unsigned types of `_UNSIGNED`."""
@@ -20,6 +20,9 @@ _UNSIGNED: Final = {size: np.dtype(f"<u{size}") for size in (1, 2, 4, 8)}
 
 _MAX_CAP: Final = 1023
 """Largest r + 2 (E - e) that is told apart (spec-v1, section 6.4); it keeps the table of counts inside a cache."""
+
+_MAX_EXPONENT: Final = 2047
+"""Largest exponent field: that of fp64."""
 
 _BIT_LENGTHS: Final = np.frexp(np.arange(1 << 16, dtype=np.float64))[1].astype(np.uint8)
 """Bit length of every number of 16 bits."""
@@ -208,6 +211,48 @@ def changes(target: Bytes, base: Bytes, number: Number, positions: Positions, de
     u = _forward(t[found], b[found], is_float=number.exponent_bits > 0)
     deltas.view(u.dtype)[: len(found)] = u - u.dtype.type(1)
     return len(found)
+
+
+def _classes(b: Words, number: Number, top: int) -> Bytes:
+    if not number.exponent_bits:
+        return np.zeros(len(b), dtype=np.uint8)
+    return np.clip(top - _exponents(b, number).astype(np.int16), 0, CLASSES - 1).astype(np.uint8)
+
+
+def gaps(base: Bytes, number: Number, top: int, positions: Positions, gaps: Positions, classes: Bytes, /) -> None:
+    """Write the class and the gap of each changed word (`Kernels.gaps`)."""
+    _check_frame(number, len(base), len(base), 1, 0)
+    _check(len(positions) == len(gaps) == len(classes), "positions, gaps and classes differ in number")
+    _check(0 <= top <= _MAX_EXPONENT, "top exponent out of range")
+    b = _words(base, number.word_bytes)
+    _check(not len(positions) or int(positions[-1]) < len(b), "a position lies beyond the frame")
+    _check(bool((positions[1:] > positions[:-1]).all()), "positions do not ascend")
+    every = _classes(b, number, top)
+    classes[:] = every[positions]
+    for c in range(CLASSES):
+        mine = np.flatnonzero(classes == c)
+        ranks = np.searchsorted(np.flatnonzero(every == c), positions[mine])
+        gaps[mine] = np.diff(ranks, prepend=-1) - 1
+
+
+def locate(
+    base: Bytes, number: Number, top: int, counts: Positions, gaps: Positions, positions: Positions, /
+) -> bool:
+    """Undo `gaps` (`Kernels.locate`)."""
+    _check_frame(number, len(base), len(base), 1, 0)
+    _check(len(counts) == CLASSES and int(counts.sum(dtype=np.int64)) == len(gaps), "counts do not cover the gaps")
+    _check(len(positions) == len(gaps), "positions and gaps differ in number")
+    _check(0 <= top <= _MAX_EXPONENT, "top exponent out of range")
+    every = _classes(_words(base, number.word_bytes), number, top)
+    start = 0
+    for c, count in enumerate(counts.tolist()):
+        members = np.flatnonzero(every == c)
+        ranks = np.cumsum(gaps[start : start + count].astype(np.int64) + 1) - 1
+        if count and ranks[-1] >= len(members):
+            return False
+        positions[start : start + count] = members[ranks]
+        start += count
+    return True
 
 
 def patch(base: Bytes, number: Number, positions: Positions, deltas: Bytes, target: Bytes, /) -> None:

@@ -1,0 +1,229 @@
+"""Few changed words among many, as bytes: mode 1 of sparse deltas (spec-v1, section 6.7)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from mvc.codecs import kernels, workspace
+from mvc.codecs.abc import Bytes, FrameSpec
+from mvc.codecs.kernels import CLASSES, Number, Positions
+from mvc.codecs.plane_coding import decode_planes, encode_planes
+from mvc.codecs.zstd import Effort
+from mvc.errors import MalformedError
+from mvc.types import DType
+
+__all__ = ["Changes", "decode_changes", "encode_changes"]
+
+_HEAD: Final = struct.Struct("<HBIII")
+"""Exponent of class 0, classes, gap bytes, length of the coded gap bytes, length of the coded low bits."""
+
+_CLASS: Final = struct.Struct("<IB")
+"""Changed words and shift of a class."""
+
+_SKIP: Final = 255
+"""The gap byte that goes on."""
+
+_LARGEST_SHIFT: Final = 24
+"""Bits; a frame has at most 2**24 words."""
+
+_RARE: Final = 64
+"""One change of so many may lie above the exponent of class 0: the rarest share the class of their neighbours."""
+
+_QUOTIENT_BITS: Final = 2
+"""The shifted gaps have a mean of 2 to 4, so that few byte values occur and the Huffman table is short."""
+
+
+class Changes(NamedTuple):
+    """Changed words.
+
+    Parameters
+    ----------
+    positions : Positions, shape (K,)
+        Their indices in the frame.
+    deltas : Bytes, shape (K * bytes of a word,)
+        For each the word u - 1, where u is its zigzag delta.
+    """
+
+    positions: Positions
+    deltas: Bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """The fields in front of the coded planes: one count and one shift for each class."""
+
+    top: int
+    counts: tuple[int, ...]
+    shifts: tuple[int, ...]
+    gap_bytes: int
+
+    @property
+    def changed(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def low_bytes(self) -> int:
+        return -(-sum(count * shift for count, shift in zip(self.counts, self.shifts, strict=True)) // 8)
+
+    @property
+    def parts(self) -> list[slice]:
+        """Where each class lies among all changed words."""
+        ends = np.cumsum([0, *self.counts]).tolist()
+        return [slice(start, end) for start, end in zip(ends, ends[1:], strict=False)]
+
+
+def encode_changes(changed: Changes, base: Bytes, dtype: DType) -> bytes:
+    """Return the stored bytes of at least one change; positions ascend."""
+    number = kernels.number_of(dtype)
+    count = len(changed.positions)
+    top = _top(changed.positions, base, number)
+    gaps, classes = np.empty(count, dtype=np.uint32), np.empty(count, dtype=np.uint8)
+    kernels.active.gaps(base, number, top, changed.positions, gaps, classes)
+    order = np.argsort(classes, kind="stable")
+    gaps, words = gaps[order], changed.deltas.view(f"<u{dtype.word_bytes}")[order]
+    planes = list(np.empty((dtype.word_bytes, count), dtype=np.uint8))
+    kernels.active.split(words.view(np.uint8), planes, False)
+    counts = tuple(np.trim_zeros(np.bincount(classes, minlength=CLASSES), "b").tolist())
+    return _encode(gaps, top, counts, planes)
+
+
+def _top(positions: Positions, base: Bytes, number: Number) -> int:
+    """Return the exponent field that one changed word of `_RARE` exceeds."""
+    if not number.exponent_bits:
+        return 0
+    words = base.view(f"<u{number.word_bytes}")[positions]
+    fields = (words >> number.mantissa_bits) & ((1 << number.exponent_bits) - 1)
+    place = len(fields) - 1 - len(fields) // _RARE
+    return int(np.partition(fields, place)[place])
+
+
+def _encode(gaps: Positions, top: int, counts: tuple[int, ...], planes: list[Bytes]) -> bytes:
+    parts = _Layout(top, counts, counts, 0).parts
+    shifts = tuple(_shift(gaps[part]) for part in parts)
+    quotients = np.concatenate([gaps[part] >> shift for part, shift in zip(parts, shifts, strict=True)])
+    units = encode_planes([_gap_bytes(quotients)], Effort.STEADY)
+    lows = encode_planes([_low_bits([gaps[part] for part in parts], shifts)], Effort.STEADY)
+    head = _HEAD.pack(top, len(counts), len(quotients) + int((quotients // _SKIP).sum()), len(units), len(lows))
+    classes = b"".join(map(_CLASS.pack, counts, shifts))
+    return b"".join((head, classes, units, lows, encode_planes(planes, Effort.STEADY)))
+
+
+def _shift(gaps: Positions) -> int:
+    """Return how many low bits of the gaps of a class are kept apart."""
+    mean = int(gaps.sum(dtype=np.int64)) // max(1, len(gaps))
+    return max(0, mean.bit_length() - _QUOTIENT_BITS)
+
+
+def _gap_bytes(quotients: Positions) -> Bytes:
+    """Return each number as so many times 255 and a smaller byte."""
+    skips = quotients // _SKIP
+    ends = np.cumsum(skips + 1, dtype=np.int64) - 1
+    result = np.full(int(ends[-1]) + 1, _SKIP, dtype=np.uint8)
+    result[ends] = quotients - skips * _SKIP
+    return result
+
+
+def _low_bits(gaps: list[Positions], shifts: tuple[int, ...]) -> Bytes:
+    """Return the low bits of all gaps as one string of bits."""
+    bits = [
+        np.unpackbits(part.astype("<u4").view(np.uint8).reshape(-1, 4), axis=1, count=shift, bitorder="little")
+        for part, shift in zip(gaps, shifts, strict=True)
+    ]
+    return np.packbits(np.concatenate([part.reshape(-1) for part in bits]), bitorder="little")
+
+
+def decode_changes(stored: memoryview, base: Bytes, spec: FrameSpec, most: int) -> Changes:
+    """Return the changes that `encode_changes` wrote, class by class; every position lies in the frame.
+
+    Parameters
+    ----------
+    stored : memoryview, uint8
+        Untrusted.
+    base : Bytes, shape (spec.nbytes,)
+        The base of the frame.
+    spec : FrameSpec
+        The frame.
+    most : int
+        Largest number of changed words to accept.
+
+    Raises
+    ------
+    MalformedError
+        If `stored` does not follow the specification. Counts are checked before anything is decoded.
+    """
+    layout, coded_units, coded_lows, coded_values = _take_apart(stored, spec, most)
+    (units,) = decode_planes(coded_units, 1, layout.gap_bytes)
+    (lows,) = decode_planes(coded_lows, 1, layout.low_bytes)
+    planes = decode_planes(coded_values, spec.dtype.word_bytes, layout.changed)
+    gaps = _gaps(np.frombuffer(units, dtype=np.uint8), np.frombuffer(lows, dtype=np.uint8), layout, spec.words)
+    counts = np.zeros(CLASSES, dtype=np.uint32)
+    counts[: len(layout.counts)] = layout.counts
+    positions = np.empty(layout.changed, dtype=np.uint32)
+    if not kernels.active.locate(base, kernels.number_of(spec.dtype), layout.top, counts, gaps, positions):
+        raise MalformedError("a gap leads beyond the last word of its class")
+    deltas = workspace.array("deltas", layout.changed * spec.dtype.word_bytes)
+    kernels.active.join(planes, deltas, False)
+    return Changes(positions, deltas)
+
+
+def _take_apart(stored: memoryview, spec: FrameSpec, most: int) -> tuple[_Layout, memoryview, memoryview, memoryview]:
+    """Return the layout, and the coded gap bytes, low bits and values."""
+    if len(stored) < _HEAD.size:
+        raise MalformedError(f"changes have {len(stored)} bytes; at least {_HEAD.size} are needed")
+    top, classes, gap_bytes, units, lows = _HEAD.unpack_from(stored)
+    start = _HEAD.size + classes * _CLASS.size
+    if start + units + lows > len(stored):
+        raise MalformedError(f"gaps end at {start + units + lows}; the changes have {len(stored)} bytes")
+    table = list(_CLASS.iter_unpack(stored[_HEAD.size : start]))
+    layout = _Layout(top, tuple(count for count, _ in table), tuple(shift for _, shift in table), gap_bytes)
+    _check_layout(layout, spec, most)
+    return layout, stored[start : start + units], stored[start + units :][:lows], stored[start + units + lows :]
+
+
+def _check_layout(layout: _Layout, spec: FrameSpec, most: int) -> None:
+    """Refuse numbers that no writer writes."""
+    is_float = spec.dtype.kind == "float"
+    classes = len(layout.counts)
+    if not 1 <= classes <= (CLASSES if is_float else 1) or layout.top > ((1 << spec.dtype.exponent_bits) - 1):
+        raise MalformedError(f"changes of {spec.dtype.name} have {classes} classes from exponent {layout.top}")
+    if not 1 <= layout.changed <= most or max(layout.shifts) > _LARGEST_SHIFT:
+        raise MalformedError(f"{layout.changed} words of {spec.words} changed, with shifts of {max(layout.shifts)} bits")
+    if not layout.changed <= layout.gap_bytes <= layout.changed + spec.words // _SKIP:
+        raise MalformedError(f"{layout.changed} changes have {layout.gap_bytes} gap bytes")
+
+
+def _gaps(units: Bytes, lows: Bytes, layout: _Layout, words: int) -> Positions:
+    """Return the gaps of all changed words, each below ``2 * words + 2**24``.
+
+    Raises
+    ------
+    MalformedError
+        If there are too few or too many, or they cover more than `words`.
+    """
+    last = units != _SKIP
+    total = int(units.sum(dtype=np.int64))
+    if np.count_nonzero(last) != layout.changed or not last[-1] or total > words:
+        raise MalformedError(f"gap bytes of {layout.changed} changes add up to {total} of {words} words")
+    gaps = np.diff(np.cumsum(units, dtype=np.uint32)[last], prepend=np.uint32(0))
+    bits = np.unpackbits(lows, bitorder="little")
+    start = 0
+    for part, shift in zip(layout.parts, layout.shifts, strict=True):
+        if int(gaps[part].sum(dtype=np.int64)) << shift > words:
+            raise MalformedError(f"gaps of a class cover more than {words} words")
+        end = start + shift * (part.stop - part.start)
+        if shift:
+            gaps[part] = (gaps[part] << shift) + _numbers(bits[start:end].reshape(-1, shift))
+        start = end
+    return gaps
+
+
+def _numbers(bits: Bytes) -> Positions:
+    """Return the numbers whose bits are the rows of `bits`, lowest first."""
+    packed = np.packbits(bits, axis=1, bitorder="little")
+    numbers = np.zeros((len(packed), 4), dtype=np.uint8)
+    numbers[:, : packed.shape[1]] = packed
+    return numbers.view("<u4").reshape(-1)
