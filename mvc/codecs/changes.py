@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from mvc.codecs import kernels, workspace
 from mvc.codecs.abc import Bytes, FrameSpec
-from mvc.codecs.kernels import CLASSES, Number, Positions
+from mvc.codecs.kernels import CLASSES, Buffer, Number, Positions
 from mvc.codecs.plane_coding import decode_planes, encode_planes
 from mvc.codecs.zstd import Effort
 from mvc.errors import MalformedError
@@ -19,7 +20,7 @@ from mvc.types import DType
 __all__ = ["Changes", "decode_changes", "encode_changes"]
 
 _HEAD: Final = struct.Struct("<HBIII")
-"""Exponent of class 0, classes, gap bytes, length of the coded gap bytes, length of the coded low bits."""
+"""Exponent of class 0, classes, gap bytes, length of the coded gap bytes, length of the coded bits."""
 
 _CLASS: Final = struct.Struct("<IB")
 """Changed words and shift of a class."""
@@ -63,11 +64,13 @@ class _Layout:
 
     @property
     def changed(self) -> int:
+        """K."""
         return sum(self.counts)
 
     @property
-    def low_bytes(self) -> int:
-        return -(-sum(count * shift for count, shift in zip(self.counts, self.shifts, strict=True)) // 8)
+    def bits(self) -> int:
+        """Low bits of all gaps, and one sign for each change."""
+        return self.changed + sum(count * shift for count, shift in zip(self.counts, self.shifts, strict=True))
 
     @property
     def parts(self) -> list[slice]:
@@ -84,11 +87,11 @@ def encode_changes(changed: Changes, base: Bytes, dtype: DType) -> bytes:
     gaps, classes = np.empty(count, dtype=np.uint32), np.empty(count, dtype=np.uint8)
     kernels.active.gaps(base, number, top, changed.positions, gaps, classes)
     order = np.argsort(classes, kind="stable")
-    gaps, words = gaps[order], changed.deltas.view(f"<u{dtype.word_bytes}")[order]
+    words = changed.deltas.view(f"<u{dtype.word_bytes}")[order]
     planes = list(np.empty((dtype.word_bytes, count), dtype=np.uint8))
-    kernels.active.split(words.view(np.uint8), planes, False)
+    kernels.active.split((words >> 1).view(np.uint8), planes, False)
     counts = tuple(np.trim_zeros(np.bincount(classes, minlength=CLASSES), "b").tolist())
-    return _encode(gaps, top, counts, planes)
+    return _encode(gaps[order], top, counts, (words & 1).astype(np.uint8), planes)
 
 
 def _top(positions: Positions, base: Bytes, number: Number) -> int:
@@ -101,15 +104,17 @@ def _top(positions: Positions, base: Bytes, number: Number) -> int:
     return int(np.partition(fields, place)[place])
 
 
-def _encode(gaps: Positions, top: int, counts: tuple[int, ...], planes: list[Bytes]) -> bytes:
+def _encode(gaps: Positions, top: int, counts: tuple[int, ...], signs: Bytes, planes: list[Bytes]) -> bytes:
     parts = _Layout(top, counts, counts, 0).parts
     shifts = tuple(_shift(gaps[part]) for part in parts)
     quotients = np.concatenate([gaps[part] >> shift for part, shift in zip(parts, shifts, strict=True)])
-    units = encode_planes([_gap_bytes(quotients)], Effort.STEADY)
-    lows = encode_planes([_low_bits([gaps[part] for part in parts], shifts)], Effort.STEADY)
-    head = _HEAD.pack(top, len(counts), len(quotients) + int((quotients // _SKIP).sum()), len(units), len(lows))
+    units = _gap_bytes(quotients)
+    lows = [_low_bits(gaps[part], shift) for part, shift in zip(parts, shifts, strict=True)]
+    bits = np.packbits(np.concatenate([*lows, signs]), bitorder="little")
+    coded_units, coded_bits = encode_planes([units], Effort.STEADY), encode_planes([bits], Effort.STEADY)
+    head = _HEAD.pack(top, len(counts), len(units), len(coded_units), len(coded_bits))
     classes = b"".join(map(_CLASS.pack, counts, shifts))
-    return b"".join((head, classes, units, lows, encode_planes(planes, Effort.STEADY)))
+    return b"".join((head, classes, coded_units, coded_bits, encode_planes(planes, Effort.STEADY)))
 
 
 def _shift(gaps: Positions) -> int:
@@ -127,13 +132,22 @@ def _gap_bytes(quotients: Positions) -> Bytes:
     return result
 
 
-def _low_bits(gaps: list[Positions], shifts: tuple[int, ...]) -> Bytes:
-    """Return the low bits of all gaps as one string of bits."""
-    bits = [
-        np.unpackbits(part.astype("<u4").view(np.uint8).reshape(-1, 4), axis=1, count=shift, bitorder="little")
-        for part, shift in zip(gaps, shifts, strict=True)
-    ]
-    return np.packbits(np.concatenate([part.reshape(-1) for part in bits]), bitorder="little")
+def _low_bits(numbers: Positions, count: int) -> Bytes:
+    """Return the `count` low bits of each number, lowest first, one in a byte."""
+    used = -(-count // 8)
+    octets = np.ascontiguousarray(numbers.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :used])
+    bits = np.unpackbits(octets.reshape(-1), bitorder="little").reshape(len(numbers), 8 * used)
+    return bits[:, :count].reshape(-1)
+
+
+def _numbers(bits: Bytes, count: int) -> Positions:
+    """Undo `_low_bits`."""
+    used = -(-count // 8)
+    padded = np.zeros((len(bits) // count, 8 * used), dtype=np.uint8)
+    padded[:, :count] = bits.reshape(-1, count)
+    numbers = np.zeros((len(padded), 4), dtype=np.uint8)
+    numbers[:, :used] = np.packbits(padded.reshape(-1), bitorder="little").reshape(-1, used)
+    return numbers.view("<u4").reshape(-1)
 
 
 def decode_changes(stored: memoryview, base: Bytes, spec: FrameSpec, most: int) -> Changes:
@@ -155,33 +169,43 @@ def decode_changes(stored: memoryview, base: Bytes, spec: FrameSpec, most: int) 
     MalformedError
         If `stored` does not follow the specification. Counts are checked before anything is decoded.
     """
-    layout, coded_units, coded_lows, coded_values = _take_apart(stored, spec, most)
+    layout, coded_units, coded_bits, coded_values = _take_apart(stored, spec, most)
     (units,) = decode_planes(coded_units, 1, layout.gap_bytes)
-    (lows,) = decode_planes(coded_lows, 1, layout.low_bytes)
+    (packed,) = decode_planes(coded_bits, 1, -(-layout.bits // 8))
     planes = decode_planes(coded_values, spec.dtype.word_bytes, layout.changed)
-    gaps = _gaps(np.frombuffer(units, dtype=np.uint8), np.frombuffer(lows, dtype=np.uint8), layout, spec.words)
+    bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=layout.bits, bitorder="little")
+    quotients = _quotients(np.frombuffer(units, dtype=np.uint8), layout.changed, spec.words)
+    gaps = _gaps(quotients, bits, layout, spec.words)
     counts = np.zeros(CLASSES, dtype=np.uint32)
     counts[: len(layout.counts)] = layout.counts
     positions = np.empty(layout.changed, dtype=np.uint32)
     if not kernels.active.locate(base, kernels.number_of(spec.dtype), layout.top, counts, gaps, positions):
         raise MalformedError("a gap leads beyond the last word of its class")
-    deltas = workspace.array("deltas", layout.changed * spec.dtype.word_bytes)
+    return Changes(positions, _deltas(planes, bits[-layout.changed :]))
+
+
+def _deltas(planes: Sequence[Buffer], signs: Bytes) -> Bytes:
+    """Return the deltas whose magnitudes lie in `planes`."""
+    deltas = workspace.array("deltas", len(planes) * len(signs))
     kernels.active.join(planes, deltas, False)
-    return Changes(positions, deltas)
+    words = deltas.view(f"<u{len(planes)}")
+    words <<= 1
+    words |= signs
+    return deltas
 
 
 def _take_apart(stored: memoryview, spec: FrameSpec, most: int) -> tuple[_Layout, memoryview, memoryview, memoryview]:
-    """Return the layout, and the coded gap bytes, low bits and values."""
+    """Return the layout, and the coded gap bytes, bits and values."""
     if len(stored) < _HEAD.size:
         raise MalformedError(f"changes have {len(stored)} bytes; at least {_HEAD.size} are needed")
-    top, classes, gap_bytes, units, lows = _HEAD.unpack_from(stored)
+    top, classes, gap_bytes, units, bits = _HEAD.unpack_from(stored)
     start = _HEAD.size + classes * _CLASS.size
-    if start + units + lows > len(stored):
-        raise MalformedError(f"gaps end at {start + units + lows}; the changes have {len(stored)} bytes")
+    if start + units + bits > len(stored):
+        raise MalformedError(f"gaps end at {start + units + bits}; the changes have {len(stored)} bytes")
     table = list(_CLASS.iter_unpack(stored[_HEAD.size : start]))
     layout = _Layout(top, tuple(count for count, _ in table), tuple(shift for _, shift in table), gap_bytes)
     _check_layout(layout, spec, most)
-    return layout, stored[start : start + units], stored[start + units :][:lows], stored[start + units + lows :]
+    return layout, stored[start : start + units], stored[start + units :][:bits], stored[start + units + bits :]
 
 
 def _check_layout(layout: _Layout, spec: FrameSpec, most: int) -> None:
@@ -196,34 +220,24 @@ def _check_layout(layout: _Layout, spec: FrameSpec, most: int) -> None:
         raise MalformedError(f"{layout.changed} changes have {layout.gap_bytes} gap bytes")
 
 
-def _gaps(units: Bytes, lows: Bytes, layout: _Layout, words: int) -> Positions:
-    """Return the gaps of all changed words, each below ``2 * words + 2**24``.
-
-    Raises
-    ------
-    MalformedError
-        If there are too few or too many, or they cover more than `words`.
-    """
+def _quotients(units: Bytes, count: int, words: int) -> Positions:
+    """Return the numbers that `_gap_bytes` wrote; their sum is at most `words`."""
     last = units != _SKIP
     total = int(units.sum(dtype=np.int64))
-    if np.count_nonzero(last) != layout.changed or not last[-1] or total > words:
-        raise MalformedError(f"gap bytes of {layout.changed} changes add up to {total} of {words} words")
-    gaps = np.diff(np.cumsum(units, dtype=np.uint32)[last], prepend=np.uint32(0))
-    bits = np.unpackbits(lows, bitorder="little")
+    if np.count_nonzero(last) != count or not last[-1] or total > words:
+        raise MalformedError(f"gap bytes of {count} changes add up to {total} of {words} words")
+    return np.diff(np.cumsum(units, dtype=np.uint32)[last], prepend=np.uint32(0))
+
+
+def _gaps(quotients: Positions, bits: Bytes, layout: _Layout, words: int) -> Positions:
+    """Return `quotients` with the low bits of the gaps appended; none reaches 2**26."""
     start = 0
     for part, shift in zip(layout.parts, layout.shifts, strict=True):
-        if int(gaps[part].sum(dtype=np.int64)) << shift > words:
-            raise MalformedError(f"gaps of a class cover more than {words} words")
+        covered = int(quotients[part].sum(dtype=np.int64)) << shift
+        if covered > words:
+            raise MalformedError(f"gaps of one class cover {covered} of {words} words")
         end = start + shift * (part.stop - part.start)
         if shift:
-            gaps[part] = (gaps[part] << shift) + _numbers(bits[start:end].reshape(-1, shift))
+            quotients[part] = (quotients[part] << shift) | _numbers(bits[start:end], shift)
         start = end
-    return gaps
-
-
-def _numbers(bits: Bytes) -> Positions:
-    """Return the numbers whose bits are the rows of `bits`, lowest first."""
-    packed = np.packbits(bits, axis=1, bitorder="little")
-    numbers = np.zeros((len(packed), 4), dtype=np.uint8)
-    numbers[:, : packed.shape[1]] = packed
-    return numbers.view("<u4").reshape(-1)
+    return quotients

@@ -98,22 +98,6 @@ static uint32_t *first_places(const uint16_t *keys, size_t n)
 
 /* ---- sparse deltas: loops ------------------------------------------------------------------------------------ */
 
-#define BLOCK 256 /* bytes compared at once: at 1 % of changed 16-bit words three of four blocks differ */
-
-/* XOR of the first 8 bytes of two strings, or of all if there are fewer. */
-static inline uint64_t difference(const uint8_t *a, const uint8_t *b, size_t nbytes)
-{
-    uint64_t x = 0, y = 0;
-    if (nbytes >= 8) {
-        memcpy(&x, a, 8);
-        memcpy(&y, b, 8);
-    } else {
-        memcpy(&x, a, nbytes);
-        memcpy(&y, b, nbytes);
-    }
-    return x ^ y;
-}
-
 static CLONES size_t largest_position(const uint32_t *positions, size_t count)
 {
     uint32_t largest = 0;
@@ -128,7 +112,7 @@ static CLONES size_t largest_position(const uint32_t *positions, size_t count)
 #define STEP 64 /* words looked through at a time; must be below 128, for counters are bytes with a bit to spare */
 
 /* The number of words of each class, a byte for each class; n is below 256. */
-static CLONES uint64_t class_counts(const uint8_t *shifts, size_t n)
+static inline uint64_t class_counts(const uint8_t *shifts, size_t n)
 {
     uint64_t counts = 0;
     for (size_t i = 0; i < n; i++)
@@ -136,13 +120,32 @@ static CLONES uint64_t class_counts(const uint8_t *shifts, size_t n)
     return counts;
 }
 
-static void class_counts_add(const uint8_t *shifts, size_t n, uint32_t *totals)
+static inline void class_counts_add(const uint8_t *shifts, size_t n, uint32_t *totals)
 {
     for (size_t start = 0; start < n; start += 128) {
         const uint64_t counts = class_counts(shifts + start, n - start < 128 ? n - start : 128);
         for (int c = 0; c < CLASSES; c++)
             totals[c] += (uint8_t)(counts >> (8 * c));
     }
+}
+
+/* Write the gaps and classes of the changed words among the m words from `start` on, beginning with change k; the next k.
+ * `since` counts the words of each class behind its last changed one. */
+static CLONES size_t tile_gaps(const uint8_t *shifts, size_t start, size_t m, const uint32_t *positions, size_t k,
+                               size_t count, uint32_t *gaps, uint8_t *classes, uint32_t *since)
+{
+    size_t at = 0;
+    for (; k < count && positions[k] < start + m; k++) {
+        const size_t here = positions[k] - start;
+        class_counts_add(shifts + at, here - at, since);
+        const int c = shifts[here] / 8;
+        gaps[k] = since[c];
+        classes[k] = (uint8_t)c;
+        since[c] = 0;
+        at = here + 1;
+    }
+    class_counts_add(shifts + at, m - at, since);
+    return k;
 }
 
 /* Walks over the classes of words and stops at those that a gap leads to. For each class, `left` words are to be passed
@@ -182,7 +185,7 @@ static void finder_start(finder_t *finder, const uint32_t *counts, const uint32_
 }
 
 /* Take what was counted down off `left`, and begin again. */
-static void finder_refill(finder_t *finder)
+static inline void finder_refill(finder_t *finder)
 {
     const uint64_t passed = finder->start - finder->now;
     finder->start = 0;
@@ -194,7 +197,7 @@ static void finder_refill(finder_t *finder)
 }
 
 /* Pass over n <= STEP words, the first of which is word `first` of the frame. */
-static void finder_step(finder_t *finder, const uint8_t *shifts, size_t n, uint32_t first)
+static inline void finder_step(finder_t *finder, const uint8_t *shifts, size_t n, uint32_t first)
 {
     const uint64_t counts = class_counts(shifts, n);
     if (((finder->now - counts) & EACH_TOP_BIT) != EACH_TOP_BIT)
@@ -216,6 +219,12 @@ static void finder_step(finder_t *finder, const uint8_t *shifts, size_t n, uint3
         finder->start = (finder->start & others) | byte;
         finder->now = (finder->now & others) | byte;
     }
+}
+
+static CLONES void finder_tile(finder_t *finder, const uint8_t *shifts, size_t start, size_t m)
+{
+    for (size_t at = 0; at < m; at += STEP)
+        finder_step(finder, shifts + at, m - at < STEP ? m - at : STEP, (uint32_t)(start + at));
 }
 
 #define BITS 8

@@ -8,28 +8,35 @@
 #define W PASTE(PASTE(uint, BITS), _t)
 #define WORD_BYTES (BITS / 8)
 
-/* Blocks of equal bytes are passed over by memcmp, equal chunks of 8 bytes by one test. Returns the number of changed
- * words, or SIZE_MAX if there are more than `most`. */
+/* For each word 1 if it differs, else 0. */
+static CLONES void FN(differ_)(const uint8_t *target, const uint8_t *base, size_t n, uint8_t *restrict flags)
+{
+    for (size_t i = 0; i < n; i++)
+        flags[i] = FN(load_)(target, i) != FN(load_)(base, i);
+}
+
+/* Tiles of equal words are passed over by memcmp, eight equal words by one test. Returns the number of changed words, or
+ * SIZE_MAX if there are more than `most`. */
 static size_t FN(changes_)(const uint8_t *target, const uint8_t *base, size_t n, int is_float, uint32_t *positions,
                            uint8_t *deltas, size_t most)
 {
-    const size_t nbytes = n * WORD_BYTES;
+    uint8_t flags[TILE];
     size_t k = 0;
-    for (size_t at = 0; at < nbytes; at += BLOCK) {
-        const size_t end = nbytes - at < BLOCK ? nbytes : at + BLOCK;
-        if (memcmp(target + at, base + at, end - at) == 0)
+    for (size_t start = 0; start < n; start += TILE) {
+        const size_t m = n - start < TILE ? n - start : TILE;
+        const uint8_t *t = target + start * WORD_BYTES, *b = base + start * WORD_BYTES;
+        if (memcmp(t, b, m * WORD_BYTES) == 0)
             continue;
-        for (size_t chunk = at; chunk < end; chunk += 8) {
-            uint64_t x = difference(target + chunk, base + chunk, end - chunk);
-            while (x) {
-                const int lane = __builtin_ctzll(x) / BITS;
-                const size_t i = chunk / WORD_BYTES + (size_t)lane;
+        memset(flags + (m & ~(size_t)7), 0, m % 8 ? 8 : 0); /* what lies behind the last word does not differ */
+        FN(differ_)(t, b, m, flags);
+        for (size_t eight = 0; eight < m; eight += 8) {
+            for (uint64_t x = load_64(flags, eight / 8); x; x &= x - 1) {
+                const size_t i = eight + (size_t)__builtin_ctzll(x) / 8;
                 if (k == most)
                     return SIZE_MAX;
-                positions[k] = (uint32_t)i;
-                FN(store_)(deltas, k, (W)(FN(forward_)(FN(load_)(target, i), FN(load_)(base, i), is_float) - 1));
+                positions[k] = (uint32_t)(start + i);
+                FN(store_)(deltas, k, (W)(FN(forward_)(FN(load_)(t, i), FN(load_)(b, i), is_float) - 1));
                 k++;
-                x &= ~((uint64_t)(W)~(W)0 << (lane * BITS));
             }
         }
     }
@@ -64,17 +71,7 @@ static void FN(gaps_)(const uint8_t *base, size_t n, number_t number, int top, c
         const size_t m = n - start < TILE ? n - start : TILE;
         if (number.exponent_bits)
             FN(class_shifts_)(base + start * WORD_BYTES, m, number, top, shifts);
-        size_t at = 0;
-        for (; k < count && positions[k] < start + m; k++) {
-            const size_t here = positions[k] - start;
-            class_counts_add(shifts + at, here - at, since);
-            const int c = shifts[here] / 8;
-            gaps[k] = since[c];
-            classes[k] = (uint8_t)c;
-            since[c] = 0;
-            at = here + 1;
-        }
-        class_counts_add(shifts + at, m - at, since);
+        k = tile_gaps(shifts, start, m, positions, k, count, gaps, classes, since);
     }
 }
 
@@ -88,8 +85,7 @@ static int FN(locate_)(const uint8_t *base, size_t n, number_t number, int top, 
         const size_t m = n - start < TILE ? n - start : TILE;
         if (number.exponent_bits)
             FN(class_shifts_)(base + start * WORD_BYTES, m, number, top, shifts);
-        for (size_t at = 0; at < m; at += STEP)
-            finder_step(&finder, shifts + at, m - at < STEP ? m - at : STEP, (uint32_t)(start + at));
+        finder_tile(&finder, shifts, start, m);
     }
     return finder.missing == 0;
 }
