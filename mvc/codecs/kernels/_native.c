@@ -111,12 +111,15 @@ static CLONES size_t largest_position(const uint32_t *positions, size_t count)
 #define EACH_TOP_BIT 0x8080808080808080u
 #define STEP 64 /* words looked through at a time; must be below 128, for counters are bytes with a bit to spare */
 
+static const volatile uint64_t ONE = 1; /* GCC 12 makes vector code of the shift of a variable, not of a constant */
+
 /* The number of words of each class, a byte for each class; n is below 256. */
 static inline uint64_t class_counts(const uint8_t *shifts, size_t n)
 {
+    const uint64_t one = ONE;
     uint64_t counts = 0;
     for (size_t i = 0; i < n; i++)
-        counts += (uint64_t)1 << shifts[i];
+        counts += one << shifts[i];
     return counts;
 }
 
@@ -196,25 +199,52 @@ static inline void finder_refill(finder_t *finder)
     finder->now = finder->start;
 }
 
+/* The top bit of each of 8 bytes that equals `shift`; all are below 128. */
+static inline uint64_t equal_bytes(const uint8_t *shifts, int shift)
+{
+    uint64_t x;
+    memcpy(&x, shifts, 8);
+    x ^= 0x0101010101010101u * (uint64_t)shift;
+    return ~(x + ~EACH_TOP_BIT) & EACH_TOP_BIT;
+}
+
+/* Write the places of class c that gaps lead to among words of which `count` are of that class. Never looks behind the
+ * last of them, but for the rest of 8 bytes. */
+static inline void finder_take(finder_t *finder, const uint8_t *shifts, int c, uint32_t count, uint32_t first)
+{
+    uint64_t rank = finder->left[c], members = equal_bytes(shifts, 8 * c), before = 0;
+    while (rank < count) {
+        while (rank - before >= (uint64_t)__builtin_popcountll(members)) {
+            before += (uint64_t)__builtin_popcountll(members);
+            shifts += 8;
+            first += 8;
+            members = equal_bytes(shifts, 8 * c);
+        }
+        uint64_t rest = members;
+        for (uint64_t skip = rank - before; skip; skip--)
+            rest &= rest - 1;
+        *finder->position[c]++ = first + (uint32_t)__builtin_ctzll(rest) / 8;
+        finder->gap[c]++;
+        finder->missing--;
+        rank += 1 + (uint64_t)next_gap(finder, c);
+    }
+    finder->left[c] = (uint32_t)(rank - count);
+}
+
 /* Pass over n <= STEP words, the first of which is word `first` of the frame. */
 static inline void finder_step(finder_t *finder, const uint8_t *shifts, size_t n, uint32_t first)
 {
     const uint64_t counts = class_counts(shifts, n);
-    if (((finder->now - counts) & EACH_TOP_BIT) != EACH_TOP_BIT)
-        finder_refill(finder);
     if (((finder->now - counts) & EACH_TOP_BIT) == EACH_TOP_BIT) {
         finder->now -= counts;
         return;
     }
-    for (size_t i = 0; i < n; i++) {
-        const int shift = shifts[i], c = shift / 8;
-        finder->now -= (uint64_t)1 << shift;
-        if (finder->now >> shift & 0x80)
-            continue;
-        *finder->position[c]++ = first + (uint32_t)i;
-        finder->gap[c]++;
-        finder->missing--;
-        finder->left[c] = next_gap(finder, c);
+    finder_refill(finder);
+    uint64_t hits = ~(finder->now - counts) & EACH_TOP_BIT;
+    finder->now -= counts;
+    for (; hits; hits &= hits - 1) {
+        const int shift = __builtin_ctzll(hits) & ~7, c = shift / 8;
+        finder_take(finder, shifts, c, (uint8_t)(counts >> shift), first);
         const uint64_t byte = saturated(finder->left[c]) << shift, others = ~((uint64_t)0xFF << shift);
         finder->start = (finder->start & others) | byte;
         finder->now = (finder->now & others) | byte;
@@ -223,8 +253,10 @@ static inline void finder_step(finder_t *finder, const uint8_t *shifts, size_t n
 
 static CLONES void finder_tile(finder_t *finder, const uint8_t *shifts, size_t start, size_t m)
 {
-    for (size_t at = 0; at < m; at += STEP)
-        finder_step(finder, shifts + at, m - at < STEP ? m - at : STEP, (uint32_t)(start + at));
+    size_t at = 0;
+    for (; m - at >= STEP; at += STEP)
+        finder_step(finder, shifts + at, STEP, (uint32_t)(start + at));
+    finder_step(finder, shifts + at, m - at, (uint32_t)(start + at));
 }
 
 #define BITS 8
