@@ -123,31 +123,45 @@ static inline uint64_t class_counts(const uint8_t *shifts, size_t n)
     return counts;
 }
 
-static inline void class_counts_add(const uint8_t *shifts, size_t n, uint32_t *totals)
+/* The top bit of each of 8 bytes that equals `shift`; all are below 128. */
+static inline uint64_t equal_bytes(const uint8_t *shifts, int shift)
 {
-    for (size_t start = 0; start < n; start += 128) {
-        const uint64_t counts = class_counts(shifts + start, n - start < 128 ? n - start : 128);
-        for (int c = 0; c < CLASSES; c++)
-            totals[c] += (uint8_t)(counts >> (8 * c));
-    }
+    uint64_t x;
+    memcpy(&x, shifts, 8);
+    x ^= 0x0101010101010101u * (uint64_t)shift;
+    return ~(x + ~EACH_TOP_BIT) & EACH_TOP_BIT;
+}
+
+/* How many of the n words are of the class of `shift`. What lies behind them, up to a multiple of 8, is not counted. */
+static inline uint32_t class_count(const uint8_t *shifts, size_t n, int shift)
+{
+    uint32_t count = 0;
+    size_t i = 0;
+    for (; n - i >= 8; i += 8)
+        count += (uint32_t)__builtin_popcountll(equal_bytes(shifts + i, shift));
+    const uint64_t first = ((uint64_t)1 << (8 * (n - i))) - 1;
+    return count + (uint32_t)__builtin_popcountll(equal_bytes(shifts + i, shift) & first);
 }
 
 /* Write the gaps and classes of the changed words among the m words from `start` on, beginning with change k; the next k.
- * `since` counts the words of each class behind its last changed one. */
+ * `seen` counts the words of each class in earlier steps, `last` those up to its last changed one. */
 static CLONES size_t tile_gaps(const uint8_t *shifts, size_t start, size_t m, const uint32_t *positions, size_t k,
-                               size_t count, uint32_t *gaps, uint8_t *classes, uint32_t *since)
+                               size_t count, uint32_t *gaps, uint8_t *classes, uint32_t *seen, uint32_t *last)
 {
-    size_t at = 0;
-    for (; k < count && positions[k] < start + m; k++) {
-        const size_t here = positions[k] - start;
-        class_counts_add(shifts + at, here - at, since);
-        const int c = shifts[here] / 8;
-        gaps[k] = since[c];
-        classes[k] = (uint8_t)c;
-        since[c] = 0;
-        at = here + 1;
+    for (size_t at = 0; at < m; at += STEP) {
+        const size_t n = m - at < STEP ? m - at : STEP, end = start + at + n;
+        for (; k < count && positions[k] < end; k++) {
+            const size_t here = positions[k] - start;
+            const int shift = shifts[here], c = shift / 8;
+            const uint32_t before = seen[c] + class_count(shifts + at, here - at, shift);
+            gaps[k] = before - last[c];
+            classes[k] = (uint8_t)c;
+            last[c] = before + 1;
+        }
+        const uint64_t counts = n == STEP ? class_counts(shifts + at, STEP) : class_counts(shifts + at, n);
+        for (int c = 0; c < CLASSES; c++)
+            seen[c] += (uint8_t)(counts >> (8 * c));
     }
-    class_counts_add(shifts + at, m - at, since);
     return k;
 }
 
@@ -197,15 +211,6 @@ static inline void finder_refill(finder_t *finder)
         finder->start |= saturated(finder->left[c]) << (8 * c);
     }
     finder->now = finder->start;
-}
-
-/* The top bit of each of 8 bytes that equals `shift`; all are below 128. */
-static inline uint64_t equal_bytes(const uint8_t *shifts, int shift)
-{
-    uint64_t x;
-    memcpy(&x, shifts, 8);
-    x ^= 0x0101010101010101u * (uint64_t)shift;
-    return ~(x + ~EACH_TOP_BIT) & EACH_TOP_BIT;
 }
 
 /* Write the places of class c that gaps lead to among words of which `count` are of that class. Never looks behind the

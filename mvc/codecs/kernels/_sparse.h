@@ -65,13 +65,13 @@ static void FN(gaps_)(const uint8_t *base, size_t n, number_t number, int top, c
                       size_t count, uint32_t *gaps, uint8_t *classes)
 {
     uint8_t shifts[TILE] = {0};
-    uint32_t since[CLASSES] = {0}; /* words of each class since its last changed one */
+    uint32_t seen[CLASSES] = {0}, last[CLASSES] = {0};
     size_t k = 0;
     for (size_t start = 0; k < count; start += TILE) {
         const size_t m = n - start < TILE ? n - start : TILE;
         if (number.exponent_bits)
             FN(class_shifts_)(base + start * WORD_BYTES, m, number, top, shifts);
-        k = tile_gaps(shifts, start, m, positions, k, count, gaps, classes, since);
+        k = tile_gaps(shifts, start, m, positions, k, count, gaps, classes, seen, last);
     }
 }
 
