@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -32,7 +33,10 @@ _LARGEST_SHIFT: Final = 24
 """Bits; a frame has at most 2**24 words."""
 
 _RARE: Final = 64
-"""One change of so many may lie above the exponent of class 0: the rarest share the class of their neighbours."""
+"""One change of so many may be of class 0, with all the words whose unit in the last place is too large to change."""
+
+_LOOKED_AT: Final = 2048
+"""Changed words whose exponents decide on that of class 0; 32 of them or fewer are of that class."""
 
 _QUOTIENT_BITS: Final = 2
 """The shifted gaps have a mean of 2 to 4, so that few byte values occur and the Huffman table is short."""
@@ -76,7 +80,7 @@ class _Layout:
     def parts(self) -> list[slice]:
         """Where each class lies among all changed words."""
         ends = np.cumsum([0, *self.counts]).tolist()
-        return [slice(start, end) for start, end in zip(ends, ends[1:], strict=False)]
+        return [slice(start, end) for start, end in pairwise(ends)]
 
 
 def encode_changes(changed: Changes, base: Bytes, dtype: DType) -> bytes:
@@ -95,13 +99,14 @@ def encode_changes(changed: Changes, base: Bytes, dtype: DType) -> bytes:
 
 
 def _top(positions: Positions, base: Bytes, number: Number) -> int:
-    """Return the exponent field that one changed word of `_RARE` exceeds."""
+    """Return the exponent field above the one that about one changed word of `_RARE` exceeds."""
     if not number.exponent_bits:
         return 0
-    words = base.view(f"<u{number.word_bytes}")[positions]
+    some = positions[:: len(positions) // _LOOKED_AT + 1]
+    words = base.view(f"<u{number.word_bytes}")[some]
     fields = (words >> number.mantissa_bits) & ((1 << number.exponent_bits) - 1)
     place = len(fields) - 1 - len(fields) // _RARE
-    return int(np.partition(fields, place)[place])
+    return min(int(np.partition(fields, place)[place]) + 1, (1 << number.exponent_bits) - 1)
 
 
 def _encode(gaps: Positions, top: int, counts: tuple[int, ...], signs: Bytes, planes: list[Bytes]) -> bytes:
@@ -147,7 +152,8 @@ def _numbers(bits: Bytes, count: int) -> Positions:
     padded[:, :count] = bits.reshape(-1, count)
     numbers = np.zeros((len(padded), 4), dtype=np.uint8)
     numbers[:, :used] = np.packbits(padded.reshape(-1), bitorder="little").reshape(-1, used)
-    return numbers.view("<u4").reshape(-1)
+    result: Positions = numbers.view("<u4").reshape(-1)
+    return result
 
 
 def decode_changes(stored: memoryview, base: Bytes, spec: FrameSpec, most: int) -> Changes:
@@ -215,7 +221,9 @@ def _check_layout(layout: _Layout, spec: FrameSpec, most: int) -> None:
     if not 1 <= classes <= (CLASSES if is_float else 1) or layout.top > ((1 << spec.dtype.exponent_bits) - 1):
         raise MalformedError(f"changes of {spec.dtype.name} have {classes} classes from exponent {layout.top}")
     if not 1 <= layout.changed <= most or max(layout.shifts) > _LARGEST_SHIFT:
-        raise MalformedError(f"{layout.changed} words of {spec.words} changed, with shifts of {max(layout.shifts)} bits")
+        raise MalformedError(
+            f"{layout.changed} words of {spec.words} changed, with shifts of {max(layout.shifts)} bits"
+        )
     if not layout.changed <= layout.gap_bytes <= layout.changed + spec.words // _SKIP:
         raise MalformedError(f"{layout.changed} changes have {layout.gap_bytes} gap bytes")
 
@@ -226,7 +234,8 @@ def _quotients(units: Bytes, count: int, words: int) -> Positions:
     total = int(units.sum(dtype=np.int64))
     if np.count_nonzero(last) != count or not last[-1] or total > words:
         raise MalformedError(f"gap bytes of {count} changes add up to {total} of {words} words")
-    return np.diff(np.cumsum(units, dtype=np.uint32)[last], prepend=np.uint32(0))
+    quotients: Positions = np.diff(np.cumsum(units, dtype=np.uint32)[last], prepend=np.uint32(0))
+    return quotients
 
 
 def _gaps(quotients: Positions, bits: Bytes, layout: _Layout, words: int) -> Positions:

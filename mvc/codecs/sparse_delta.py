@@ -33,7 +33,6 @@ _SAMPLED_WORDS: Final = 1 << 17
 """Words; the planner's samples are no longer, and neither are the tensors that it tries as a whole."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class SparseDelta(Codec):
     """Store the words that differ from a base, and nothing of the others.

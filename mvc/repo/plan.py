@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from mvc.codecs import Codec, Planes, SortedDelta
+from mvc.codecs import Codec, Planes, SortedDelta, SparseDelta
 from mvc.objects.blob import Reference
 from mvc.objects.manifest import Manifest, SegmentKind, TensorEntry
 from mvc.settings import Delta, Level
@@ -109,12 +109,12 @@ def codecs_for(kind: SegmentKind, dtype: DType, level: Level, *, delta: bool) ->
     """
     if not delta or kind == "literal":
         return () if delta else (Planes(),)
-    likely = SortedDelta.candidates(dtype)
+    likely, sparse = SortedDelta.candidates(dtype), SparseDelta.candidates(dtype)
     if level == "fast":
-        return likely[:1]
+        return *sparse, *likely[:1]
     if level == "default" or dtype.kind != "float":
-        return likely
-    return tuple(SortedDelta(mantissa) for mantissa in range(min(7, dtype.mantissa_bits) + 1))
+        return *sparse, *likely
+    return *sparse, *(SortedDelta(mantissa) for mantissa in range(min(7, dtype.mantissa_bits) + 1))
 
 
 def bases(candidates: Sequence[Base], raw_bytes: int, bounds: Delta) -> tuple[Base, ...]:

@@ -105,9 +105,7 @@ class Kernels(Protocol):
     ) -> None:
         """Undo `sort` and then `measure`: write the words that lie the deltas of `planes` away from `base`."""
 
-    def changes(
-        self, target: Bytes, base: Bytes, number: Number, positions: Positions, deltas: Bytes, /
-    ) -> int:
+    def changes(self, target: Bytes, base: Bytes, number: Number, positions: Positions, deltas: Bytes, /) -> int:
         """Find the words of a frame that differ from the base, unless there are more than ``len(positions)``.
 
         Writes their indices, ascending, and for each the word u - 1, where u is its zigzag delta. What lies behind the
@@ -119,7 +117,9 @@ class Kernels(Protocol):
             The number of changed words, or -1 if there are more than fit.
         """
 
-    def gaps(self, base: Bytes, number: Number, top: int, positions: Positions, gaps: Positions, classes: Bytes, /) -> None:
+    def gaps(
+        self, base: Bytes, number: Number, top: int, positions: Positions, gaps: Positions, classes: Bytes, /
+    ) -> None:
         """Write the class and the gap of each changed word (spec-v1, section 6.7, steps 1 and 3), in their order.
 
         `top` is T, 0 to 2047; `positions` ascend. A gap counts words of one class.

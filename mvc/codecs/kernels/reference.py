@@ -235,9 +235,7 @@ def gaps(base: Bytes, number: Number, top: int, positions: Positions, gaps: Posi
         gaps[mine] = np.diff(ranks, prepend=-1) - 1
 
 
-def locate(
-    base: Bytes, number: Number, top: int, counts: Positions, gaps: Positions, positions: Positions, /
-) -> bool:
+def locate(base: Bytes, number: Number, top: int, counts: Positions, gaps: Positions, positions: Positions, /) -> bool:
     """Undo `gaps` (`Kernels.locate`)."""
     _check_frame(number, len(base), len(base), 1, 0)
     _check(len(counts) == CLASSES and int(counts.sum(dtype=np.int64)) == len(gaps), "counts do not cover the gaps")
