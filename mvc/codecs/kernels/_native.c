@@ -16,8 +16,9 @@
 #endif
 
 /* One copy of a loop for each generation of vector units, picked when the module is loaded. It needs GNU ifunc, which
- * musl and macOS do not have; there the baseline is compiled. */
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+ * musl and macOS do not have; there the baseline is compiled. So it is under sanitizers (`make sanitize`), which start
+ * after the loader has called the functions that pick. */
+#if defined(__x86_64__) && !defined(MVC_NO_CLONES) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
 #define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define CLONES
