@@ -224,6 +224,8 @@ def _check_layout(layout: _Layout, spec: FrameSpec, most: int) -> None:
         raise MalformedError(
             f"{layout.changed} words of {spec.words} changed, with shifts of {max(layout.shifts)} bits"
         )
+    if any(count << shift > spec.words for count, shift in zip(layout.counts, layout.shifts, strict=True)):
+        raise MalformedError(f"changes of {spec.words} words have more low bits than their gaps need")
     if not layout.changed <= layout.gap_bytes <= layout.changed + spec.words // _SKIP:
         raise MalformedError(f"{layout.changed} changes have {layout.gap_bytes} gap bytes")
 

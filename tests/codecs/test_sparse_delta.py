@@ -1,6 +1,7 @@
 """The codec `sparse-delta`."""
 
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -152,7 +153,8 @@ def test_the_example_of_the_malformed_ones_decodes(implementation, monkeypatch):
         changes(table=((2**32 - 1, 0),)),
         changes(table=((2, 25),)),
         changes(table=((2, 255),)),
-        changes(table=((2, 9),), bits=b"\0\1\0"),
+        changes(table=((2, 9),), units=b"\1\0", bits=b"\0\1\0"),
+        changes(units=b"\4\0", table=((2, 8),), bits=b"\0\1\0"),
         changes(gap_bytes=1),
         changes(gap_bytes=3),
         changes(gap_bytes=2**32 - 1),
@@ -180,6 +182,26 @@ def test_what_no_writer_wrote_is_refused(stored, implementation, monkeypatch):
     base = np.full(1000, 7, dtype=np.uint8)
     with pytest.raises(MalformedError):
         decode(SparseDelta(), stored, [base], U8_SPEC)
+
+
+@pytest.mark.parametrize("implementation", kernels.AVAILABLE)
+@pytest.mark.parametrize("shift", [0, 2])
+def test_the_most_changes_take_bounded_memory(implementation, shift, monkeypatch):
+    """Some hundred bytes that state as many changes and low bits as may be do not take more than some frames."""
+    monkeypatch.setattr(kernels, "active", kernels.AVAILABLE[implementation])
+    words = 1 << 18
+    spec, base, count = FrameSpec(dtype_of("U8"), words, words), np.zeros(words, dtype=np.uint8), words // 4
+    stored = changes(bytes(count), bytes(count * (shift + 1) // 8), bytes(count), table=((count, shift),))
+    assert len(stored) < 100
+    out = np.empty_like(base)
+    tracemalloc.start()
+    try:
+        SparseDelta().decode(stored, [base], spec, out)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert np.count_nonzero(out) == count
+    assert peak < 17 * spec.nbytes
 
 
 def test_a_gap_beyond_its_class_is_refused():

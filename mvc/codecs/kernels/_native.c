@@ -600,7 +600,7 @@ static PyObject *changes(PyObject *Py_UNUSED(module), PyObject *args)
 /* 1 if `view` holds `count` aligned numbers of 32 bits. */
 static int numbers_fit(const Py_buffer *view, size_t count)
 {
-    return (size_t)view->len == 4 * count && (uintptr_t)view->buf % 4 == 0;
+    return (uint64_t)view->len == 4 * (uint64_t)count && (uintptr_t)view->buf % 4 == 0;
 }
 
 PyDoc_STRVAR(gaps_doc, "gaps(base, number, top, positions, gaps, classes)\n--\n\nSee reference.gaps.");
@@ -653,7 +653,7 @@ static PyObject *locate(PyObject *Py_UNUSED(module), PyObject *args)
         return NULL;
     size_t n = frame_check(number, base.len, PY_SSIZE_T_MAX, 1, 0);
     const size_t count = (size_t)lengths.len / 4;
-    size_t stated = 0;
+    uint64_t stated = 0;
     if (n && numbers_fit(&counts, CLASSES))
         for (int c = 0; c < CLASSES; c++)
             stated += ((const uint32_t *)counts.buf)[c];
