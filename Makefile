@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORPUS ?= $(HOME)/.cache/mvc/corpus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format types layers coverage bench wheel clean
+.PHONY: help demo test test-all sanitize lint format types layers coverage bench wheel clean
 
 help:  ## List the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --upgrade pip
 
-$(VENV)/.dev: pyproject.toml setup.py constraints.txt mvc/codecs/kernels/_native.c | $(BIN)/python
+$(VENV)/.dev: pyproject.toml setup.py constraints.txt $(wildcard mvc/codecs/kernels/*.[ch]) | $(BIN)/python
 	@echo "==> Installing mvc with its development tools (about a minute)"
 	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev]'
 	@touch $@
@@ -37,6 +37,10 @@ test: $(VENV)/.dev  ## Run the tests (some minutes)
 
 test-all: $(VENV)/.bench  ## Run the long suites too
 	$(BIN)/python -m pytest -q -n auto
+
+sanitize: $(VENV)/.dev  ## Run the tests of the codecs on kernels compiled with sanitizers
+	@echo "==> Compiling the kernels with the address and undefined-behaviour sanitizers, and testing them"
+	tools/sanitize.sh $(abspath $(BIN)/python) -n auto -k 'not numpy'
 
 lint: $(VENV)/.dev  ## Check style and formatting
 	$(BIN)/ruff check .

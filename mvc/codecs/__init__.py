@@ -21,6 +21,7 @@ from mvc.codecs.keyed_delta import MAX_MANTISSA
 from mvc.codecs.planes import Planes
 from mvc.codecs.raw import Raw
 from mvc.codecs.sorted_delta import SortedDelta
+from mvc.codecs.sparse_delta import SparseDelta
 from mvc.registry import Registry
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Raw",
     "Sample",
     "SortedDelta",
+    "SparseDelta",
     "codec_of",
     "estimate",
     "frame_count",
@@ -48,7 +50,7 @@ __all__ = [
 CODECS: Final[Registry[type[Codec]]] = Registry("codec")
 """All codecs by the name in the envelope."""
 
-for _codec in (Raw, Planes, SortedDelta, ContextDelta):
+for _codec in (Raw, Planes, SortedDelta, ContextDelta, SparseDelta):
     CODECS.register(_codec.name, _codec)
 
 

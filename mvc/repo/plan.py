@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from mvc.codecs import MAX_MANTISSA, Codec, ContextDelta, Planes, SortedDelta
+from mvc.codecs import MAX_MANTISSA, Codec, ContextDelta, Planes, SortedDelta, SparseDelta
 from mvc.objects.blob import Reference
 from mvc.objects.manifest import Manifest, SegmentKind, TensorEntry
 from mvc.settings import Delta, Level
@@ -113,13 +113,13 @@ def codecs_for(kind: SegmentKind, dtype: DType, level: Level, *, delta: bool) ->
     """
     if not delta or kind == "literal":
         return () if delta else (Planes(),)
-    likely = SortedDelta.candidates(dtype)
+    likely, sparse = SortedDelta.candidates(dtype), SparseDelta.candidates(dtype)
     if level == "fast":
-        return likely[:1]
+        return *sparse, *likely[:1]
     if level == "default" or dtype.kind != "float":
-        return (*likely, ContextDelta(0))
+        return (*sparse, *likely, ContextDelta(0))
     mantissas = range(min(MAX_MANTISSA, dtype.mantissa_bits) + 1)
-    return (*map(SortedDelta, mantissas), *map(ContextDelta, mantissas[:_CONTEXT_MANTISSAS]))
+    return (*sparse, *map(SortedDelta, mantissas), *map(ContextDelta, mantissas[:_CONTEXT_MANTISSAS]))
 
 
 def bases(candidates: Sequence[Base], raw_bytes: int, bounds: Delta) -> tuple[Base, ...]:

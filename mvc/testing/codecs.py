@@ -20,7 +20,7 @@ from mvc.codecs import CODECS, Bytes, Codec, FrameSpec, codec_of, kernels
 from mvc.errors import MalformedError, MvcError
 from mvc.types import DTYPES, DType
 
-__all__ = ["Case", "TensorCodecTests", "cases", "decode", "special_words"]
+__all__ = ["Case", "TensorCodecTests", "cases", "decode", "sparse_cases", "special_words"]
 
 Case = tuple[Bytes, tuple[Bytes, ...], FrameSpec]
 """A frame, its side tensors and its spec."""
@@ -79,6 +79,22 @@ def cases(draw: st.DrawFn, dtype: DType, sides: int, max_words: int = 400) -> Ca
     for array in (frame, *others):
         array.setflags(write=False)
     return frame, others, FrameSpec(dtype, words, row_words)
+
+
+@st.composite
+def sparse_cases(draw: st.DrawFn, dtype: DType, max_words: int = 1000) -> tuple[Bytes, Bytes, FrameSpec]:
+    """Frames of `dtype` that differ from a base in few words, by a little or by anything, scattered or in a row."""
+    words = draw(st.integers(1, max_words))
+    base = _draw_words(draw, dtype, words)
+    frame = base.copy().view(f"<u{dtype.word_bytes}")
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    if draw(st.booleans()):
+        changed = np.flatnonzero(rng.random(words) < draw(st.sampled_from([0.0, 0.003, 0.05, 0.11])))
+    else:
+        changed = np.arange(words // 3, words // 3 + words // 10)
+    largest = draw(st.sampled_from([2, 7, 2 ** (8 * dtype.word_bytes - 1)]))
+    frame[changed] ^= rng.integers(1, largest, len(changed), dtype=np.uint64).astype(frame.dtype)
+    return frame.view(np.uint8), base, FrameSpec(dtype, words, words)
 
 
 def decode(codec: Codec, stored: bytes | memoryview, sides: Sequence[Bytes], spec: FrameSpec) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mvc.codecs import ContextDelta, FrameSpec, Planes, Raw, SortedDelta
+from mvc.codecs import ContextDelta, FrameSpec, Planes, Raw, SortedDelta, SparseDelta
 from mvc.testing.codecs import special_words
 from mvc.types import DTYPES, dtype_of
 
@@ -56,6 +56,16 @@ def near(frame, dtype, row_words):
     return words.view(np.uint8)
 
 
+def sparse(frame, dtype, share):
+    """Return `frame` with a change of so many words, by one or two units in the last place."""
+    rng = np.random.default_rng(9)
+    words = frame.view(f"<u{dtype.word_bytes}").copy()
+    changed = rng.random(len(words)) < share
+    changed[len(words) // 2] = True
+    words[changed] += rng.choice(np.array([1, 2, -1]), int(changed.sum())).astype(words.dtype)
+    return words.view(np.uint8)
+
+
 def files():
     """Yield name and content of every golden file."""
     for dtype in DTYPES.values():
@@ -69,6 +79,7 @@ def files():
         frame = weights(dtype, 230, 1)
         yield f"planes-{name}-weights", golden(Planes(), dtype, frame, (), 64)
         yield f"sorted-delta-0-{name}-rows", golden(SortedDelta(0), dtype, near(frame, dtype, 64), (frame,), 64)
+        yield f"sparse-delta-{name}-few", golden(SparseDelta(), dtype, sparse(frame, dtype, 0.05), (frame,), 64)
     for dtype in DTYPES.values():
         frame = weights(dtype, 3000, 2)
         for mantissa in sorted({0, min(3, dtype.mantissa_bits)}):
@@ -76,9 +87,16 @@ def files():
             yield name, golden(ContextDelta(mantissa), dtype, near(frame, dtype, 500), (frame,), 500)
     noise = np.random.default_rng(3).integers(0, 256, (2, 400), dtype=np.uint8)
     yield "context-delta-0-F16-noise", golden(ContextDelta(0), dtype_of("F16"), noise[0], (noise[1],), 200)
+    for name in ("F32", "BF16", "F8_E5M2", "I64", "U8"):
+        dtype = dtype_of(name)
+        frame = weights(dtype, 3000, 2)
+        yield f"sparse-delta-{name}-classes", golden(SparseDelta(), dtype, sparse(frame, dtype, 0.02), (frame,), 64)
+        noise = weights(dtype, 20, 3)
+        yield f"sparse-delta-{name}-raw", golden(SparseDelta(), dtype, noise, (noise[::-1].copy(),), 5)
     zeros = np.zeros(600, dtype=np.uint8)
     yield "raw-U8", golden(Raw(), dtype_of("U8"), np.arange(256, dtype=np.uint8), (), 256)
     yield "planes-BF16-constant", golden(Planes(), dtype_of("BF16"), zeros, (), 300)
+    yield "sparse-delta-BF16-equal", golden(SparseDelta(), dtype_of("BF16"), zeros, (zeros,), 100)
     yield "sorted-delta-0-BF16-equal", golden(SortedDelta(0), dtype_of("BF16"), zeros, (zeros,), 100)
 
 

@@ -12,6 +12,7 @@ from mvc.codecs import (
     Planes,
     Raw,
     SortedDelta,
+    SparseDelta,
     codec_of,
     estimate,
     frame_count,
@@ -32,6 +33,7 @@ def test_names_are_permanent():
         "planes": Planes,
         "sorted-delta": SortedDelta,
         "context-delta": ContextDelta,
+        "sparse-delta": SparseDelta,
     }
     with pytest.raises(AlreadyExistsError):
         CODECS.register("raw", Planes)

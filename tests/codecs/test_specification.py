@@ -1,4 +1,4 @@
-"""Sections 6.2 to 6.5 of the specification, written down once more in plain integers, against the codecs."""
+"""Sections 6.2 to 6.5 and 6.7 of the specification, written down once more in plain integers, against the codecs."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvc.codecs import ContextDelta, FrameSpec, Planes, SortedDelta
-from mvc.testing.codecs import cases
+from mvc.codecs import ContextDelta, FrameSpec, Planes, SortedDelta, SparseDelta
+from mvc.testing.codecs import cases, sparse_cases
 from mvc.types import DTYPES, dtype_of
 
 
@@ -158,6 +158,55 @@ def decode_context_delta(stored, base, spec, mantissa):
     return little_endian(words, size)
 
 
+def decode_sparse_delta(stored, base, spec):
+    """Return the frame (6.7)."""
+    mode, body = stored[0], stored[1:]
+    if mode == 0:
+        assert not body
+        return base
+    if mode == 1:
+        return decode_changes(body, base, spec)
+    return decode_sorted_delta(body, base, spec, 0) if mode == 2 else body
+
+
+def decode_changes(body, base, spec):
+    """Return the frame of mode 1 (6.7)."""
+    dtype = spec.dtype
+    fields = [int.from_bytes(body[i:j], "little") for i, j in ((0, 2), (2, 3), (3, 7), (7, 11), (11, 15))]
+    top, classes, gap_bytes, units_length, bits_length = fields
+    at = 15 + 5 * classes
+    table = [(int.from_bytes(body[i : i + 4], "little"), body[i + 4]) for i in range(15, at, 5)]
+    changed, shift_bits = sum(k for k, _ in table), sum(k * s for k, s in table)
+    (units,) = coded_planes(body[at : at + units_length], 1, gap_bytes)
+    at += units_length
+    (packed,) = coded_planes(body[at : at + bits_length], 1, -(-(shift_bits + changed) // 8))
+    bits = iter([byte >> i & 1 for byte in packed for i in range(8)])
+    units = iter(units)
+    b = integers(base, dtype.word_bytes)
+    places = []
+
+    def exponent(x):
+        return (x >> dtype.mantissa_bits) % (1 << dtype.exponent_bits)
+
+    for c, (count, shift) in enumerate(table):
+        is_float = dtype.kind == "float"
+        members = [i for i, x in enumerate(b) if not is_float or min(max(top - exponent(x), 0), 7) == c]
+        rank = 0
+        for _ in range(count):
+            h = 0
+            while (unit := next(units)) == 255:
+                h += 255
+            rank += (h + unit << shift) + sum(next(bits) << i for i in range(shift))
+            places.append(members[rank])
+            rank += 1
+    assert next(units, None) is None
+    magnitudes = words_of(coded_planes(body[at + bits_length :], dtype.word_bytes, changed))
+    for place, magnitude in zip(places, magnitudes, strict=True):
+        b[place] = target_word(2 * magnitude + next(bits) + 1, b[place], dtype)
+    assert not any(bits)
+    return little_endian(b, dtype.word_bytes)
+
+
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_planes_follow_the_specification(data):
@@ -199,3 +248,13 @@ def test_context_delta_of_many_contexts_follows_the_specification(name):
     stored = ContextDelta(0).encode(frame.view(np.uint8), [base], spec)
     assert stored[0] == 1
     assert decode_context_delta(stored, base.tobytes(), spec, 0) == frame.tobytes()
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_sparse_delta_follows_the_specification(data):
+    """What `sparse-delta` writes is read by a decoder written from the text."""
+    dtype = data.draw(st.sampled_from(list(DTYPES.values())))
+    frame, base, spec = data.draw(sparse_cases(dtype))
+    stored = SparseDelta().encode(frame, [base], spec)
+    assert decode_sparse_delta(stored, base.tobytes(), spec) == frame.tobytes()

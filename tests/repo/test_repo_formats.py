@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from mvc.codecs import Planes, SortedDelta
+from mvc.codecs import Planes, SortedDelta, SparseDelta
 from mvc.errors import AlreadyExistsError, FormatError, InvalidInputError, NotFoundError, StorageError
 from mvc.objects.manifest import Manifest
 from mvc.repo.clock import account_name
@@ -227,13 +227,15 @@ class TestPlanning:
             assert choose([full, delta], 100, Delta(read_factor=2.0)).relation == relation
 
     def test_codecs(self):
-        """Literals and first versions are planes; effort widens the choice of parameters."""
+        """Literals and first versions are planes; effort widens the choice of parameters; sparse is always tried."""
         bf16 = dtype_of("BF16")
         assert codecs_for("literal", dtype_of("U8"), "max", delta=False) == (Planes(),)
         assert codecs_for("literal", dtype_of("U8"), "max", delta=True) == ()
-        counts = [len(codecs_for("tensor", bf16, level, delta=True)) for level in ("fast", "default", "max")]
+        choices = [codecs_for("tensor", bf16, level, delta=True) for level in ("fast", "default", "max")]
+        counts = [len(codecs) for codecs in choices]
         assert counts == sorted(counts)
-        assert (counts[0], counts[2]) == (1, 8)
+        assert (counts[0], counts[2]) == (2, 9)
+        assert all(SparseDelta() in codecs for codecs in choices)
         assert relatives(Manifest((), ())) == {}
 
     def test_ordered_map(self):

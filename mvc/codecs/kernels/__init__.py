@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from mvc.codecs.kernels import reference
 from mvc.codecs.kernels.abc import (
+    CLASSES,
     MAX_CONTEXTS,
     SCALE,
     Buffer,
@@ -16,6 +17,7 @@ from mvc.codecs.kernels.abc import (
     Keying,
     Keys,
     Number,
+    Positions,
     RowSizes,
     key_count,
     number_of,
@@ -32,6 +34,7 @@ except ImportError:  # built without a C compiler
 
 __all__ = [
     "AVAILABLE",
+    "CLASSES",
     "IMPLEMENTATION",
     "MAX_CONTEXTS",
     "SCALE",
@@ -42,6 +45,7 @@ __all__ = [
     "Keying",
     "Keys",
     "Number",
+    "Positions",
     "RowSizes",
     "active",
     "key_count",

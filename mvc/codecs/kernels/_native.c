@@ -21,8 +21,9 @@
 #endif
 
 /* One copy of a loop for each generation of vector units, picked when the module is loaded. It needs GNU ifunc, which
- * musl and macOS do not have; there the baseline is compiled. */
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+ * musl and macOS do not have; there the baseline is compiled. So it is under sanitizers (`make sanitize`), which start
+ * after the loader has called the functions that pick. */
+#if defined(__x86_64__) && !defined(MVC_NO_CLONES) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
 #define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define CLONES
@@ -187,6 +188,16 @@ static CLONES uint32_t tile_weight(const uint32_t *sizes, size_t n, uint32_t top
 #include "_words.h"
 
 #include "_rans.h"
+#include "_classes.h"
+
+#define BITS 8
+#include "_sparse.h"
+#define BITS 16
+#include "_sparse.h"
+#define BITS 32
+#include "_sparse.h"
+#define BITS 64
+#include "_sparse.h"
 
 #define FOR_WIDTH(word_bytes, name, arguments) \
     do {                                       \
@@ -468,6 +479,7 @@ static PyObject *unsort(PyObject *Py_UNUSED(module), PyObject *args)
 }
 
 #include "_context.h"
+#include "_sparse_module.h"
 
 /* ---- module -------------------------------------------------------------------------------------------------- */
 
@@ -481,6 +493,10 @@ static PyMethodDef methods[] = {
     {"classify", classify, METH_VARARGS, classify_doc},
     {"context_encode", context_encode, METH_VARARGS, context_encode_doc},
     {"context_decode", context_decode, METH_VARARGS, context_decode_doc},
+    {"changes", changes, METH_VARARGS, changes_doc},
+    {"gaps", gaps, METH_VARARGS, gaps_doc},
+    {"locate", locate, METH_VARARGS, locate_doc},
+    {"patch", patch, METH_VARARGS, patch_doc},
     {NULL, NULL, 0, NULL},
 };
 

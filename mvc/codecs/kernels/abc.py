@@ -12,6 +12,7 @@ from mvc.codecs.abc import Bytes
 from mvc.types import DType
 
 __all__ = [
+    "CLASSES",
     "LOWEST_STATE",
     "MAX_CONTEXTS",
     "SCALE",
@@ -23,6 +24,7 @@ __all__ = [
     "Keying",
     "Keys",
     "Number",
+    "Positions",
     "RowSizes",
     "States",
     "key_count",
@@ -63,6 +65,12 @@ MAX_CONTEXTS: Final = 256
 
 _MAX_CAP: Final = 1023
 """Largest r + 2 (E - e) that is told apart (spec-v1, section 6.4); it keeps the table of counts inside a cache."""
+
+CLASSES: Final = 8
+"""Classes of words in a sparse delta (spec-v1, section 6.7)."""
+
+Positions = npt.NDArray[np.uint32]
+"""Indices of words in a frame, or numbers of words; see `Kernels.changes` and `Kernels.gaps`."""
 
 
 class Number(NamedTuple):
@@ -235,3 +243,39 @@ class Kernels(Protocol):
         bool
             False if refills or raw bits end too early or too late, or a state does not end as it began.
         """
+
+    def changes(self, target: Bytes, base: Bytes, number: Number, positions: Positions, deltas: Bytes, /) -> int:
+        """Find the words of a frame that differ from the base, unless there are more than ``len(positions)``.
+
+        Writes their indices, ascending, and for each the word u - 1, where u is its zigzag delta. What lies behind the
+        changes found is undefined.
+
+        Returns
+        -------
+        int
+            The number of changed words, or -1 if there are more than fit.
+        """
+
+    def gaps(
+        self, base: Bytes, number: Number, top: int, positions: Positions, gaps: Positions, classes: Bytes, /
+    ) -> None:
+        """Write the class and the gap of each changed word (spec-v1, section 6.7, steps 1 and 3), in their order.
+
+        `top` is T, 0 to 2047; `positions` ascend. A gap counts words of one class.
+        """
+
+    def locate(
+        self, base: Bytes, number: Number, top: int, counts: Positions, gaps: Positions, positions: Positions, /
+    ) -> bool:
+        """Undo `gaps`: write the positions of changed words, class by class.
+
+        ``counts[c]`` of the `gaps` belong to class c; there are `CLASSES` of them.
+
+        Returns
+        -------
+        bool
+            False if a gap leads beyond the last word of its class; then `positions` are undefined.
+        """
+
+    def patch(self, base: Bytes, number: Number, positions: Positions, deltas: Bytes, target: Bytes, /) -> None:
+        """Undo `changes`: write `base`, and the words at `positions` where `deltas` say; every one must be in range."""

@@ -10,6 +10,7 @@ import numpy as np
 from mvc.codecs.abc import Bytes
 from mvc.codecs.kernels.abc import Buffer, Number, RowSizes, scratch_bytes
 from mvc.codecs.kernels.context_reference import classify, context_decode, context_encode, keys
+from mvc.codecs.kernels.sparse_reference import changes, gaps, locate, patch
 from mvc.codecs.kernels.words import (
     UNSIGNED,
     bit_lengths,
@@ -22,7 +23,21 @@ from mvc.codecs.kernels.words import (
     words_of,
 )
 
-__all__ = ["classify", "context_decode", "context_encode", "join", "keys", "measure", "sort", "split", "unsort"]
+__all__ = [
+    "changes",
+    "classify",
+    "context_decode",
+    "context_encode",
+    "gaps",
+    "join",
+    "keys",
+    "locate",
+    "measure",
+    "patch",
+    "sort",
+    "split",
+    "unsort",
+]
 
 _HALVES: Final = np.array([(46341 if k % 2 else 65536) >> k // 2 for k in range(41)])
 """2**(16 - k/2), rounded down, for k from 0 to 40."""
