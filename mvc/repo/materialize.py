@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from mvc.objects.ids import Hasher, content_hasher, finish
 from mvc.repo.parallel import ordered_map
 from mvc.repo.session import Session
 from mvc.store.layout import Location
+from mvc.store.object_store import StoredRange
 from mvc.types import ObjectId
 
 __all__ = ["ContentReader", "StoredBlob"]
@@ -25,12 +26,15 @@ __all__ = ["ContentReader", "StoredBlob"]
 _DEPTH_LIMIT: Final = 64
 """Deltas followed in one read: the format's limit. More means a cycle."""
 _BLOBS_KEPT: Final = 32
-"""Opened blobs kept in memory: the chains that two threads work on. Packed ones are at most 4 MiB each; large ones are
-mapped and cost address space only."""
-
+"""Opened blobs kept: the chains that two threads work on. Packed ones are at most 4 MiB of memory each, others an open
+file each."""
 
 Locate = Callable[[Iterable[ObjectId]], Mapping[ObjectId, Location]]
 """Returns where contents are stored, and may return more; what is missing is left out."""
+
+
+Put = Callable[[int, Bytes], None]
+"""Keeps decoded bytes at an offset."""
 
 
 def _by_index(session: Session) -> Locate:
@@ -45,20 +49,28 @@ class StoredBlob:
     ----------
     envelope : Envelope
         What it says of itself.
-    data : memoryview
-        The whole blob.
+    stored : StoredRange
+        Where its bytes are read.
     codec : Codec
         Decodes its frames.
     """
 
     envelope: Envelope
-    data: memoryview
+    stored: StoredRange
     codec: Codec
 
     def frame_spec(self, frame: Frame) -> FrameSpec:
         """Return what the codec needs to know of `frame`."""
         spec = self.envelope.spec
         return FrameSpec(spec.dtype, frame.words, spec.row_words)
+
+
+class _Task(NamedTuple):
+    """A frame to decode, and where its bytes go."""
+
+    blob: StoredBlob
+    frame: Frame
+    offset: int
 
 
 class ContentReader:
@@ -88,34 +100,35 @@ class ContentReader:
     def _open(self, oid: ObjectId) -> StoredBlob:
         if oid not in self._locations:
             self.prepare([oid])
-        data = self._read(oid)
-        envelope = Envelope.decode(data)
+        stored = self._stored(oid)
+        envelope = Envelope.fetch(stored.length, stored.read)
         if envelope.id != oid:
             raise IntegrityError(f"the blob of {oid} holds {envelope.id}", hint="mvc fsck")
-        if len(data) != envelope.stored_bytes:
+        if stored.length != envelope.stored_bytes:
             raise IntegrityError(
-                f"the blob of {oid} has {len(data)} bytes, its header promises {envelope.stored_bytes}", hint="mvc fsck"
+                f"the blob of {oid} has {stored.length} bytes, its header promises {envelope.stored_bytes}",
+                hint="mvc fsck",
             )
-        return StoredBlob(envelope, data, codec_of(envelope.codec, envelope.parameters))
+        return StoredBlob(envelope, stored, codec_of(envelope.codec, envelope.parameters))
 
-    def _read(self, oid: ObjectId) -> memoryview:
-        """Return a blob from where it was said to be, or from where it has been moved to since."""
+    def _stored(self, oid: ObjectId) -> StoredRange:
+        """Open a blob where it was said to be, or where it has been moved to since."""
         location = self._locations.get(oid)
         if location is None:
             raise IntegrityError(f"content {oid} is missing from the store", hint="mvc fsck")
         try:
-            return self._session.store.read(oid, location)
+            return self._session.store.open(oid, location)
         except (NotFoundError, IntegrityError) as error:
-            return self._read_elsewhere(oid, error)
+            return self._elsewhere(oid, error)
 
-    def _read_elsewhere(self, oid: ObjectId, cause: NotFoundError | IntegrityError) -> memoryview:
-        """Return a blob that has moved, or another copy of one that is damaged."""
+    def _elsewhere(self, oid: ObjectId, cause: NotFoundError | IntegrityError) -> StoredRange:
+        """Open a blob that has moved, or another copy of one that is damaged."""
         store = self._session.store
         store.packs.refresh()
         for found in store.locations():
             if found.oid == oid:
                 with suppress(NotFoundError, IntegrityError):
-                    return store.read(oid, found.location)
+                    return store.open(oid, found.location)
         if isinstance(cause, IntegrityError):
             raise cause
         raise IntegrityError(f"content {oid} is missing from the store", hint="mvc fsck") from cause
@@ -124,8 +137,27 @@ class ContentReader:
         """Yield the contents `ids` one after the other, frame by frame; see `frames`."""
         return (decoded for _, decoded in self.frames(ids))
 
-    def frames(self, ids: Sequence[ObjectId]) -> Iterator[tuple[Frame, Bytes]]:
+    def deliver(self, ids: Sequence[ObjectId], put: Put) -> Iterator[int]:
+        """Decode the contents `ids` into one place, one behind the other, and yield how many bytes have been verified.
+
+        Parameters
+        ----------
+        ids : sequence of ObjectId
+            Contents.
+        put : callable
+            Given an offset and the bytes that belong there, by any thread, before they are verified.
+
+        Raises
+        ------
+        IntegrityError
+            As for `frames`.
+        """
+        return (decoded.size for _, decoded in self.frames(ids, put))
+
+    def frames(self, ids: Sequence[ObjectId], put: Put | None = None) -> Iterator[tuple[Frame, Bytes]]:
         """Yield the frames of the contents `ids`, one content after the other; several are decoded at once.
+
+        `put` is called as `deliver` says.
 
         Raises
         ------
@@ -134,19 +166,31 @@ class ContentReader:
             Whoever keeps what is yielded must not show it before the iteration ends.
         """
         self.prepare(ids)
-        tasks = ((blob, frame) for blob in map(self.open, ids) for frame in blob.envelope.frames)
+
+        def decode(task: _Task) -> tuple[_Task, Bytes]:
+            decoded = self._decode(task.blob, task.frame, 0)
+            if put:
+                put(task.offset, decoded)
+            return task, decoded
+
         running = None
-        for blob, frame, decoded in ordered_map(self._pool, self._task, tasks, 2 * self._session.threads):
-            if frame.start == 0:
-                running = content_hasher(blob.envelope.spec if blob.envelope.kind == "tensor" else None)
+        for task, decoded in ordered_map(self._pool, decode, self._tasks(ids), 2 * self._session.threads):
+            envelope = task.blob.envelope
+            if task.frame.start == 0:
+                running = content_hasher(envelope.spec if envelope.kind == "tensor" else None)
             assert running is not None, "the first frame of a content comes first"
             running.update(decoded.data)
-            yield frame, decoded
-            if frame.start + frame.words == blob.envelope.spec.words:
-                _verify(running, blob.envelope.id)
+            yield task.frame, decoded
+            if task.frame.start + task.frame.words == envelope.spec.words:
+                _verify(running, envelope.id)
 
-    def _task(self, task: tuple[StoredBlob, Frame]) -> tuple[StoredBlob, Frame, Bytes]:
-        return (*task, self._decode(*task, 0))
+    def _tasks(self, ids: Iterable[ObjectId]) -> Iterator[_Task]:
+        begin = 0
+        for blob in map(self.open, ids):
+            spec = blob.envelope.spec
+            for frame in blob.envelope.frames:
+                yield _Task(blob, frame, begin + frame.start * spec.dtype.word_bytes)
+            begin += spec.nbytes
 
     def read(self, oid: ObjectId) -> Bytes:
         """Return the whole content `oid`, verified.
@@ -207,7 +251,7 @@ class ContentReader:
         return parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty(0, np.uint8)])
 
     def _decode(self, blob: StoredBlob, frame: Frame, depth: int) -> Bytes:
-        stored = blob.data[frame.offset : frame.offset + frame.length]
+        stored = blob.stored.read(frame.offset, frame.length)
         frame.check(stored, blob.envelope.id)
         spec = blob.frame_spec(frame)
         out = np.empty(spec.nbytes, np.uint8)

@@ -50,6 +50,13 @@ class FileSystem(ABC):
         """Write all of `data` at `offset`, without moving the end that `write` appends to."""
 
     @abstractmethod
+    def start_flush(self, handle: FileHandle, offset: int, length: int) -> None:
+        """Have the system begin to bring a part of the file to the medium, and return at once.
+
+        It promises nothing and never fails; but the `fsync` that follows has less to wait for.
+        """
+
+    @abstractmethod
     def fsync(self, handle: FileHandle) -> None:
         """Return when the content of the file is on the medium.
 
@@ -94,6 +101,10 @@ class FileSystem(ABC):
     @abstractmethod
     def open_read(self, path: Path) -> FileHandle:
         """Open an existing file for `pread`."""
+
+    @abstractmethod
+    def length(self, handle: FileHandle) -> int:
+        """Return the bytes of an open file, whatever has become of its name."""
 
     @abstractmethod
     def pread(self, handle: FileHandle, length: int, offset: int) -> bytes:
