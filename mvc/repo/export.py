@@ -15,7 +15,7 @@ from mvc.repo.materialize import ContentReader
 from mvc.repo.progress import Progress, Tick, silent
 from mvc.repo.session import Session
 from mvc.repo.worktree import Stamp, Tracked
-from mvc.store.fs import FileSystem
+from mvc.store.fs import Appender, FileSystem
 
 __all__ = ["export", "remove_files"]
 
@@ -84,11 +84,10 @@ def _write(fs: FileSystem, reader: ContentReader, file: FileEntry, draft: Path, 
     handle = fs.create(draft, file.mode)
     try:
         try:
-            for count in reader.deliver(
-                [segment.id for segment in file.segments],
-                lambda offset, decoded: fs.pwrite(handle, decoded.data, offset),
-            ):
-                tick(count)
+            appender = Appender(fs, handle)
+            for decoded in reader.stream([segment.id for segment in file.segments]):
+                appender.write(decoded.data)
+                tick(decoded.size)
             fs.fsync(handle)
         finally:
             fs.close(handle)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -31,10 +32,6 @@ file each."""
 
 Locate = Callable[[Iterable[ObjectId]], Mapping[ObjectId, Location]]
 """Returns where contents are stored, and may return more; what is missing is left out."""
-
-
-Put = Callable[[int, Bytes], None]
-"""Keeps decoded bytes at an offset."""
 
 
 def _by_index(session: Session) -> Locate:
@@ -65,14 +62,6 @@ class StoredBlob:
         return FrameSpec(spec.dtype, frame.words, spec.row_words)
 
 
-class _Task(NamedTuple):
-    """A frame to decode, and where its bytes go."""
-
-    blob: StoredBlob
-    frame: Frame
-    offset: int
-
-
 class ContentReader:
     """Decode tensors and literals of one repository.
 
@@ -89,6 +78,7 @@ class ContentReader:
     def __init__(self, session: Session, pool: Executor, locate: Locate | None = None) -> None:
         self._session = session
         self._pool = pool
+        self._window = 2 * session.threads
         self._locate = locate or _by_index(session)
         self._locations: dict[ObjectId, Location] = {}
         self.open = lru_cache(maxsize=_BLOBS_KEPT)(self._open)
@@ -134,63 +124,40 @@ class ContentReader:
         raise IntegrityError(f"content {oid} is missing from the store", hint="mvc fsck") from cause
 
     def stream(self, ids: Sequence[ObjectId]) -> Iterator[Bytes]:
-        """Yield the contents `ids` one after the other, frame by frame; see `frames`."""
-        return (decoded for _, decoded in self.frames(ids))
+        """Yield the contents `ids` one after the other, frame by frame; several frames are decoded at once.
 
-    def deliver(self, ids: Sequence[ObjectId], put: Put) -> Iterator[int]:
-        """Decode the contents `ids` into one place, one behind the other, and yield how many bytes have been verified.
-
-        Parameters
-        ----------
-        ids : sequence of ObjectId
-            Contents.
-        put : callable
-            Given an offset and the bytes that belong there, by any thread, before they are verified.
+        What is yielded is overwritten when the next frame is asked for.
 
         Raises
         ------
         IntegrityError
-            As for `frames`.
-        """
-        return (decoded.size for _, decoded in self.frames(ids, put))
-
-    def frames(self, ids: Sequence[ObjectId], put: Put | None = None) -> Iterator[tuple[Frame, Bytes]]:
-        """Yield the frames of the contents `ids`, one content after the other; several are decoded at once.
-
-        `put` is called as `deliver` says.
-
-        Raises
-        ------
-        IntegrityError
-            If a checksum is wrong; or, after the last frame of a content, if the whole is not what its id promises.
+            If a checksum is wrong; or, at the last frame of a content, if the whole is not what its id promises.
             Whoever keeps what is yielded must not show it before the iteration ends.
         """
+        spares = _Spares(self._window + 2)  # one more is being filled, and one is with the consumer
+        return (decoded for _, decoded in self._frames(ids, spares.array))
+
+    def _frames(self, ids: Sequence[ObjectId], room: Callable[[int], Bytes]) -> Iterator[tuple[Frame, Bytes]]:
+        """Yield the frames of the contents `ids`, each decoded into what `room` returns for its number of bytes."""
         self.prepare(ids)
-
-        def decode(task: _Task) -> tuple[_Task, Bytes]:
-            decoded = self._decode(task.blob, task.frame, 0)
-            if put:
-                put(task.offset, decoded)
-            return task, decoded
-
+        tasks = (
+            (blob, frame, room(blob.frame_spec(frame).nbytes))
+            for blob in map(self.open, ids)
+            for frame in blob.envelope.frames
+        )
         running = None
-        for task, decoded in ordered_map(self._pool, decode, self._tasks(ids), 2 * self._session.threads):
-            envelope = task.blob.envelope
-            if task.frame.start == 0:
-                running = content_hasher(envelope.spec if envelope.kind == "tensor" else None)
+        for blob, frame, decoded in ordered_map(self._pool, self._task, tasks, self._window):
+            if frame.start == 0:
+                running = content_hasher(blob.envelope.spec if blob.envelope.kind == "tensor" else None)
             assert running is not None, "the first frame of a content comes first"
             running.update(decoded.data)
-            yield task.frame, decoded
-            if task.frame.start + task.frame.words == envelope.spec.words:
-                _verify(running, envelope.id)
+            if frame.start + frame.words == blob.envelope.spec.words:
+                _verify(running, blob.envelope.id)
+            yield frame, decoded
 
-    def _tasks(self, ids: Iterable[ObjectId]) -> Iterator[_Task]:
-        begin = 0
-        for blob in map(self.open, ids):
-            spec = blob.envelope.spec
-            for frame in blob.envelope.frames:
-                yield _Task(blob, frame, begin + frame.start * spec.dtype.word_bytes)
-            begin += spec.nbytes
+    def _task(self, task: tuple[StoredBlob, Frame, Bytes]) -> tuple[StoredBlob, Frame, Bytes]:
+        self._decode(*task, 0)
+        return task
 
     def read(self, oid: ObjectId) -> Bytes:
         """Return the whole content `oid`, verified.
@@ -211,7 +178,7 @@ class ContentReader:
             If one is missing or corrupt.
         """
         parts: list[Bytes] = []
-        for frame, decoded in self.frames(ids):
+        for frame, decoded in self._frames(ids, _fresh):
             if frame.start == 0 and parts:
                 yield _joined(parts)
                 parts = []
@@ -242,21 +209,17 @@ class ContentReader:
             raise IntegrityError(f"more than {_DEPTH_LIMIT} deltas below {oid}", hint="mvc fsck")
         blob = self.open(oid)
         width, step = blob.envelope.spec.dtype.word_bytes, blob.envelope.frame_words
-        parts = [
-            self._decode(blob, frame, depth)[
-                max(0, start - frame.start) * width : (start + count - frame.start) * width
-            ]
-            for frame in blob.envelope.frames[start // step : -(-(start + count) // step)]
-        ]
+        parts = []
+        for frame in blob.envelope.frames[start // step : -(-(start + count) // step)]:
+            decoded = _fresh(frame.words * width)
+            self._decode(blob, frame, decoded, depth)
+            parts.append(decoded[max(0, start - frame.start) * width : (start + count - frame.start) * width])
         return parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty(0, np.uint8)])
 
-    def _decode(self, blob: StoredBlob, frame: Frame, depth: int) -> Bytes:
+    def _decode(self, blob: StoredBlob, frame: Frame, out: Bytes, depth: int) -> None:
         stored = blob.stored.read(frame.offset, frame.length)
         frame.check(stored, blob.envelope.id)
-        spec = blob.frame_spec(frame)
-        out = np.empty(spec.nbytes, np.uint8)
-        blob.codec.decode(stored, self._sides(blob, frame, depth), spec, out)
-        return out
+        blob.codec.decode(stored, self._sides(blob, frame, depth), blob.frame_spec(frame), out)
 
     def _sides(self, blob: StoredBlob, frame: Frame, depth: int) -> Sequence[Bytes]:
         envelope = blob.envelope
@@ -266,6 +229,25 @@ class ContentReader:
             if self.open(reference.id).envelope.spec != envelope.spec:
                 raise IntegrityError(f"{reference.id} has not the shape of its delta {envelope.id}", hint="mvc fsck")
         return [self.words(reference.id, frame.start, frame.words, depth + 1) for reference in envelope.references]
+
+
+class _Spares:
+    """Arrays used in turn, since fresh memory costs about as much as what is written to it."""
+
+    def __init__(self, count: int) -> None:
+        self._kept = deque([np.empty(0, np.uint8)] * count)
+
+    def array(self, nbytes: int) -> Bytes:
+        """Return the array that was given out longest ago, of `nbytes` undefined bytes."""
+        kept = self._kept.popleft()
+        if len(kept) < nbytes:
+            kept = _fresh(nbytes)
+        self._kept.append(kept)
+        return kept[:nbytes]
+
+
+def _fresh(nbytes: int) -> Bytes:
+    return np.empty(nbytes, np.uint8)
 
 
 def _joined(parts: list[Bytes]) -> Bytes:
