@@ -143,9 +143,10 @@ def commit(
     with session.pool() as pool:
         changes = _Changes(session, state, selection, pool)
         for _ in range(_ATTEMPTS):
-            result = _Attempt(session, state, selection, request, actor).run(changes, pool, progress)
-            if result is not None:
-                _follow(session, result.commit, changes.seen())
+            done = _Attempt(session, state, selection, request, actor).run(changes, pool, progress)
+            if done is not None:
+                result, manifest = done
+                _follow(session, result.commit, manifest, changes.seen())
                 return result
             session.refresh()
             ref, state = state.moving_ref, session.refs.state()
@@ -206,7 +207,7 @@ class _Attempt:
     request: CommitRequest
     actor: Actor
 
-    def run(self, changes: _Changes, pool: Executor, progress: Progress) -> CommitResult | None:
+    def run(self, changes: _Changes, pool: Executor, progress: Progress) -> tuple[CommitResult, Manifest] | None:
         """Store everything and move the branch; None if another writer moved it first."""
         parent = self.session.manifest(self.state.head) if self.state.head else None
         self._check_paths(parent)
@@ -220,7 +221,7 @@ class _Attempt:
             batch.commit()
             if not self._move(recorded.id):
                 return None
-        return CommitResult(
+        result = CommitResult(
             recorded.id,
             self.state.branch,
             len(manifest.tensors),
@@ -228,6 +229,7 @@ class _Attempt:
             manifest.size,
             batch.stored_bytes,
         )
+        return result, manifest
 
     def _check_paths(self, parent: Manifest | None) -> None:
         """Refuse a tree that cannot be, or is not complete, before anything is read or stored."""
@@ -368,19 +370,19 @@ def _chain(oid: ObjectId, known: Mapping[ObjectId, BlobRecord]) -> list[BlobReco
     return chain
 
 
-def _follow(session: Session, oid: ObjectId, seen: _Seen) -> None:
+def _follow(session: Session, oid: ObjectId, manifest: Manifest, seen: _Seen) -> None:
     """Bring the index and the dirty-check cache up to date. The commit stands whatever becomes of them."""
     try:
         session.refresh()
-        _remember(session, oid, seen)
+        _remember(session, oid, manifest, seen)
     except (StorageError, ReadOnlyError) as error:
         _LOGGER.warning("commit %s is recorded, but what is derived from it is not yet: %s", oid, error)
 
 
-def _remember(session: Session, oid: ObjectId, seen: _Seen) -> None:
+def _remember(session: Session, oid: ObjectId, manifest: Manifest, seen: _Seen) -> None:
     """Have the dirty-check cache describe the new commit, with what is known of its files in the work tree."""
     files = {}
-    for file in session.manifest(oid).files:
+    for file in manifest.files:
         segments, tracked = seen.get(file.path, (None, None))
         same = tracked is not None and segments == file.segments and tracked.mode == file.mode
         files[file.path] = tracked if same and tracked else Tracked(file.mode, file.size, None)
