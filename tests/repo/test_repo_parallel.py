@@ -9,10 +9,15 @@ from mvc.repo.parallel import ordered_map
 
 def begun_before_each(items, window, **options):
     """Return how many items had been drawn when each result was yielded."""
-    drawn = []
+    drawn: list[int] = []
+
+    def draw():
+        for item in items:
+            drawn.append(item)
+            yield item
+
     with ThreadPoolExecutor(2) as pool:
-        source = (drawn.append(item) or item for item in items)
-        return [len(drawn) for _ in ordered_map(pool, abs, source, window, **options)]
+        return [len(drawn) for _ in ordered_map(pool, abs, draw(), window, **options)]
 
 
 def test_a_window_of_items():

@@ -101,7 +101,7 @@ class TestLoad:
                     ranges.append((offset, offset + length))
                 return super()._pread(fd, length, offset)
 
-        ranges = []
+        ranges: list[tuple[int, int]] = []
         model = {"w": lab.weights("BF16", (4200, 1024))}
         lab.committed(model)
         tuned = lab.tuned(model, 1)
