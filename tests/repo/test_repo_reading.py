@@ -1,7 +1,7 @@
 """Reading: load, diff, show, du."""
 
 import math
-import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,7 +97,7 @@ class TestLoad:
             """A file system that knows what was read of loose blobs."""
 
             def _pread(self, fd, length, offset):
-                if os.readlink(f"/proc/self/fd/{fd}").endswith(".blob"):
+                if Path(f"/proc/self/fd/{fd}").readlink().suffix == ".blob":
                     ranges.append((offset, offset + length))
                 return super()._pread(fd, length, offset)
 
