@@ -107,7 +107,8 @@ def _read_blob(store: ObjectStore, entry: StoredObject) -> BlobRecord | None:
 
 
 def _envelope(store: ObjectStore, entry: StoredObject) -> Envelope:
-    found = Envelope.decode(store.read(entry.oid, entry.location))
+    stored = store.open(entry.oid, entry.location)
+    found = Envelope.fetch(stored.length, stored.read)
     if found.id != entry.oid:
         raise IntegrityError(f"it holds {found.id}")
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -28,6 +28,8 @@ MAX_FRAME_WORDS: Final = 1 << 24
 FRAME_SLACK: Final = 64
 """Bytes by which a stored frame may exceed the raw one: planes and row bytes stored raw need 50."""
 
+_HEAD_BYTES: Final = 16 << 10
+"""Bytes that are read first: the header of a blob of 1,300 frames, 2.7 GB of bf16."""
 _MAX_HEADER: Final = 256 << 20
 """Bytes of a header: a table of 16 Mi frames."""
 _MAX_DEPTH: Final = 64
@@ -215,6 +217,26 @@ class Envelope:
             return cls._read(decode(body))
         except InvalidInputError as error:
             raise MalformedError(f"blob header breaks a rule: {error.message}") from error
+
+    @classmethod
+    def fetch(cls, length: int, read: Callable[[int, int], bytes | memoryview]) -> Envelope:
+        """Return the envelope of a blob of `length` bytes, reading little more of it than the header.
+
+        Parameters
+        ----------
+        length : int
+            Bytes of the blob.
+        read : callable
+            Returns the bytes at an offset, of a length, all of which lie inside the blob.
+
+        Raises
+        ------
+        MalformedError, FormatError
+            As for `decode`.
+        """
+        head = read(0, min(_HEAD_BYTES, length))
+        needed = PREFIX_BYTES + header_length(head)
+        return cls.decode(head if needed <= len(head) else read(0, min(needed, length)))
 
     @classmethod
     def _read(cls, value: Value) -> Envelope:

@@ -44,23 +44,26 @@ class Hasher(Protocol):
         """Return the 32 bytes of everything fed so far."""
 
 
-def hasher(domain: str) -> Hasher:
-    """Return a running hash that has already taken in `domain` and its zero byte."""
-    return blake3(domain.encode("ascii") + b"\0")
+def hasher(domain: str, *, shared: bool = False) -> Hasher:
+    """Return a running hash that has already taken in `domain` and its zero byte.
+
+    If it is `shared`, all processors work on each update: for large ones, where nothing else is to be done meanwhile.
+    """
+    return blake3(domain.encode("ascii") + b"\0", max_threads=blake3.AUTO if shared else 1)
 
 
-def tensor_hasher(spec: TensorSpec) -> Hasher:
+def tensor_hasher(spec: TensorSpec, *, shared: bool = False) -> Hasher:
     """Return a running hash of a tensor of this spec; its elements come next."""
-    running = hasher(TENSOR)
+    running = hasher(TENSOR, shared=shared)
     name = spec.dtype.name.encode("ascii")
     shape = struct.pack(f"<B{len(spec.shape)}Q", len(spec.shape), *spec.shape)
     running.update(bytes([len(name)]) + name + shape)
     return running
 
 
-def content_hasher(spec: TensorSpec | None) -> Hasher:
+def content_hasher(spec: TensorSpec | None, *, shared: bool = False) -> Hasher:
     """Return a running hash of a tensor of this spec, or of a literal if there is none; its bytes come next."""
-    return hasher(LITERAL) if spec is None else tensor_hasher(spec)
+    return hasher(LITERAL, shared=shared) if spec is None else tensor_hasher(spec, shared=shared)
 
 
 def finish(running: Hasher) -> ObjectId:

@@ -69,7 +69,11 @@ def session_status(session: Session) -> Status:
 def _differs(session: Session, commit: ObjectId, path: str) -> bool:
     """Return True if a file of the work tree has other content than in `commit`, by its segments' ids."""
     source = worktree_source(session.layout.root, path)
-    return source is None or scan(source, lambda _: None).segments != session.manifest(commit).by_path[path].segments
+    if source is None:
+        return True
+    with session.pool() as pool:
+        (found,) = scan([source], pool)
+    return found.segments != session.manifest(commit).by_path[path].segments
 
 
 def export_commit(
@@ -141,21 +145,18 @@ def check_out_paths(
         _refuse_loss({file.path for file in files} & set(before.added), "overwritten")
     with session.pool() as pool:
         written = export(session, files, session.layout.root, pool, progress)
-    _learn(session, before.refs, written)
+    _learn(session, before.refs, session.manifest(commit), written)
     return CheckoutResult(commit, None, len(files), 0)
 
 
-def _learn(session: Session, state: RefState, written: dict[str, Tracked]) -> None:
-    """Take the new stat of files that are now what HEAD says."""
+def _learn(session: Session, state: RefState, source: Manifest, written: dict[str, Tracked]) -> None:
+    """Take the new stat of files of `source` that are now what HEAD says."""
     tree = session.load_worktree()
     if state.head is None or tree is None or tree.commit != state.head:
         return
-    known = dict(tree.files)
-    for path, tracked in written.items():
-        there = known.get(path)
-        if there and (there.mode, there.size, there.content) == (tracked.mode, tracked.size, tracked.content):
-            known[path] = tracked
-    session.save_worktree(WorkTree(tree.commit, known))
+    head = session.manifest(state.head).by_path
+    known = {path: tracked for path, tracked in written.items() if head.get(path) == source.by_path[path]}
+    session.save_worktree(WorkTree(tree.commit, {**tree.files, **known}))
 
 
 def switch(
@@ -341,6 +342,6 @@ def _settle(session: Session, commit: ObjectId | None, before: RefState, written
     kept = tree.files if tree and tree.commit == before.head else {}
     files = {}
     for file in session.manifest(commit).files if commit else ():
-        unknown = Tracked(file.mode, file.size, None, None)
+        unknown = Tracked(file.mode, file.size, None)
         files[file.path] = written.get(file.path) or kept.get(file.path) or unknown
     session.save_worktree(WorkTree(commit, files))

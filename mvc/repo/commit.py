@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -17,14 +17,21 @@ from mvc.objects.operation import RefChange
 from mvc.repo.clock import Actor, now
 from mvc.repo.encode import Encoder, Stored
 from mvc.repo.materialize import ContentReader
-from mvc.repo.parallel import ordered_map
 from mvc.repo.plan import Base, bases, relatives
-from mvc.repo.progress import Progress, silent
+from mvc.repo.progress import Progress, Tick, silent
 from mvc.repo.refs import RefState
-from mvc.repo.scan import Content, ScannedFile, scan
+from mvc.repo.scan import Content, Reading, ScannedFile
 from mvc.repo.session import Session
 from mvc.repo.sources import FileSource
-from mvc.repo.tree import Selection, assemble, check_complete, check_matched, is_shard_index, split_unchanged
+from mvc.repo.tree import (
+    Selection,
+    assemble,
+    check_complete,
+    check_matched,
+    is_shard_index,
+    paths_after,
+    split_unchanged,
+)
 from mvc.repo.worktree import Tracked, WorkTree, settled
 from mvc.settings import LEVELS, Level
 from mvc.store.batch import WriteBatch
@@ -134,11 +141,12 @@ def commit(
     session.store.temporaries.sweep(_STALE_SECONDS)
     state = session.refs.state()
     with session.pool() as pool:
-        seen, scanned = _scan(session, state, selection, pool, progress)
+        changes = _Changes(session, state, selection, pool)
         for _ in range(_ATTEMPTS):
-            result = _Attempt(session, state, selection, request, actor).run(scanned, pool, progress)
-            if result is not None:
-                _follow(session, result.commit, seen)
+            done = _Attempt(session, state, selection, request, actor).run(changes, pool, progress)
+            if done is not None:
+                result, manifest = done
+                _follow(session, result.commit, manifest, changes.seen())
                 return result
             session.refresh()
             ref, state = state.moving_ref, session.refs.state()
@@ -161,25 +169,32 @@ def _check_recordable(request: CommitRequest, actor: Actor) -> None:
     _ = Commit(nothing, (), actor.author, now(), request.message.strip(), request.metadata).encoded
 
 
-def _scan(
-    session: Session, state: RefState, selection: Selection, pool: Executor, progress: Progress
-) -> tuple[_Seen, list[ScannedFile]]:
-    """Return what the work tree is known to hold, and every file of the selection."""
-    head = session.manifest(state.head) if state.head else None
-    tree = session.load_worktree()
-    tree = tree if tree and tree.commit == state.head else None
-    sources, unchanged = split_unchanged(selection, tree, head)
-    started = time.time_ns()
-    with progress("reading", sum(source.size for source in sources)) as tick:
-        found = list(ordered_map(pool, lambda source: scan(source, tick), sources, 2 * session.threads))
-    seen: _Seen = {}
-    if tree and head:
-        seen = {path: (head.by_path[path].segments, known) for path, known in tree.files.items()}
-    for source, file in zip(sources, found, strict=True):
-        if isinstance(source, FileSource) and selection.in_worktree:
-            stamp = settled(source.stamp, started)
-            seen[file.path] = (file.segments, Tracked(file.mode, source.size, file.checksum, stamp))
-    return seen, unchanged + found
+class _Changes:
+    """The files of a selection: those that are what HEAD says by their stat, and those that must be read."""
+
+    def __init__(self, session: Session, state: RefState, selection: Selection, pool: Executor) -> None:
+        self._head = session.manifest(state.head) if state.head else None
+        tree = session.load_worktree()
+        self._tree = tree if tree and tree.commit == state.head else None
+        self._sources, self._unchanged = split_unchanged(selection, self._tree, self._head)
+        self._in_worktree = selection.in_worktree
+        self._started = time.time_ns()
+        self.reading = Reading(self._sources, pool, hold=True)
+
+    def files(self) -> list[ScannedFile]:
+        """Return every file of the selection, after all was read."""
+        return self._unchanged + self.reading.files()
+
+    def seen(self) -> _Seen:
+        """Return what the work tree is known to hold, after all was read."""
+        seen: _Seen = {}
+        if self._tree and self._head:
+            seen = {path: (self._head.by_path[path].segments, known) for path, known in self._tree.files.items()}
+        for source, file in zip(self._sources, self.reading.files(), strict=True):
+            if isinstance(source, FileSource) and self._in_worktree:
+                stamp = settled(source.stamp, self._started)
+                seen[file.path] = (file.segments, Tracked(file.mode, source.size, stamp))
+        return seen
 
 
 @dataclass(frozen=True)
@@ -192,20 +207,21 @@ class _Attempt:
     request: CommitRequest
     actor: Actor
 
-    def run(self, scanned: Sequence[ScannedFile], pool: Executor, progress: Progress) -> CommitResult | None:
+    def run(self, changes: _Changes, pool: Executor, progress: Progress) -> tuple[CommitResult, Manifest] | None:
         """Store everything and move the branch; None if another writer moved it first."""
         parent = self.session.manifest(self.state.head) if self.state.head else None
-        check_matched(self.selection, parent)
-        manifest = assemble(parent, self.selection.replaces, scanned)
-        self._check(manifest, parent)
+        self._check_paths(parent)
         with self.session.store.begin() as batch:
-            new = self._new_contents(scanned, parent, batch)
-            stored = self._encode(new, parent, batch, pool, progress)
+            with progress("storing", changes.reading.size) as tick:
+                new = self._new_contents(changes.reading.runs(), parent, batch, tick)
+                stored = self._encode(new, parent, batch, pool, tick)
+            manifest = assemble(parent, self.selection.replaces, changes.files())
+            self._check_change(manifest, parent)
             recorded = self._record(manifest, batch)
             batch.commit()
             if not self._move(recorded.id):
                 return None
-        return CommitResult(
+        result = CommitResult(
             recorded.id,
             self.state.branch,
             len(manifest.tensors),
@@ -213,11 +229,17 @@ class _Attempt:
             manifest.size,
             batch.stored_bytes,
         )
+        return result, manifest
 
-    def _check(self, manifest: Manifest, parent: Manifest | None) -> None:
+    def _check_paths(self, parent: Manifest | None) -> None:
+        """Refuse a tree that cannot be, or is not complete, before anything is read or stored."""
+        check_matched(self.selection, parent)
+        paths = paths_after(parent, self.selection)
         if not self.request.allow_damaged:
             indexes = [source for source in self.selection.sources if is_shard_index(source.path)]
-            check_complete(manifest, {source.path: source.read_all() for source in indexes})
+            check_complete(paths, {source.path: source.read_all() for source in indexes})
+
+    def _check_change(self, manifest: Manifest, parent: Manifest | None) -> None:
         unchanged = parent is not None and manifest.id == parent.id
         if (unchanged or not (manifest.files or parent)) and not self.request.allow_empty:
             raise InvalidInputError(
@@ -226,40 +248,52 @@ class _Attempt:
             )
 
     def _new_contents(
-        self, scanned: Sequence[ScannedFile], parent: Manifest | None, batch: WriteBatch
-    ) -> list[Content]:
-        """Return the contents that must be stored, each once; have the batch protect those that are there already."""
+        self, runs: Iterable[Sequence[Content]], parent: Manifest | None, batch: WriteBatch, tick: Tick
+    ) -> Iterator[list[Content]]:
+        """Yield those contents of each run that must be stored; have the batch protect those that are there already."""
         inherited = parent.segments() if parent else {}
-        wanted = {
-            content.id: content
-            for file in scanned
-            for content in file.contents
-            if (content.kind, content.id) not in inherited
-        }
-        there = self.session.index.blobs(wanted)
-        return [
-            content if oid not in there else replace(content, damaged=True)
-            for oid, content in wanted.items()
-            if oid not in there or not batch.rely_on(oid, there[oid].location)
-        ]
+        begun: set[ObjectId] = set()
+        for run in runs:
+            wanted = {
+                content.id: content
+                for content in run
+                if (content.kind, content.id) not in inherited and content.id not in begun
+            }
+            begun |= wanted.keys()
+            there = self.session.index.blobs(wanted)
+            new = [
+                content if oid not in there else replace(content, damaged=True)
+                for oid, content in wanted.items()
+                if oid not in there or not batch.rely_on(oid, there[oid].location)
+            ]
+            tick(sum(content.spec.nbytes for content in run) - sum(content.spec.nbytes for content in new))
+            yield new
 
     def _encode(
-        self, new: Sequence[Content], parent: Manifest | None, batch: WriteBatch, pool: Executor, progress: Progress
+        self, new: Iterable[Sequence[Content]], parent: Manifest | None, batch: WriteBatch, pool: Executor, tick: Tick
     ) -> list[Stored]:
         threads, bounds = self.session.threads, self.session.settings.delta
-        planned = self._with_bases(new, parent)
         reader = ContentReader(self.session, pool)
-        reader.prepare(base.id for _, known in planned for base in known)
         encoder = Encoder(reader, pool, 2 * threads, self.request.level, bounds)
         result = []
-        with progress("storing", sum(content.spec.nbytes for content in new)) as tick:
-            for stored in encoder.store(planned, batch):
-                result.append(stored)
-                tick(stored.content.spec.nbytes)
+        for stored in encoder.store(self._planned(new, parent, reader), batch):
+            tick(stored.content.spec.nbytes)
+            result.append(replace(stored, content=replace(stored.content, held=None)))
         return result
 
-    def _with_bases(self, new: Sequence[Content], parent: Manifest | None) -> list[tuple[Content, tuple[Base, ...]]]:
+    def _planned(
+        self, new: Iterable[Sequence[Content]], parent: Manifest | None, reader: ContentReader
+    ) -> Iterator[tuple[Content, tuple[Base, ...]]]:
+        """Yield each content with the bases that it may use."""
         known = relatives(parent) if parent else {}
+        for run in new:
+            based = self._with_bases(run, known)
+            reader.prepare(base.id for _, found in based for base in found)
+            yield from based
+
+    def _with_bases(
+        self, new: Sequence[Content], known: Mapping[str, tuple[TensorEntry, ...]]
+    ) -> list[tuple[Content, tuple[Base, ...]]]:
         near = {
             content.id: [
                 entry.id
@@ -336,20 +370,20 @@ def _chain(oid: ObjectId, known: Mapping[ObjectId, BlobRecord]) -> list[BlobReco
     return chain
 
 
-def _follow(session: Session, oid: ObjectId, seen: _Seen) -> None:
+def _follow(session: Session, oid: ObjectId, manifest: Manifest, seen: _Seen) -> None:
     """Bring the index and the dirty-check cache up to date. The commit stands whatever becomes of them."""
     try:
         session.refresh()
-        _remember(session, oid, seen)
+        _remember(session, oid, manifest, seen)
     except (StorageError, ReadOnlyError) as error:
         _LOGGER.warning("commit %s is recorded, but what is derived from it is not yet: %s", oid, error)
 
 
-def _remember(session: Session, oid: ObjectId, seen: _Seen) -> None:
+def _remember(session: Session, oid: ObjectId, manifest: Manifest, seen: _Seen) -> None:
     """Have the dirty-check cache describe the new commit, with what is known of its files in the work tree."""
     files = {}
-    for file in session.manifest(oid).files:
+    for file in manifest.files:
         segments, tracked = seen.get(file.path, (None, None))
         same = tracked is not None and segments == file.segments and tracked.mode == file.mode
-        files[file.path] = tracked if same and tracked else Tracked(file.mode, file.size, None, None)
+        files[file.path] = tracked if same and tracked else Tracked(file.mode, file.size, None)
     session.save_worktree(WorkTree(oid, files))

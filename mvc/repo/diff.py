@@ -12,7 +12,6 @@ from mvc.objects.manifest import Manifest, TensorEntry
 from mvc.repo.checkout import session_status
 from mvc.repo.compare import TensorDistance, distance
 from mvc.repo.materialize import ContentReader
-from mvc.repo.parallel import ordered_map
 from mvc.repo.scan import Content, scan
 from mvc.repo.session import Session
 from mvc.repo.tree import assemble, from_worktree
@@ -104,7 +103,7 @@ def worktree_side(session: Session, pool: Executor) -> Side:
     head = session.manifest(found.refs.head) if found.refs.head else None
     paths = [*found.added, *found.modified]
     sources = from_worktree(session.layout.root, paths, opaque=True).sources if paths else ()
-    scanned = list(ordered_map(pool, lambda source: scan(source, lambda _: None), sources, 2 * session.threads))
+    scanned = scan(sources, pool)
     manifest = assemble(head, [*paths, *found.deleted], scanned)
     return Side("work tree", manifest, {item.id: item for file in scanned for item in file.contents})
 
@@ -174,5 +173,4 @@ def _words(oid: ObjectId, side: Side, reader: ContentReader, start: int, words: 
     content = side.contents.get(oid)
     if content is None:
         return reader.words(oid, start, words)
-    with content.source.open() as read:
-        return content.read(read, start, words)
+    return content.load(start, words)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from typing import Final
 
 from xxhash import xxh3_64_intdigest
@@ -27,6 +29,8 @@ __all__ = ["LOOSE_BYTES", "Encoder", "Stored"]
 LOOSE_BYTES: Final = 4 << 20
 """Raw bytes from which a content becomes a loose blob: large enough that an inode and an fsync do not matter."""
 
+_AHEAD_BYTES: Final = 16 << 20
+"""Raw bytes of the contents that are planned ahead of the writer, or one content if that is larger."""
 _SAMPLES: Final = 4
 """Places of a tensor at which options are compared."""
 _SAMPLE_WORDS: Final = 32 << 10
@@ -58,12 +62,29 @@ _Range = dict[Base | None, Sample]
 """A range of a content with the same range of each base that it may be a delta against."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Planned:
     content: Content
     option: Option
     only_frame: _Frame | None
     """Raw and stored bytes of a content of one frame, which is coded while it is at hand."""
+
+    @property
+    def starts(self) -> range:
+        """First word of every frame."""
+        return range(0, self.content.spec.words, frame_words(self.content.spec))
+
+
+@dataclass(frozen=True, slots=True)
+class _Coded:
+    """One frame, ready to be written."""
+
+    planned: _Planned
+    raw: Bytes | None
+    """Its bytes, if they must be hashed."""
+    stored: bytes
+    entry: tuple[int, int]
+    """What the frame table says of it: stored length and checksum."""
 
 
 class Encoder:
@@ -93,13 +114,18 @@ class Encoder:
     def store(self, contents: Iterable[tuple[Content, Sequence[Base]]], batch: WriteBatch) -> Iterator[Stored]:
         """Encode `contents`, each with the bases it may use, and yield what was done, in order.
 
+        Contents are planned ahead, and their frames are coded ahead, of the one that is being written.
+
         Raises
         ------
         ConflictError
             If a content is no longer what its id says: the file changed after it was hashed.
         """
-        for planned in ordered_map(self._pool, self._plan, contents, self._window):
-            yield self._write(planned, batch)
+        plans = ordered_map(self._pool, self._plan, contents, _AHEAD_BYTES, _raw_bytes)
+        tasks = ((planned, start) for planned in plans for start in planned.starts)
+        frames = ordered_map(self._pool, self._code, tasks, self._window)
+        for planned, group in groupby(frames, attrgetter("planned")):
+            yield self._write(planned, group, batch)
 
     def _plan(self, item: tuple[Content, Sequence[Base]]) -> _Planned:
         content, bases = item
@@ -116,8 +142,7 @@ class Encoder:
         return _Planned(content, option, _encode(option.codec, whole[option.base]) if whole else None)
 
     def _load(self, content: Content, bases: Sequence[Base], start: int, words: int) -> _Range:
-        with content.source.open() as read:
-            target = content.read(read, start, words)
+        target = content.load(start, words)
         spec = FrameSpec(content.spec.dtype, words, content.spec.row_words)
         loaded: _Range = {None: (target, (), spec)}
         for base in bases:
@@ -130,55 +155,64 @@ class Encoder:
             return [self._load(content, bases, start, words) for start in starts]
         return [_cut(whole, start, words) for start in starts]
 
-    def _write(self, planned: _Planned, batch: WriteBatch) -> Stored:
-        frames = iter([planned.only_frame]) if planned.only_frame else self._frames(planned)
-        content = planned.content
-        if content.spec.nbytes >= LOOSE_BYTES:
-            envelope = self._write_loose(planned, frames, batch)
-        else:
-            stored = list(_verified(content, frames))
-            envelope = _envelope(planned, stored)
-            kind = EntryKind.TENSOR if content.kind == "tensor" else EntryKind.LITERAL
-            batch.put(kind, content.id, [envelope.header, *stored])
-        return Stored(content, planned.option, envelope.stored_bytes)
+    def _code(self, task: tuple[_Planned, int]) -> _Coded:
+        """Return the frame of a content that begins at a word."""
+        planned, start = task
+        raw, stored = planned.only_frame or self._frame(planned, start)
+        checksum = xxh3_64_intdigest(stored)
+        return _Coded(planned, raw if planned.content.held is None else None, stored, (len(stored), checksum))
 
-    def _frames(self, planned: _Planned) -> Iterator[_Frame]:
+    def _frame(self, planned: _Planned, start: int) -> _Frame:
         content, base = planned.content, planned.option.base
-        step = frame_words(content.spec)
-
-        def encode(start: int) -> _Frame:
-            words = min(step, content.spec.words - start)
-            loaded = self._load(content, [base] if base else [], start, words)
-            return _encode(planned.option.codec, loaded[base])
-
-        return ordered_map(self._pool, encode, range(0, content.spec.words, step), self._window)
+        words = min(frame_words(content.spec), content.spec.words - start)
+        return _encode(planned.option.codec, self._load(content, [base] if base else [], start, words)[base])
 
     @staticmethod
-    def _write_loose(planned: _Planned, frames: Iterator[_Frame], batch: WriteBatch) -> Envelope:
-        """Stream frames behind room for the header, whose length depends only on their number."""
+    def _write(planned: _Planned, frames: Iterator[_Coded], batch: WriteBatch) -> Stored:
         content = planned.content
-        room = _envelope(planned, [b""] * -(-content.spec.words // frame_words(content.spec)))
-        table: list[tuple[int, int]] = []
-        with batch.loose(content.id, replace=content.damaged) as draft:
-            draft.write(room.header)
-            for stored in _verified(content, frames):
-                draft.write(stored)
-                table.append((len(stored), xxh3_64_intdigest(stored)))
-            envelope = replace(room, table=tuple(table))
-            draft.patch(envelope.header, 0)
-        return envelope
+        if content.spec.nbytes >= LOOSE_BYTES:
+            envelope = _write_loose(planned, frames, batch)
+        else:
+            coded = list(_verified(content, frames))
+            envelope = _envelope(planned, [frame.entry for frame in coded])
+            kind = EntryKind.TENSOR if content.kind == "tensor" else EntryKind.LITERAL
+            batch.put(kind, content.id, [envelope.header, *(frame.stored for frame in coded)])
+        return Stored(content, planned.option, envelope.stored_bytes)
+
+
+def _write_loose(planned: _Planned, frames: Iterator[_Coded], batch: WriteBatch) -> Envelope:
+    """Stream frames behind room for the header, whose length depends only on their number."""
+    content = planned.content
+    room = _envelope(planned, [(0, 0)] * len(planned.starts))
+    table: list[tuple[int, int]] = []
+    with batch.loose(content.id, replace=content.damaged) as draft:
+        draft.write(room.header)
+        for frame in _verified(content, frames):
+            draft.write(frame.stored)
+            table.append(frame.entry)
+        envelope = replace(room, table=tuple(table))
+        draft.patch(envelope.header, 0)
+    return envelope
+
+
+def _raw_bytes(item: tuple[Content, Sequence[Base]]) -> int:
+    return item[0].spec.nbytes
 
 
 def _encode(codec: Codec, sample: Sample) -> _Frame:
     return sample[0], codec.encode(*sample)
 
 
-def _verified(content: Content, frames: Iterable[_Frame]) -> Iterator[bytes]:
-    """Yield the stored bytes of frames; at the end, compare what was encoded with the id."""
+def _verified(content: Content, frames: Iterable[_Coded]) -> Iterator[_Coded]:
+    """Yield frames. If what was encoded is not what was hashed, but was read again, hash it and compare with the id."""
+    if content.held is not None:
+        yield from frames
+        return
     running = content.hasher()
-    for raw, stored in frames:
-        running.update(raw.data)
-        yield stored
+    for frame in frames:
+        assert frame.raw is not None, "what was read again is there to be hashed"
+        running.update(frame.raw.data)
+        yield frame
     if finish(running) != content.id:
         raise ConflictError(
             f"{content.source.path} changed while it was being committed; nothing was recorded",
@@ -186,7 +220,7 @@ def _verified(content: Content, frames: Iterable[_Frame]) -> Iterator[bytes]:
         )
 
 
-def _envelope(planned: _Planned, stored: Sequence[bytes]) -> Envelope:
+def _envelope(planned: _Planned, table: Sequence[tuple[int, int]]) -> Envelope:
     content, option = planned.content, planned.option
     return Envelope(
         content.kind,
@@ -196,7 +230,7 @@ def _envelope(planned: _Planned, stored: Sequence[bytes]) -> Envelope:
         option.codec.parameters,
         option.references,
         frame_words(content.spec),
-        tuple((len(item), xxh3_64_intdigest(item)) for item in stored),
+        tuple(table),
     )
 
 

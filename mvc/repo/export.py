@@ -9,15 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK
 
-from xxhash import xxh3_128
-
 from mvc.errors import InvalidInputError, MvcError, StorageError
 from mvc.objects.manifest import FileEntry
 from mvc.repo.materialize import ContentReader
 from mvc.repo.progress import Progress, Tick, silent
 from mvc.repo.session import Session
 from mvc.repo.worktree import Stamp, Tracked
-from mvc.store.fs import FileSystem
+from mvc.store.fs import Appender, FileSystem
 
 __all__ = ["export", "remove_files"]
 
@@ -83,13 +81,12 @@ def _device(directory: Path) -> int | None:
 def _write(fs: FileSystem, reader: ContentReader, file: FileEntry, draft: Path, target: Path, tick: Tick) -> Tracked:
     if target.is_dir() and not target.is_symlink():
         raise InvalidInputError(f"{target} is a directory where a file must go", hint="move it away")
-    running = xxh3_128()
     handle = fs.create(draft, file.mode)
     try:
         try:
+            appender = Appender(fs, handle)
             for decoded in reader.stream([segment.id for segment in file.segments]):
-                running.update(decoded.data)
-                fs.write(handle, decoded.data)
+                appender.write(decoded.data)
                 tick(decoded.size)
             fs.fsync(handle)
         finally:
@@ -99,7 +96,7 @@ def _write(fs: FileSystem, reader: ContentReader, file: FileEntry, draft: Path, 
         with suppress(MvcError):
             fs.unlink(draft)
         raise
-    return Tracked(file.mode, file.size, running.digest(), Stamp.of(target.stat()))
+    return Tracked(file.mode, file.size, Stamp.of(target.stat()))
 
 
 def _make_parents(root: Path, path: str) -> None:

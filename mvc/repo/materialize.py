@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -18,6 +19,7 @@ from mvc.objects.ids import Hasher, content_hasher, finish
 from mvc.repo.parallel import ordered_map
 from mvc.repo.session import Session
 from mvc.store.layout import Location
+from mvc.store.object_store import StoredRange
 from mvc.types import ObjectId
 
 __all__ = ["ContentReader", "StoredBlob"]
@@ -25,9 +27,8 @@ __all__ = ["ContentReader", "StoredBlob"]
 _DEPTH_LIMIT: Final = 64
 """Deltas followed in one read: the format's limit. More means a cycle."""
 _BLOBS_KEPT: Final = 32
-"""Opened blobs kept in memory: the chains that two threads work on. Packed ones are at most 4 MiB each; large ones are
-mapped and cost address space only."""
-
+"""Opened blobs kept: the chains that two threads work on. Packed ones are at most 4 MiB of memory each, others an open
+file each."""
 
 Locate = Callable[[Iterable[ObjectId]], Mapping[ObjectId, Location]]
 """Returns where contents are stored, and may return more; what is missing is left out."""
@@ -45,14 +46,14 @@ class StoredBlob:
     ----------
     envelope : Envelope
         What it says of itself.
-    data : memoryview
-        The whole blob.
+    stored : StoredRange
+        Where its bytes are read.
     codec : Codec
         Decodes its frames.
     """
 
     envelope: Envelope
-    data: memoryview
+    stored: StoredRange
     codec: Codec
 
     def frame_spec(self, frame: Frame) -> FrameSpec:
@@ -77,6 +78,7 @@ class ContentReader:
     def __init__(self, session: Session, pool: Executor, locate: Locate | None = None) -> None:
         self._session = session
         self._pool = pool
+        self._window = 2 * session.threads
         self._locate = locate or _by_index(session)
         self._locations: dict[ObjectId, Location] = {}
         self.open = lru_cache(maxsize=_BLOBS_KEPT)(self._open)
@@ -88,65 +90,74 @@ class ContentReader:
     def _open(self, oid: ObjectId) -> StoredBlob:
         if oid not in self._locations:
             self.prepare([oid])
-        data = self._read(oid)
-        envelope = Envelope.decode(data)
+        stored = self._stored(oid)
+        envelope = Envelope.fetch(stored.length, stored.read)
         if envelope.id != oid:
             raise IntegrityError(f"the blob of {oid} holds {envelope.id}", hint="mvc fsck")
-        if len(data) != envelope.stored_bytes:
+        if stored.length != envelope.stored_bytes:
             raise IntegrityError(
-                f"the blob of {oid} has {len(data)} bytes, its header promises {envelope.stored_bytes}", hint="mvc fsck"
+                f"the blob of {oid} has {stored.length} bytes, its header promises {envelope.stored_bytes}",
+                hint="mvc fsck",
             )
-        return StoredBlob(envelope, data, codec_of(envelope.codec, envelope.parameters))
+        return StoredBlob(envelope, stored, codec_of(envelope.codec, envelope.parameters))
 
-    def _read(self, oid: ObjectId) -> memoryview:
-        """Return a blob from where it was said to be, or from where it has been moved to since."""
+    def _stored(self, oid: ObjectId) -> StoredRange:
+        """Open a blob where it was said to be, or where it has been moved to since."""
         location = self._locations.get(oid)
         if location is None:
             raise IntegrityError(f"content {oid} is missing from the store", hint="mvc fsck")
         try:
-            return self._session.store.read(oid, location)
+            return self._session.store.open(oid, location)
         except (NotFoundError, IntegrityError) as error:
-            return self._read_elsewhere(oid, error)
+            return self._elsewhere(oid, error)
 
-    def _read_elsewhere(self, oid: ObjectId, cause: NotFoundError | IntegrityError) -> memoryview:
-        """Return a blob that has moved, or another copy of one that is damaged."""
+    def _elsewhere(self, oid: ObjectId, cause: NotFoundError | IntegrityError) -> StoredRange:
+        """Open a blob that has moved, or another copy of one that is damaged."""
         store = self._session.store
         store.packs.refresh()
         for found in store.locations():
             if found.oid == oid:
                 with suppress(NotFoundError, IntegrityError):
-                    return store.read(oid, found.location)
+                    return store.open(oid, found.location)
         if isinstance(cause, IntegrityError):
             raise cause
         raise IntegrityError(f"content {oid} is missing from the store", hint="mvc fsck") from cause
 
     def stream(self, ids: Sequence[ObjectId]) -> Iterator[Bytes]:
-        """Yield the contents `ids` one after the other, frame by frame; see `frames`."""
-        return (decoded for _, decoded in self.frames(ids))
+        """Yield the contents `ids` one after the other, frame by frame; several frames are decoded at once.
 
-    def frames(self, ids: Sequence[ObjectId]) -> Iterator[tuple[Frame, Bytes]]:
-        """Yield the frames of the contents `ids`, one content after the other; several are decoded at once.
+        What is yielded is overwritten when the next frame is asked for.
 
         Raises
         ------
         IntegrityError
-            If a checksum is wrong; or, after the last frame of a content, if the whole is not what its id promises.
+            If a checksum is wrong; or, at the last frame of a content, if the whole is not what its id promises.
             Whoever keeps what is yielded must not show it before the iteration ends.
         """
+        spares = _Spares(self._window + 2)  # one more is being filled, and one is with the consumer
+        return (decoded for _, decoded in self._frames(ids, spares.array))
+
+    def _frames(self, ids: Sequence[ObjectId], room: Callable[[int], Bytes]) -> Iterator[tuple[Frame, Bytes]]:
+        """Yield the frames of the contents `ids`, each decoded into what `room` returns for its number of bytes."""
         self.prepare(ids)
-        tasks = ((blob, frame) for blob in map(self.open, ids) for frame in blob.envelope.frames)
+        tasks = (
+            (blob, frame, room(blob.frame_spec(frame).nbytes))
+            for blob in map(self.open, ids)
+            for frame in blob.envelope.frames
+        )
         running = None
-        for blob, frame, decoded in ordered_map(self._pool, self._task, tasks, 2 * self._session.threads):
+        for blob, frame, decoded in ordered_map(self._pool, self._task, tasks, self._window):
             if frame.start == 0:
                 running = content_hasher(blob.envelope.spec if blob.envelope.kind == "tensor" else None)
             assert running is not None, "the first frame of a content comes first"
             running.update(decoded.data)
-            yield frame, decoded
             if frame.start + frame.words == blob.envelope.spec.words:
                 _verify(running, blob.envelope.id)
+            yield frame, decoded
 
-    def _task(self, task: tuple[StoredBlob, Frame]) -> tuple[StoredBlob, Frame, Bytes]:
-        return (*task, self._decode(*task, 0))
+    def _task(self, task: tuple[StoredBlob, Frame, Bytes]) -> tuple[StoredBlob, Frame, Bytes]:
+        self._decode(*task, 0)
+        return task
 
     def read(self, oid: ObjectId) -> Bytes:
         """Return the whole content `oid`, verified.
@@ -167,7 +178,7 @@ class ContentReader:
             If one is missing or corrupt.
         """
         parts: list[Bytes] = []
-        for frame, decoded in self.frames(ids):
+        for frame, decoded in self._frames(ids, _fresh):
             if frame.start == 0 and parts:
                 yield _joined(parts)
                 parts = []
@@ -198,21 +209,17 @@ class ContentReader:
             raise IntegrityError(f"more than {_DEPTH_LIMIT} deltas below {oid}", hint="mvc fsck")
         blob = self.open(oid)
         width, step = blob.envelope.spec.dtype.word_bytes, blob.envelope.frame_words
-        parts = [
-            self._decode(blob, frame, depth)[
-                max(0, start - frame.start) * width : (start + count - frame.start) * width
-            ]
-            for frame in blob.envelope.frames[start // step : -(-(start + count) // step)]
-        ]
+        parts = []
+        for frame in blob.envelope.frames[start // step : -(-(start + count) // step)]:
+            decoded = _fresh(frame.words * width)
+            self._decode(blob, frame, decoded, depth)
+            parts.append(decoded[max(0, start - frame.start) * width : (start + count - frame.start) * width])
         return parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty(0, np.uint8)])
 
-    def _decode(self, blob: StoredBlob, frame: Frame, depth: int) -> Bytes:
-        stored = blob.data[frame.offset : frame.offset + frame.length]
+    def _decode(self, blob: StoredBlob, frame: Frame, out: Bytes, depth: int) -> None:
+        stored = blob.stored.read(frame.offset, frame.length)
         frame.check(stored, blob.envelope.id)
-        spec = blob.frame_spec(frame)
-        out = np.empty(spec.nbytes, np.uint8)
-        blob.codec.decode(stored, self._sides(blob, frame, depth), spec, out)
-        return out
+        blob.codec.decode(stored, self._sides(blob, frame, depth), blob.frame_spec(frame), out)
 
     def _sides(self, blob: StoredBlob, frame: Frame, depth: int) -> Sequence[Bytes]:
         envelope = blob.envelope
@@ -222,6 +229,25 @@ class ContentReader:
             if self.open(reference.id).envelope.spec != envelope.spec:
                 raise IntegrityError(f"{reference.id} has not the shape of its delta {envelope.id}", hint="mvc fsck")
         return [self.words(reference.id, frame.start, frame.words, depth + 1) for reference in envelope.references]
+
+
+class _Spares:
+    """Arrays used in turn, since fresh memory costs about as much as what is written to it."""
+
+    def __init__(self, count: int) -> None:
+        self._kept = deque([np.empty(0, np.uint8)] * count)
+
+    def array(self, nbytes: int) -> Bytes:
+        """Return the array that was given out longest ago, of `nbytes` undefined bytes."""
+        kept = self._kept.popleft()
+        if len(kept) < nbytes:
+            kept = _fresh(nbytes)
+        self._kept.append(kept)
+        return kept[:nbytes]
+
+
+def _fresh(nbytes: int) -> Bytes:
+    return np.empty(nbytes, np.uint8)
 
 
 def _joined(parts: list[Bytes]) -> Bytes:

@@ -13,8 +13,18 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ordered_map(pool: Executor, function: Callable[[T], R], items: Iterable[T], window: int) -> Iterator[R]:
-    """Yield ``function(item)`` for each item, in order, with at most `window` calls begun ahead of the consumer.
+def _one(_: object) -> int:
+    return 1
+
+
+def ordered_map(
+    pool: Executor,
+    function: Callable[[T], R],
+    items: Iterable[T],
+    window: int,
+    weight: Callable[[T], int] = _one,
+) -> Iterator[R]:
+    """Yield ``function(item)`` for each item, in order, with a bounded number of calls begun ahead of the consumer.
 
     `items` is drawn lazily. After an error, or if the consumer stops, calls not yet begun are cancelled.
 
@@ -27,7 +37,10 @@ def ordered_map(pool: Executor, function: Callable[[T], R], items: Iterable[T], 
     items : iterable
         Drawn as the window allows.
     window : int
-        At least 1.
+        Items are drawn until those behind the one to be yielded weigh at least this much; at least 1, so that one call
+        runs while the consumer works.
+    weight : callable, optional
+        Weight of an item, such as the bytes that it keeps in memory; by default each weighs 1.
 
     Examples
     --------
@@ -36,15 +49,18 @@ def ordered_map(pool: Executor, function: Callable[[T], R], items: Iterable[T], 
     ...     list(ordered_map(pool, abs, [-1, 2, -3], window=2))
     [1, 2, 3]
     """
-    pending: deque[Future[R]] = deque()
-    iterator = iter(items)
+    pending: deque[tuple[int, Future[R]]] = deque()
+    behind = 0
     try:
-        for item in iterator:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= window:
-                yield pending.popleft().result()
+        for item in items:
+            heavy = weight(item)
+            behind += heavy if pending else 0
+            pending.append((heavy, pool.submit(function, item)))
+            while pending and behind >= window:
+                yield pending.popleft()[1].result()
+                behind -= pending[0][0] if pending else 0
         while pending:
-            yield pending.popleft().result()
+            yield pending.popleft()[1].result()
     finally:
-        for future in pending:
+        for _, future in pending:
             future.cancel()

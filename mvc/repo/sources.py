@@ -22,8 +22,8 @@ from mvc.repo.worktree import Stamp
 
 __all__ = ["FileSource", "Read", "Source", "StateDictSource"]
 
-Read = Callable[[int, int], Bytes]
-"""Returns `length` bytes at `offset` of an opened source."""
+Read = Callable[[int, Bytes], None]
+"""Fills an array with the bytes at an offset of an opened source."""
 
 
 class Source(ABC):
@@ -53,8 +53,10 @@ class Source(ABC):
 
     def read_all(self) -> bytes:
         """Return the whole file, which must be a small one."""
+        whole = np.empty(self.size, np.uint8)
         with self.open() as read:
-            return read(0, self.size).tobytes()
+            read(0, whole)
+        return whole.tobytes()
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class FileSource(Source):
     def open(self) -> Iterator[Read]:
         """See `Source.open`."""
         with self._descriptor() as fd:
-            yield lambda offset, length: self._read(fd, offset, length)
+            yield lambda offset, out: self._read(fd, offset, out)
 
     @contextmanager
     def _descriptor(self) -> Iterator[int]:
@@ -139,18 +141,16 @@ class FileSource(Source):
         if Stamp.of(status) != self.stamp or status.st_size != self.size:
             raise self.changed()
 
-    def _read(self, fd: int, offset: int, length: int) -> Bytes:
-        out = np.empty(length, np.uint8)
+    def _read(self, fd: int, offset: int, out: Bytes) -> None:
         rest = out.data
         try:
             while rest.nbytes:
-                count = os.preadv(fd, [rest], offset + length - rest.nbytes)
+                count = os.preadv(fd, [rest], offset + out.nbytes - rest.nbytes)
                 if not count:
                     raise self.changed()
                 rest = rest[count:]
         except OSError as error:
             raise StorageError(f"{self.file} cannot be read: {error.strerror}") from error
-        return out
 
     def changed(self) -> ConflictError:
         """Return the error for a file that is no longer what it was."""
@@ -193,11 +193,11 @@ class StateDictSource(Source):
         """See `Source.open`."""
         return nullcontext(self._read)
 
-    def _read(self, offset: int, length: int) -> Bytes:
+    def _read(self, offset: int, out: Bytes) -> None:
         place = bisect_right(self._starts, offset) - 1
         data = memoryview(self.content.header) if place == 0 else self._tensor(place - 1)
         start = offset - self._starts[place]
-        return np.frombuffer(data[start : start + length], np.uint8)
+        out[:] = np.frombuffer(data[start : start + out.nbytes], np.uint8)
 
     def _tensor(self, place: int) -> memoryview:
         """Return the bytes of a tensor, keeping the last one: it may be a copy from a device, and is read in parts."""

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from os import stat_result
-from pathlib import Path
 from typing import Final
 
 from mvc.errors import MvcError
@@ -16,7 +15,7 @@ from mvc.objects.manifest import Manifest
 from mvc.repo.ignore import find_files, ignore_rules
 from mvc.repo.refs import RefState
 from mvc.repo.workspace import Workspace
-from mvc.repo.worktree import Stamp, Tracked, WorkTree, content_hash, settled
+from mvc.repo.worktree import Stamp, Tracked, WorkTree, settled
 from mvc.types import ObjectId
 
 __all__ = ["Status", "current_worktree", "file_mode", "status", "untouched"]
@@ -55,7 +54,7 @@ def file_mode(status: stat_result) -> int:
 
 def untouched(manifest: Manifest, commit: ObjectId) -> WorkTree:
     """Return the cache for a commit of whose files nothing is known in this work tree."""
-    files = {file.path: Tracked(file.mode, file.size, None, None) for file in manifest.files}
+    files = {file.path: Tracked(file.mode, file.size, None) for file in manifest.files}
     return WorkTree(commit, files)
 
 
@@ -82,7 +81,7 @@ def status(
         Loads a commit's manifest; called only when the cache does not describe HEAD.
     differs : callable
         Says whether the file at a path has other content than in a commit; called only for a file of the right size
-        whose content hash is unknown.
+        whose stat is not the one that is known.
 
     Returns
     -------
@@ -95,7 +94,7 @@ def status(
     found = {file.path: file.status for file in find_files(root, ignore_rules(root)) if file.regular}
     modified, learnt = [], {}
     for path in sorted(found.keys() & tree.files.keys()):
-        known = _examine(root / path, found[path], tree.files[path], partial(differs, _commit(tree), path))
+        known = _examine(found[path], tree.files[path], partial(differs, _commit(tree), path))
         if known is None:
             modified.append(path)
         elif known != tree.files[path]:
@@ -114,7 +113,7 @@ def _commit(tree: WorkTree) -> ObjectId:
     return tree.commit
 
 
-def _examine(path: Path, status_: stat_result, tracked: Tracked, differs: Callable[[], bool]) -> Tracked | None:
+def _examine(status_: stat_result, tracked: Tracked, differs: Callable[[], bool]) -> Tracked | None:
     """Return what is now known of an unchanged file, or None if it changed."""
     if status_.st_size != tracked.size or file_mode(status_) != tracked.mode:
         return None
@@ -122,6 +121,4 @@ def _examine(path: Path, status_: stat_result, tracked: Tracked, differs: Callab
     if tracked.stamp == stamp:
         return tracked
     started = time.time_ns()
-    content = content_hash(path)
-    unchanged = content == tracked.content if tracked.content else not differs()
-    return replace(tracked, content=content, stamp=settled(stamp, started)) if unchanged else None
+    return None if differs() else replace(tracked, stamp=settled(stamp, started))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from stat import S_ISREG
@@ -11,7 +11,7 @@ from typing import Final
 from mvc.errors import DamagedFileError, InvalidInputError, NotFoundError
 from mvc.formats import INDEX_SUFFIXES, shard_names
 from mvc.objects.manifest import FileEntry, Manifest
-from mvc.objects.paths import check_path
+from mvc.objects.paths import check_path, check_paths
 from mvc.repo.ignore import FoundFile, find_files, ignore_rules
 from mvc.repo.layout import DIRECTORY
 from mvc.repo.scan import NamedTensor, ScannedFile
@@ -28,6 +28,7 @@ __all__ = [
     "from_directory",
     "from_worktree",
     "is_shard_index",
+    "paths_after",
     "split_unchanged",
     "worktree_source",
 ]
@@ -178,7 +179,7 @@ def described(manifest: Manifest) -> dict[str, ScannedFile]:
     for entry in manifest.tensors:
         names.setdefault(entry.file, []).append(NamedTensor(entry.name, entry.id, entry.spec, entry.view))
     return {
-        file.path: ScannedFile(file.path, file.mode, file.format, file.segments, tuple(names.get(place, ())), (), None)
+        file.path: ScannedFile(file.path, file.mode, file.format, file.segments, tuple(names.get(place, ())), ())
         for place, file in enumerate(manifest.files)
     }
 
@@ -201,13 +202,27 @@ def assemble(parent: Manifest | None, replaces: Sequence[str], scanned: Iterable
     )
 
 
-def check_complete(manifest: Manifest, read_text: Mapping[str, bytes]) -> None:
+def paths_after(parent: Manifest | None, selection: Selection) -> frozenset[str]:
+    """Return the paths of the tree that results when the files of `selection` take their places.
+
+    Raises
+    ------
+    InvalidInputError
+        If they cannot stand in one tree.
+    """
+    kept = [path for path in (parent.by_path if parent else ()) if not covers(selection.replaces, path)]
+    paths = frozenset([*kept, *(source.path for source in selection.sources)])
+    check_paths(sorted(paths))
+    return paths
+
+
+def check_complete(paths: Collection[str], read_text: Mapping[str, bytes]) -> None:
     """Refuse a half-written sharded checkpoint: its index promises a shard that is not in the tree.
 
     Parameters
     ----------
-    manifest : Manifest
-        The tree.
+    paths : collection of str
+        Files of the tree.
     read_text : mapping of str to bytes
         Content of the index files that are committed, by path.
 
@@ -220,7 +235,7 @@ def check_complete(manifest: Manifest, read_text: Mapping[str, bytes]) -> None:
         directory = path.rpartition("/")[0]
         for name in sorted(shard_names(text) or ()):
             shard = f"{directory}/{name}" if directory else name
-            if shard not in manifest.by_path:
+            if shard not in paths:
                 raise DamagedFileError(
                     f"{path} promises the shard {name}, which is not there",
                     hint="wait until the trainer has finished writing, or pass --allow-damaged",

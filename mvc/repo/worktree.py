@@ -1,7 +1,8 @@
 """The dirty check: what the work tree held when it last agreed with a commit.
 
 ``.mvc/worktree`` is a cache, like git's index without a staging area: it may be deleted at any time. It holds, for the
-commit that it describes, the path, mode, size and XXH3-128 of every file, and the file's stat at that moment.
+commit that it describes, the path, mode and size of every file, and the file's stat when it was last seen to hold what
+the commit says.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from xxhash import xxh3_64_digest, xxh3_128
+from xxhash import xxh3_64_digest
 
-from mvc.errors import MalformedError, MvcError, StorageError
+from mvc.errors import MvcError
 from mvc.objects.canonical import Value, decode, encode
 from mvc.objects.fields import array, integer, oid, record, text
 from mvc.store.fs import FileSystem
 from mvc.store.tmp import Temporaries
 from mvc.types import ObjectId, raw_id
 
-__all__ = ["Stamp", "Tracked", "WorkTree", "content_hash", "load", "save", "settled"]
+__all__ = ["Stamp", "Tracked", "WorkTree", "load", "save", "settled"]
 
 _RACY_NS: Final = 50_000_000
 """Nanoseconds. A file written so shortly before it is read may change again within one tick of the kernel's clock
@@ -30,8 +31,6 @@ _RACY_NS: Final = 50_000_000
 _COARSE_NS: Final = 2_000_000_000
 """Nanoseconds; the same where times are whole seconds, as on FAT and older network file systems."""
 _FIELDS: Final = frozenset({"commit", "files"})
-_CHUNK: Final = 4 << 20
-"""Bytes read at once. Files are read, not mapped: a mapped file that shrinks kills the process that reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +63,12 @@ class Tracked:
     ----------
     mode, size : int
         ``0o644`` or ``0o755``; bytes.
-    content : bytes or None
-        XXH3-128; None if the file was never in this work tree (``mvc commit --from``).
     stamp : Stamp or None
         None if the content must be read to know whether it changed.
     """
 
     mode: int
     size: int
-    content: bytes | None
     stamp: Stamp | None
 
 
@@ -96,25 +92,6 @@ def settled(stamp: Stamp, read_ns: int) -> Stamp | None:
     """Return `stamp`, or None if a file that was read from `read_ns` on could have changed since without a new time."""
     margin = _RACY_NS if stamp.mtime_ns % 1_000_000_000 else _COARSE_NS
     return stamp if max(stamp.mtime_ns, stamp.ctime_ns) < read_ns - margin else None
-
-
-def content_hash(path: Path) -> bytes:
-    """Return the XXH3-128 of a file; memory stays bounded.
-
-    Raises
-    ------
-    StorageError
-        If it cannot be read.
-    """
-    running = xxh3_128()
-    buffer = memoryview(bytearray(_CHUNK))
-    try:
-        with path.open("rb", buffering=0) as file:
-            while count := file.readinto(buffer):
-                running.update(buffer[:count])
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
-    return running.digest()
 
 
 def load(path: Path) -> WorkTree | None:
@@ -146,7 +123,7 @@ def save(path: Path, tree: WorkTree, fs: FileSystem) -> None:
 def _value(path: str, tracked: Tracked, now_ns: int) -> Value:
     stamp = settled(tracked.stamp, now_ns) if tracked.stamp else None
     times = [stamp.mtime_ns, stamp.ctime_ns, stamp.inode] if stamp else None
-    return [path, tracked.mode, tracked.size, tracked.content, times]
+    return [path, tracked.mode, tracked.size, times]
 
 
 def _read(value: Value) -> WorkTree:
@@ -156,11 +133,9 @@ def _read(value: Value) -> WorkTree:
 
 
 def _read_file(value: Value) -> tuple[str, Tracked]:
-    path, mode, size, content, times = array(value, "file", (5,))
-    if content is not None and not isinstance(content, bytes):
-        raise MalformedError("content hash is not a byte string")
+    path, mode, size, times = array(value, "file", (4,))
     stamp = None if times is None else Stamp(*_integers(array(times, "stamp", (3,))))
-    return text(path, "path"), Tracked(integer(mode, "mode"), integer(size, "size"), content, stamp)
+    return text(path, "path"), Tracked(integer(mode, "mode"), integer(size, "size"), stamp)
 
 
 def _integers(values: Iterable[Value]) -> list[int]:

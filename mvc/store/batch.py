@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
@@ -21,6 +23,11 @@ __all__ = ["PACK_LIMIT", "WriteBatch"]
 
 PACK_LIMIT: Final = 256 << 20
 """Bytes after which another pack is begun: an upload of a pack that fails is repeated from its start."""
+
+_FLUSHERS: Final = 2
+"""Threads that wait for the disk while others work: two, so that it has the next blob when it is done with one."""
+_UNFLUSHED: Final = 8
+"""Blobs that may wait to be flushed. Each is an open file."""
 
 
 class WriteBatch:
@@ -58,6 +65,9 @@ class WriteBatch:
         self._writer: PackWriter | None = None
         self._locations: dict[ObjectId, Location] = {}
         self._directories: set[Path] = set()
+        self._flushers = ThreadPoolExecutor(_FLUSHERS, thread_name_prefix="mvc-flush")
+        self._flush_error: BaseException | None = None
+        self._flushing: deque[Future[None]] = deque()
         self._open = True
         self.stored_bytes = 0
 
@@ -92,23 +102,52 @@ class WriteBatch:
 
         A blob that is stored already stays, unless `replace` says that it is known to be damaged: others may be reading
         it, and the new one may, through its base, depend on it. If another thread has put `oid` by then, this copy is
-        dropped; ask ``oid in batch`` first to save the work.
+        dropped; ask ``oid in batch`` first to save the work. It is flushed, and gets its name, in the background.
         """
-        with self._temporaries.draft() as draft:
+        draft = self._temporaries.draft()
+        try:
             yield draft
-            path = self._loose.path(oid)
-            with self._writing():
-                if oid in self:
-                    return
-                self._locations[oid] = Location(None, 0, draft.size)
-                self.stored_bytes += draft.size
-                self._make_directory(path.parent)
-            with self._failing():  # outside of the lock: many threads flush at once
+            accepted = self._accept(oid, draft)
+        except BaseException:
+            draft.discard()
+            raise
+        if accepted:
+            self._flush(draft, self._loose.path(oid), replace=replace)
+        else:
+            draft.discard()
+
+    def _accept(self, oid: ObjectId, draft: Draft) -> bool:
+        """Note a loose blob, and return True if the batch did not have it yet."""
+        with self._writing():
+            if oid in self:
+                return False
+            self._locations[oid] = Location(None, 0, draft.size)
+            self.stored_bytes += draft.size
+            self._make_directory(self._loose.path(oid).parent)
+            return True
+
+    def _flush(self, draft: Draft, path: Path, *, replace: bool) -> None:
+        """Have `draft` named in the background; wait for another one if too many are on their way."""
+        with self._lock:
+            self._flushing.append(self._flushers.submit(self._name, draft, path, replace=replace))
+            oldest = self._flushing.popleft() if len(self._flushing) > _UNFLUSHED else None
+        if oldest is not None:
+            oldest.result()
+
+    def _name(self, draft: Draft, path: Path, *, replace: bool) -> None:
+        with draft:
+            if not self._open:
+                return  # it is in vain
+            try:
                 if replace:
                     draft.publish(path)
                 else:
                     with suppress(AlreadyExistsError):
                         draft.claim(path)
+            except BaseException as error:
+                self._flush_error = error
+                self._open = False
+                raise
 
     def rely_on(self, oid: ObjectId, location: Location) -> bool:
         """Have the batch refer to an object that is stored already; return False if it must be put after all.
@@ -132,6 +171,8 @@ class WriteBatch:
         Contents have been flushed before they got their names; here the names are, each directory once.
         """
         with self._writing():
+            for flushed in self._flushing:
+                flushed.result()
             if self._writer is not None:
                 self._finish_pack()
             for directory in sorted(self._directories):
@@ -142,6 +183,7 @@ class WriteBatch:
     def abort(self) -> None:
         """Drop what is not visible yet; does nothing after `commit`."""
         self._open = False
+        self._flushers.shutdown()
         draft, self._draft, self._writer = self._draft, None, None
         if draft is not None:
             draft.discard()
@@ -150,7 +192,9 @@ class WriteBatch:
     def _writing(self) -> Iterator[None]:
         with self._lock, self._failing():
             if not self._open:
-                raise InvalidInputError("the batch is over: it was committed or aborted, or a write failed")
+                raise self._flush_error or InvalidInputError(
+                    "the batch is over: it was committed or aborted, or a write failed"
+                )
             yield
 
     @contextmanager

@@ -13,10 +13,14 @@ from typing import Final
 
 from mvc.store.layout import Buffer
 
-__all__ = ["OBJECT_MODE", "FileHandle", "FileSystem"]
+__all__ = ["OBJECT_MODE", "Appender", "FileHandle", "FileSystem"]
 
 OBJECT_MODE: Final = 0o444
 """Permissions of a new file before the umask: objects are never changed in place, not even by an editor."""
+
+_FLUSHED_BYTES: Final = 32 << 20
+"""Bytes after which the system is told to begin writing: it would otherwise wait for seconds or gigabytes, and the disk
+would idle until the `fsync`. Much smaller steps wait for the disk each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,13 @@ class FileSystem(ABC):
     @abstractmethod
     def pwrite(self, handle: FileHandle, data: Buffer, offset: int) -> None:
         """Write all of `data` at `offset`, without moving the end that `write` appends to."""
+
+    @abstractmethod
+    def start_flush(self, handle: FileHandle, offset: int, length: int) -> None:
+        """Have the system begin to bring a part of the file to the medium, and return at once.
+
+        It promises nothing and never fails; but the `fsync` that follows has less to wait for.
+        """
 
     @abstractmethod
     def fsync(self, handle: FileHandle) -> None:
@@ -96,6 +107,10 @@ class FileSystem(ABC):
         """Open an existing file for `pread`."""
 
     @abstractmethod
+    def length(self, handle: FileHandle) -> int:
+        """Return the bytes of an open file, whatever has become of its name."""
+
+    @abstractmethod
     def pread(self, handle: FileHandle, length: int, offset: int) -> bytes:
         """Return `length` bytes at `offset`, fewer only at the end of the file."""
 
@@ -122,3 +137,29 @@ class FileSystem(ABC):
     @abstractmethod
     def modified(self, path: Path) -> float | None:
         """Return when a file was last written, in seconds of the system's clock, or None if there is none."""
+
+
+class Appender:
+    """Write a long file from its beginning while the disk is already busy with what was written before.
+
+    Parameters
+    ----------
+    fs : FileSystem
+        Where to write.
+    handle : FileHandle
+        A file that is empty.
+    """
+
+    def __init__(self, fs: FileSystem, handle: FileHandle) -> None:
+        self._fs = fs
+        self._handle = handle
+        self._flushed = 0
+        self.size = 0
+
+    def write(self, data: Buffer) -> None:
+        """Append all of `data`; errors as of `FileSystem.write`."""
+        self._fs.write(self._handle, data)
+        self.size += memoryview(data).nbytes
+        if self.size - self._flushed >= _FLUSHED_BYTES:
+            self._fs.start_flush(self._handle, self._flushed, self.size - self._flushed)
+            self._flushed = self.size

@@ -11,13 +11,13 @@ from typing import Final
 from mvc.errors import MalformedError, MvcError
 from mvc.store.fs import FileHandle, FileSystem
 
-__all__ = ["HandleCache"]
+__all__ = ["HandleCache", "OpenFile"]
 
 _LIMIT: Final = 64
 """Files open at once; the usual limit of a process is 1,024, and a trainer needs most of it."""
 
 
-class _Shared:
+class OpenFile:
     """A file that is closed when its last user lets go of it, so that no thread reads from a descriptor used anew."""
 
     __slots__ = ("_fs", "handle", "size")
@@ -25,7 +25,16 @@ class _Shared:
     def __init__(self, fs: FileSystem, path: Path) -> None:
         self._fs = fs
         self.handle: FileHandle = fs.open_read(path)
-        self.size = fs.size(path) or 0
+        self.size = fs.length(self.handle)
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Return `length` bytes at `offset`; MalformedError, before memory is taken, if the file ends before that."""
+        if not 0 <= offset <= offset + length <= self.size:
+            raise MalformedError(
+                f"{self.handle.path} has {self.size:,} bytes; {length:,} at {offset:,} were asked for",
+                hint="run mvc fsck",
+            )
+        return self._fs.pread(self.handle, length, offset)
 
     def __del__(self) -> None:
         if hasattr(self, "handle"):  # not if opening failed
@@ -48,7 +57,7 @@ class HandleCache:
         self._fs = fs
         self._limit = limit
         self._lock = Lock()
-        self._open: OrderedDict[Path, _Shared] = OrderedDict()
+        self._open: OrderedDict[Path, OpenFile] = OrderedDict()
 
     def pread(self, path: Path, length: int, offset: int) -> bytes:
         """Return `length` bytes of the file at `offset`.
@@ -60,12 +69,7 @@ class HandleCache:
         MalformedError
             If the file ends before that. It is raised before memory is asked for.
         """
-        shared = self._get(path)
-        if not 0 <= offset <= offset + length <= shared.size:
-            raise MalformedError(
-                f"{path} has {shared.size:,} bytes; {length:,} at {offset:,} were asked for", hint="run mvc fsck"
-            )
-        return self._fs.pread(shared.handle, length, offset)
+        return self._get(path).pread(length, offset)
 
     def drop(self, path: Path) -> None:
         """Forget a file, because it was removed or replaced."""
@@ -77,11 +81,11 @@ class HandleCache:
         with self._lock:
             self._open.clear()
 
-    def _get(self, path: Path) -> _Shared:
+    def _get(self, path: Path) -> OpenFile:
         with self._lock:
             shared = self._open.get(path)
             if shared is None:
-                shared = self._open[path] = _Shared(self._fs, path)
+                shared = self._open[path] = OpenFile(self._fs, path)
             self._open.move_to_end(path)
             if len(self._open) > self._limit:
                 self._open.popitem(last=False)

@@ -8,6 +8,7 @@ from typing import Final
 
 from mvc.errors import InvalidInputError
 from mvc.store.fs import FileSystem
+from mvc.store.handles import OpenFile
 from mvc.types import ObjectId, object_id
 
 __all__ = ["FANOUT", "LooseBlobs", "fanned_ids"]
@@ -34,7 +35,7 @@ def fanned_ids(fs: FileSystem, directory: Path, suffix: str = "") -> Iterator[Ob
 class LooseBlobs:
     """The files below ``.mvc/objects``.
 
-    A blob may be replaced by another encoding of the same content at any time: a reader that has mapped the old file
+    A blob may be replaced by another encoding of the same content at any time: a reader that has opened the old file
     keeps the old bytes.
 
     Parameters
@@ -57,12 +58,12 @@ class LooseBlobs:
         """Return the bytes of the blob of `oid`, or None if there is none."""
         return self._fs.size(self.path(oid))
 
-    def open(self, oid: ObjectId) -> memoryview:
-        """Return the blob, mapped; NotFoundError if there is none."""
-        return self._fs.map_file(self.path(oid))
+    def open(self, oid: ObjectId) -> OpenFile:
+        """Open the blob; NotFoundError if there is none."""
+        return OpenFile(self._fs, self.path(oid))
 
     def delete(self, oid: ObjectId) -> None:
-        """Remove the blob; NotFoundError if there is none. Mapped views of it stay readable."""
+        """Remove the blob; NotFoundError if there is none. Who has opened it can still read it."""
         self._fs.unlink(self.path(oid))
 
     def ids(self) -> Iterator[ObjectId]:

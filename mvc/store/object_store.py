@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from mvc.store.packs import index_path, pack_path
 from mvc.store.tmp import Temporaries
 from mvc.types import ObjectId
 
-__all__ = ["ObjectStore", "StoredBytes"]
+__all__ = ["ObjectStore", "StoredBytes", "StoredRange"]
 
 _DIRECTORIES: Final = ("objects", "packs", "ops", "op_head", "tmp")
 _TRIES: Final = 3
@@ -42,6 +42,23 @@ class StoredBytes:
     def total(self) -> int:
         """The sum."""
         return self.loose + self.packs + self.indexes + self.operations
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRange:
+    """The stored bytes of one object.
+
+    Parameters
+    ----------
+    length : int
+        How many there are.
+    read : callable
+        Returns those at an offset, of a length. MalformedError if there are not so many; StorageError if they cannot
+        be read.
+    """
+
+    length: int
+    read: Callable[[int, int], memoryview]
 
 
 class ObjectStore:
@@ -84,10 +101,10 @@ class ObjectStore:
         size = self.loose.size(oid)
         return self.packs.find(oid) if size is None else Location(None, 0, size)
 
-    def read(self, oid: ObjectId, location: Location) -> memoryview:
-        """Return the stored bytes of `oid`: a blob, or the body of a metadata object (see `unwrap_metadata`).
+    def open(self, oid: ObjectId, location: Location) -> StoredRange:
+        """Return access to the stored bytes of `oid`: a blob, or the body of a metadata object.
 
-        A loose blob is mapped, not read: its bytes come from the disk when they are looked at.
+        A loose blob stays open, and readable also after it was removed or replaced, until the last use of the result.
 
         Raises
         ------
@@ -97,14 +114,20 @@ class ObjectStore:
             If something else is there.
         """
         if not location.is_loose:
-            return self.packs.read(oid, location)
+            entry = self.packs.read(oid, location)
+            return StoredRange(len(entry), lambda offset, length: entry[offset : offset + length])
         blob = self.loose.open(oid)
-        if location.offset or not 0 < location.length == len(blob):
+        if location.offset or not 0 < location.length == blob.size:
             raise IntegrityError(
-                f"loose blob {oid[:12]} has {len(blob):,} bytes, not {location.length:,}",
+                f"loose blob {oid[:12]} has {blob.size:,} bytes, not {location.length:,}",
                 hint="the index is out of date, or the blob is damaged: run mvc fsck",
             )
-        return blob
+        return StoredRange(blob.size, lambda offset, length: memoryview(blob.pread(length, offset)))
+
+    def read(self, oid: ObjectId, location: Location) -> memoryview:
+        """Return all stored bytes of `oid`, which should be few: see `open`, also for errors."""
+        found = self.open(oid, location)
+        return found.read(0, found.length)
 
     def holds(self, oid: ObjectId, location: Location) -> bool:
         """Return whether the file that holds the object is there, and long enough. Reads nothing of it."""

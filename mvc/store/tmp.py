@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from mvc.errors import MvcError, NotFoundError
-from mvc.store.fs import FileSystem
+from mvc.store.fs import Appender, FileSystem
 from mvc.store.layout import Buffer
 
 __all__ = ["Draft", "Temporaries"]
@@ -31,7 +31,7 @@ class Draft:
         self._handle = fs.create(path)
         self._open = True
         self._exists = True
-        self.size = 0
+        self._appender = Appender(fs, self._handle)
 
     def __enter__(self) -> Self:
         return self
@@ -39,10 +39,14 @@ class Draft:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.discard()
 
+    @property
+    def size(self) -> int:
+        """Bytes written."""
+        return self._appender.size
+
     def write(self, data: Buffer) -> None:
         """Append `data`."""
-        self._fs.write(self._handle, data)
-        self.size += memoryview(data).nbytes
+        self._appender.write(data)
 
     def patch(self, data: Buffer, offset: int) -> None:
         """Overwrite bytes that were written before, such as a header reserved at the beginning."""

@@ -72,6 +72,25 @@ def test_round_trip(made, behind):
     assert again == made
     assert again.header == made.header
     assert header_length(made.header) == len(made.header) - PREFIX_BYTES
+    assert Envelope.fetch(len(made.header + behind), reader(made.header + behind)) == made
+
+
+def reader(blob):
+    """Return a function that reads ranges, all of which must lie inside of `blob`."""
+
+    def read(offset, length):
+        assert 0 <= offset <= offset + length <= len(blob)
+        return memoryview(blob)[offset : offset + length]
+
+    return read
+
+
+def test_a_long_header_is_fetched_whole():
+    """Also when it is longer than what is read at first."""
+    spec = TensorSpec(DTYPES["U8"], (5000,))
+    made = Envelope("tensor", object_id("1" * 64), spec, "raw", {}, (), 1, ((1, 7),) * 5000)
+    assert len(made.header) > 60_000
+    assert Envelope.fetch(made.stored_bytes, reader(made.header + bytes(5000))) == made
 
 
 @given(envelopes())
@@ -111,6 +130,8 @@ def test_every_truncation_is_refused():
     for length in range(len(good)):
         with pytest.raises(MalformedError):
             Envelope.decode(good[:length])
+        with pytest.raises(MalformedError):
+            Envelope.fetch(length, reader(good[:length]))
 
 
 def test_a_newer_version_says_so():

@@ -1,6 +1,7 @@
 """Reading: load, diff, show, du."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from mvc.repo.diff import commit_side, diff, worktree_side
 from mvc.repo.du import disk_use
 from mvc.repo.materialize import ContentReader
 from mvc.repo.revisions import resolve
+from mvc.store.local_fs import LocalFileSystem
 from mvc.types import dtype_of, object_id
 
 
@@ -87,6 +89,36 @@ class TestLoad:
                 expected = tuned["w"].data[2 * start : 2 * (start + count)]
                 assert reader.words(entry.id, start, count).tobytes() == expected
             assert read_tensor(reader, entry).tobytes() == tuned["w"].data
+
+    def test_a_range_reads_and_decodes_only_its_frames(self, lab):
+        """Of a large tensor, and of each tensor that it is a delta of, one frame and the header."""
+
+        class Watched(LocalFileSystem):
+            """A file system that knows what was read of loose blobs."""
+
+            def _pread(self, fd, length, offset):
+                if Path(f"/proc/self/fd/{fd}").readlink().suffix == ".blob":
+                    ranges.append((offset, offset + length))
+                return super()._pread(fd, length, offset)
+
+        ranges: list[tuple[int, int]] = []
+        model = {"w": lab.weights("BF16", (4200, 1024))}
+        lab.committed(model)
+        tuned = lab.tuned(model, 1)
+        lab.committed(tuned)
+        entry = lab.repo.manifest().tensors[0]
+        start, count = 2 * frame_words(entry.spec) + 5, 1000
+        session = lab.again(Watched()).session
+        with session.pool() as pool:
+            reader = ContentReader(session, pool)
+            found = reader.words(entry.id, start, count)
+            blobs = [reader.open(entry.id), reader.open(reader.open(entry.id).envelope.references[0].id)]
+        assert found.tobytes() == tuned["w"].data[2 * start : 2 * (start + count)]
+        frames = [blob.envelope.frames[2] for blob in blobs]
+        assert all(len(blob.envelope.frames) == 5 for blob in blobs)
+        expected = [(frame.offset, frame.offset + frame.length) for frame in frames]
+        assert sorted(found for found in ranges if found[0]) == sorted(expected)
+        assert all(end <= 1 << 14 for begin, end in ranges if not begin)
 
     def test_a_content_that_is_missing(self, lab):
         """Is an integrity error, with the id."""

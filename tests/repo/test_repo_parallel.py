@@ -1,0 +1,45 @@
+"""Ordered work in threads: how far it runs ahead, and how much of it is in memory."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mvc.repo.parallel import ordered_map
+
+
+def begun_before_each(items, window, **options):
+    """Return how many items had been drawn when each result was yielded."""
+    drawn: list[int] = []
+
+    def draw():
+        for item in items:
+            drawn.append(item)
+            yield item
+
+    with ThreadPoolExecutor(2) as pool:
+        return [len(drawn) for _ in ordered_map(pool, abs, draw(), window, **options)]
+
+
+def test_a_window_of_items():
+    """So many are begun behind the one that is yielded."""
+    assert begun_before_each([1] * 6, 2) == [3, 4, 5, 6, 6, 6]
+    assert begun_before_each([1], 2) == [1]
+    assert begun_before_each([], 2) == []
+
+
+def test_a_window_of_bytes():
+    """Light items are many; a heavy one is alone behind the one that is yielded, and there is always one."""
+    assert begun_before_each([1, 1, 1, 1, 9, 9, 9], 3, weight=lambda item: item) == [4, 5, 5, 5, 6, 7, 7]
+
+
+def test_an_error():
+    """It is raised in its turn, and what was not begun is not."""
+    begun = []
+
+    def work(item):
+        begun.append(item)
+        return 1 // item
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ZeroDivisionError):
+        list(ordered_map(pool, work, [1, 0, *range(1, 100)], 2))
+    assert len(begun) < 6
