@@ -7,6 +7,7 @@ from typing import Final
 
 from mvc.codecs.abc import Bytes, Codec, FrameSpec
 from mvc.codecs.estimate import Sample, estimate
+from mvc.codecs.fitting import Fit, fitted, overlap
 from mvc.codecs.framing import (
     MAX_FRAME_WORDS,
     TARGET_FRAME_WORDS,
@@ -28,6 +29,7 @@ __all__ = [
     "TARGET_FRAME_WORDS",
     "Bytes",
     "Codec",
+    "Fit",
     "FrameSpec",
     "Planes",
     "Raw",
@@ -35,10 +37,12 @@ __all__ = [
     "SortedDelta",
     "codec_of",
     "estimate",
+    "fitted",
     "frame_count",
     "frame_spec",
     "frame_specs",
     "frame_words",
+    "overlap",
 ]
 
 CODECS: Final[Registry[type[Codec]]] = Registry("codec")

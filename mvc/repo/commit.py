@@ -12,13 +12,13 @@ from typing import Final
 from mvc.errors import ConflictError, InvalidInputError, ReadOnlyError, StorageError
 from mvc.index import BlobRecord
 from mvc.objects.commit import Commit, Metadata
-from mvc.objects.manifest import Manifest, Segment, TensorEntry
+from mvc.objects.manifest import Manifest, Segment
 from mvc.objects.operation import RefChange
 from mvc.repo.clock import Actor, now
 from mvc.repo.encode import Encoder, Stored
 from mvc.repo.materialize import ContentReader
 from mvc.repo.parallel import ordered_map
-from mvc.repo.plan import Base, bases, relatives
+from mvc.repo.plan import Base, base_bytes, bases, relatives
 from mvc.repo.progress import Progress, silent
 from mvc.repo.refs import RefState
 from mvc.repo.scan import Content, ScannedFile, scan
@@ -30,7 +30,7 @@ from mvc.settings import LEVELS, Level
 from mvc.store.batch import WriteBatch
 from mvc.store.layout import EntryKind
 from mvc.store.metadata import wrap_metadata
-from mvc.types import ObjectId, TensorSpec
+from mvc.types import ObjectId
 
 __all__ = ["CommitRequest", "CommitResult", "commit"]
 
@@ -262,28 +262,31 @@ class _Attempt:
         known = relatives(parent) if parent else {}
         near = {
             content.id: [
-                entry.id
+                (entry.id, size)
                 for name in content.names
                 for entry in known.get(name, ())
-                if _stored_alike(entry, content.spec)
+                if (size := base_bytes(entry, content.spec)) is not None
             ]
             for content in new
         }
         chains = {
             oid: record
-            for oid, record in self.session.chains({oid for ids in near.values() for oid in ids}).items()
+            for oid, record in self.session.chains({oid for pairs in near.values() for oid, _ in pairs}).items()
             if self.session.store.holds(oid, record.location)
         }
         return [(content, self._bases(content, near[content.id], chains)) for content in new]
 
     def _bases(
-        self, content: Content, near: Sequence[ObjectId], chains: Mapping[ObjectId, BlobRecord]
+        self, content: Content, near: Sequence[tuple[ObjectId, int]], chains: Mapping[ObjectId, BlobRecord]
     ) -> tuple[Base, ...]:
-        """Return what `content` may be a delta against: never anything that is itself, further down, a delta on it."""
+        """Return what `content` may be a delta against: never anything that is itself, further down, a delta on it.
+
+        `near` are the tensors of the parent that it may descend from, with their raw bytes.
+        """
         candidates = []
-        for oid in near:
+        for oid, size in near:
             chain = _chain(oid, chains)
-            if not chain or chain[0].raw_bytes != content.spec.nbytes or any(link.id == content.id for link in chain):
+            if not chain or chain[0].raw_bytes != size or any(link.id == content.id for link in chain):
                 continue
             nearest, full = chain[0], chain[-1]
             candidates.append(Base("previous", nearest.id, nearest.depth, nearest.chain_bytes))
@@ -312,16 +315,6 @@ class _Attempt:
         except ConflictError:
             return False
         return True
-
-
-def _stored_alike(entry: TensorEntry, spec: TensorSpec) -> bool:
-    """Return True if the tensor that is stored for `entry` can be of this spec, as a base must be.
-
-    What a view looks at is stored with one dimension; how long it is, the index knows.
-    """
-    if entry.view is not None:
-        return entry.spec.dtype == spec.dtype and len(spec.shape) == 1
-    return entry.spec == spec
 
 
 def _chain(oid: ObjectId, known: Mapping[ObjectId, BlobRecord]) -> list[BlobRecord]:

@@ -121,7 +121,7 @@ class Encoder:
         spec = FrameSpec(content.spec.dtype, words, content.spec.row_words)
         loaded: _Range = {None: (target, (), spec)}
         for base in bases:
-            loaded[base] = (target, (self._reader.words(base.id, start, words),), spec)
+            loaded[base] = (target, (self._reader.side(base.id, content.spec, start, words),), spec)
         return loaded
 
     def _samples(self, content: Content, bases: Sequence[Base], whole: _Range | None) -> list[_Range]:

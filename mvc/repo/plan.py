@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from mvc.codecs import Codec, Planes, SortedDelta
+from mvc.codecs import Codec, Fit, Planes, SortedDelta, overlap
 from mvc.objects.blob import Reference
 from mvc.objects.manifest import Manifest, SegmentKind, TensorEntry
 from mvc.settings import Delta, Level
-from mvc.types import DType, ObjectId
+from mvc.types import DType, ObjectId, TensorSpec
 
-__all__ = ["Base", "Option", "Relation", "bases", "choose", "codecs_for", "relatives"]
+__all__ = ["Base", "Option", "Relation", "base_bytes", "bases", "choose", "codecs_for", "relatives"]
 
 Relation = Literal["full", "previous", "base"]
 """How an encoding stands to history: on its own; as a delta against the parent's tensor of the same name (`previous`);
@@ -20,6 +20,9 @@ or against the tensor at the bottom of that one's chain, which is stored full (`
 
 _MOST_RELATIVES: Final = 2
 """Parent tensors of one name that are considered; more only arises when several files hold the same names."""
+_LEAST_OVERLAP: Final = 0.5
+"""Share of the smaller shape that must lie inside the other: with less, most of what a delta reads and writes is not
+shared. A tensor that grew or was cut passes, however much; one whose dimensions were swapped hardly ever does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,27 @@ def relatives(parent: Manifest) -> Mapping[str, tuple[TensorEntry, ...]]:
         if len(known) < _MOST_RELATIVES and all(entry.id != other.id for other in known):
             result[entry.name] = (*known, entry)
     return result
+
+
+def base_bytes(entry: TensorEntry, spec: TensorSpec) -> int | None:
+    """Return the raw bytes of the tensor that is stored for `entry` if that can be a base of a tensor of `spec`.
+
+    It must have the same dtype and rank, and share elements. What a view looks at is stored with one dimension, and
+    only the index knows how long it is; it must be as long as the target.
+
+    Examples
+    --------
+    >>> from mvc.types import dtype_of
+    >>> rows = [TensorSpec(dtype_of("F32"), (count, 384)) for count in (30522, 30600, 100)]
+    >>> entry = TensorEntry("embeddings", 0, ObjectId("0" * 64), rows[0])
+    >>> base_bytes(entry, rows[1]), base_bytes(entry, TensorSpec(dtype_of("BF16"), (30522, 384)))
+    (46881792, None)
+    """
+    if entry.view is not None:
+        return spec.nbytes if entry.spec.dtype == spec.dtype and len(spec.shape) == 1 else None
+    if Fit.between(entry.spec, spec) is None or overlap(entry.spec.shape, spec.shape) < _LEAST_OVERLAP:
+        return None
+    return entry.spec.nbytes
 
 
 def codecs_for(kind: SegmentKind, dtype: DType, level: Level, *, delta: bool) -> Sequence[Codec]:

@@ -56,6 +56,34 @@ def test_a_week_of_training(tmp_path, processes):
     assert "no faults" in processes.out(work, "fsck")
 
 
+@pytest.mark.parametrize(("old", "new"), [((900, 48), (930, 48)), ((900, 48), (900, 64)), ((900, 64), (880, 48))])
+def test_a_vocabulary_that_grows_or_a_layer_that_is_widened(tmp_path, processes, old, new):
+    """A tensor of another shape is a delta on the one before; fsck, reindex and checkouts know no difference."""
+    rng = np.random.default_rng(0)
+    first = rng.normal(0, 0.02, old).astype(np.float32)
+    second = rng.normal(0, 0.02, new).astype(np.float32)
+    inside = tuple(slice(min(a, b)) for a, b in zip(old, new, strict=True))
+    second[inside] = first[inside] + rng.normal(0, 1e-5, first[inside].shape).astype(np.float32)
+    processes.out(tmp_path, "init", "work")
+    work = tmp_path / "work"
+    files = []
+    for number, weight in enumerate((first, second)):
+        save_file({"embeddings.weight": weight, "bias": np.zeros(64, np.float16)}, work / "model.safetensors")
+        files.append((work / "model.safetensors").read_bytes())
+        processes.out(work, "commit", "-m", f"epoch {number}")
+    shown = json.loads(processes.out(work, "show", "--encodings", "--json"))["tensors"]
+    (found,) = [tensor for tensor in shown if tensor["name"] == "embeddings.weight"]
+    assert (found["policy"], found["encoding"], found["shape"]) == ("previous", "sorted-delta", list(new))
+    assert found["stored_bytes"] < 0.75 * second.nbytes
+    assert "sorted-delta" in processes.out(work, "show", "--encodings")
+    processes.out(work, "reindex")
+    assert "no faults" in processes.out(work, "fsck")
+    processes.out(work, "checkout", "main~1", "--to", "../old")
+    processes.out(work, "checkout", "main", "--to", "../new")
+    assert [(tmp_path / name / "model.safetensors").read_bytes() for name in ("old", "new")] == files
+    processes.out(work, "diff", "main~1", "main", "--tensors")
+
+
 def test_directory_elsewhere(tmp_path, processes):
     """``commit --from DIR --as PREFIX`` records a trainer's directory and touches no work tree."""
     (tmp_path / "out/checkpoint-5").mkdir(parents=True)
