@@ -20,6 +20,7 @@ from mvc.codecs.kernels import IMPLEMENTATION
 from mvc.codecs.planes import Planes
 from mvc.codecs.raw import Raw
 from mvc.codecs.sorted_delta import SortedDelta
+from mvc.codecs.sorted_planes import SortedPlanes
 from mvc.registry import Registry
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Raw",
     "Sample",
     "SortedDelta",
+    "SortedPlanes",
     "codec_of",
     "estimate",
     "fitted",
@@ -48,7 +50,7 @@ __all__ = [
 CODECS: Final[Registry[type[Codec]]] = Registry("codec")
 """All codecs by the name in the envelope."""
 
-for _codec in (Raw, Planes, SortedDelta):
+for _codec in (Raw, Planes, SortedDelta, SortedPlanes):
     CODECS.register(_codec.name, _codec)
 
 

@@ -1,4 +1,4 @@
-"""How a writer chooses the row bytes of a sorted delta (spec-v1, section 6.4, step 4)."""
+"""How a writer chooses the row bytes of sorted words (spec-v1, section 6.4, step 4, and section 6.6)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import numpy as np
 from mvc.codecs.abc import Bytes
 from mvc.codecs.kernels import Sums
 
-__all__ = ["UNTOUCHED", "row_bytes"]
+__all__ = ["UNTOUCHED", "companion_row_bytes", "row_bytes"]
 
 UNTOUCHED: Final = 0
 """Row byte of a row that did not change: its words come first and form a run of zeros."""
+
+_ZERO: Final = 255
+"""Row byte of a row of zeros that has a companion: it comes last and forms a run."""
 
 _FIRST: Final = 48
 """Row byte of the row that changed least. The gap keeps the words of untouched rows apart from the others: 24 powers of
@@ -42,11 +45,43 @@ def row_bytes(sums: Sums, words: int, row_words: int) -> Bytes:
     changed = sums >= 0
     if row_words < _MIN_ROW_WORDS or not changed.any():
         return rows
-    counts = np.full(len(sums), row_words, dtype=np.int64)
-    counts[-1] = words - row_words * (len(sums) - 1)
-    scales = (2 * sums + counts // 2) // counts
+    scales = _means(2 * sums, words, row_words)
     lowest = int(scales[changed].min())
     if changed.all() and int(scales.max()) == lowest:
         return rows
     rows[changed] = np.minimum(scales[changed] - lowest + _FIRST, 255)
     return rows
+
+
+def companion_row_bytes(own: Sums, companion: Sums, words: int, row_words: int) -> Bytes:
+    """Return one byte for each row of a frame: how small its words are beside what the companion promises.
+
+    A word of Adam's first moment has about half the exponent of its second moment, less a distance that is common to
+    its row, as it grows with every step that did not touch the row. Counted in quarter powers of two, as is the key.
+
+    Parameters
+    ----------
+    own, companion : Sums, shape (rows,)
+        From `Kernels.measure`, as changes of the frame and of its companion to zero; -1 where a row is zero.
+    words, row_words : int
+        Words of the frame and of a row.
+
+    Returns
+    -------
+    Bytes, shape (rows,)
+        0 for the row with the largest words, at most 254 for the others, and 255 for rows of zeros. All zero where rows
+        tell nothing: there is one row, or rows are short.
+    """
+    live = own >= 0
+    if row_words < _MIN_ROW_WORDS or len(own) == 1 or not live.any():
+        return np.zeros(len(own), dtype=np.uint8)
+    scales = _means(4 * own - 2 * companion, words, row_words)
+    return np.where(live, np.minimum(scales[live].max() - scales, 254), _ZERO).astype(np.uint8)
+
+
+def _means(sums: Sums, words: int, row_words: int) -> Sums:
+    """Return the mean of each row, rounded; the last row may be a part of one."""
+    counts = np.full(len(sums), row_words, dtype=np.int64)
+    counts[-1] = words - row_words * (len(sums) - 1)
+    means: Sums = (sums + counts // 2) // counts
+    return means

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Self
@@ -12,21 +11,15 @@ import numpy as np
 from mvc.codecs import kernels, workspace
 from mvc.codecs.abc import Bytes, Codec, FrameSpec
 from mvc.codecs.parameters import integer_parameter, require_parameters
-from mvc.codecs.plane_coding import decode_planes, encode_planes
 from mvc.codecs.row_scale import row_bytes
-from mvc.codecs.zstd import Effort
+from mvc.codecs.sorted_words import MAX_MANTISSA, decode_sorted, encode_sorted, row_count, unfit
 from mvc.errors import InvalidInputError, MalformedError
 from mvc.types import DType
 
 __all__ = ["MAX_MANTISSA", "SortedDelta"]
 
-MAX_MANTISSA: Final = 7
-"""Mantissa bits in the key; with more, groups are too small to have a distribution of their own."""
-
 _WIDE_MANTISSA: Final = 23
 """Bits, as in fp32: a narrower mantissa is used up by the change itself."""
-
-_LENGTH: Final = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,55 +66,24 @@ class SortedDelta(Codec):
 
     def encode(self, frame: Bytes, sides: Sequence[Bytes], spec: FrameSpec) -> bytes:
         """Return the row bytes and the sorted planes of the changes from ``sides[0]`` to `frame`."""
-        if self.mantissa > spec.dtype.mantissa_bits:
-            raise InvalidInputError(self._refusal(spec))
+        if refusal := unfit(self.mantissa, spec):
+            raise InvalidInputError(refusal)
         number = kernels.number_of(spec.dtype)
         row_words = min(spec.row_words, spec.words)
-        sums = np.empty(_rows(spec), dtype=np.int64)
+        sums = np.empty(row_count(spec), dtype=np.int64)
         deltas = workspace.array("deltas", spec.nbytes)
         kernels.active.measure(frame, sides[0], number, row_words, deltas, sums)
-        stored = self._sort(deltas, sides[0], row_bytes(sums, spec.words, row_words), spec)
+        stored = encode_sorted(deltas, sides[0], row_bytes(sums, spec.words, row_words), self.mantissa, spec)
         if len(stored) > spec.nbytes:  # noise: let the rows at least cost nothing
-            stored = self._sort(deltas, sides[0], np.zeros(_rows(spec), dtype=np.uint8), spec)
+            stored = encode_sorted(deltas, sides[0], np.zeros(len(sums), dtype=np.uint8), self.mantissa, spec)
         return stored
-
-    def _sort(self, deltas: Bytes, base: Bytes, rows: Bytes, spec: FrameSpec) -> bytes:
-        """Return the frame for a choice of row bytes."""
-        number = kernels.number_of(spec.dtype)
-        planes = list(workspace.array("planes", spec.nbytes).reshape(spec.dtype.word_bytes, spec.words))
-        scratch = workspace.array("scratch", kernels.scratch_bytes(number, spec.words))
-        row_words = min(spec.row_words, spec.words)
-        kernels.active.sort(deltas, base, number, rows, row_words, self.mantissa, planes, scratch)
-        scales = encode_planes([rows], Effort.STEADY)
-        return b"".join((_LENGTH.pack(len(scales)), scales, encode_planes(planes, Effort.DRIFTING)))
 
     def decode(self, stored: bytes | memoryview, sides: Sequence[Bytes], spec: FrameSpec, out: Bytes) -> None:
         """Write ``sides[0]`` plus the changes of `stored` into `out`."""
-        if self.mantissa > spec.dtype.mantissa_bits:
-            raise MalformedError(self._refusal(spec))
-        scales, body = _halves(memoryview(stored))
-        (rows,) = decode_planes(scales, 1, _rows(spec))
-        planes = decode_planes(body, spec.dtype.word_bytes, spec.words)
+        if refusal := unfit(self.mantissa, spec):
+            raise MalformedError(refusal)
+        rows, planes = decode_sorted(stored, spec)
         row_words = min(spec.row_words, spec.words)
         number = kernels.number_of(spec.dtype)
         scratch = workspace.array("scratch", kernels.scratch_bytes(number, spec.words))
         kernels.active.unsort(planes, sides[0], number, rows, row_words, self.mantissa, out, scratch)
-
-    def _refusal(self, spec: FrameSpec) -> str:
-        return f"{self} needs a mantissa of {self.mantissa} bits; {spec.dtype.name} has {spec.dtype.mantissa_bits}"
-
-
-def _rows(spec: FrameSpec) -> int:
-    """Return the number of rows, whole or in part, in a frame."""
-    return -(-spec.words // min(spec.row_words, spec.words))
-
-
-def _halves(stored: memoryview) -> tuple[memoryview, memoryview]:
-    """Return the coded row bytes and the coded planes of a frame."""
-    if len(stored) < _LENGTH.size:
-        raise MalformedError(f"sorted delta has {len(stored)} bytes; at least {_LENGTH.size} are needed")
-    (length,) = _LENGTH.unpack_from(stored)
-    end = _LENGTH.size + length
-    if end > len(stored):
-        raise MalformedError(f"row bytes end at {end}; the sorted delta has {len(stored)} bytes")
-    return stored[_LENGTH.size : end], stored[end:]

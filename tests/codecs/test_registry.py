@@ -11,6 +11,7 @@ from mvc.codecs import (
     Planes,
     Raw,
     SortedDelta,
+    SortedPlanes,
     codec_of,
     estimate,
     frame_count,
@@ -26,7 +27,12 @@ BF16 = dtype_of("BF16")
 
 def test_names_are_permanent():
     """These names stand in blobs: they are never given to another codec and never lost."""
-    assert {name: CODECS[name] for name in CODECS} == {"raw": Raw, "planes": Planes, "sorted-delta": SortedDelta}
+    assert {name: CODECS[name] for name in CODECS} == {
+        "raw": Raw,
+        "planes": Planes,
+        "sorted-delta": SortedDelta,
+        "sorted-planes": SortedPlanes,
+    }
     with pytest.raises(AlreadyExistsError):
         CODECS.register("raw", Planes)
 
