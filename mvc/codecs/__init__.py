@@ -21,12 +21,14 @@ from mvc.codecs.planes import Planes
 from mvc.codecs.raw import Raw
 from mvc.codecs.sorted_delta import SortedDelta
 from mvc.codecs.sorted_planes import SortedPlanes
+from mvc.codecs.sorted_words import MAX_MANTISSA
 from mvc.registry import Registry
 
 __all__ = [
     "CODECS",
     "IMPLEMENTATION",
     "MAX_FRAME_WORDS",
+    "MAX_MANTISSA",
     "TARGET_FRAME_WORDS",
     "Bytes",
     "Codec",

@@ -16,7 +16,7 @@ from mvc.codecs.sorted_words import MAX_MANTISSA, decode_sorted, encode_sorted, 
 from mvc.errors import InvalidInputError, MalformedError
 from mvc.types import DType
 
-__all__ = ["MAX_MANTISSA", "SortedDelta"]
+__all__ = ["SortedDelta"]
 
 _WIDE_MANTISSA: Final = 23
 """Bits, as in fp32: a narrower mantissa is used up by the change itself."""

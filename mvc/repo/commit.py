@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mvc.errors import ConflictError, InvalidInputError, ReadOnlyError, StorageError
-from mvc.index import BlobRecord
 from mvc.objects.commit import Commit, Metadata
 from mvc.objects.manifest import Manifest, Segment
 from mvc.objects.operation import RefChange
+from mvc.repo.candidates import candidates
 from mvc.repo.clock import Actor, now
 from mvc.repo.encode import Encoder, Stored
 from mvc.repo.materialize import ContentReader
 from mvc.repo.parallel import ordered_map
-from mvc.repo.plan import Base, base_bytes, bases, relatives
 from mvc.repo.progress import Progress, silent
 from mvc.repo.refs import RefState
 from mvc.repo.scan import Content, ScannedFile, scan
@@ -200,7 +199,7 @@ class _Attempt:
         self._check(manifest, parent)
         with self.session.store.begin() as batch:
             new = self._new_contents(scanned, parent, batch)
-            stored = self._encode(new, parent, batch, pool, progress)
+            stored = self._encode(new, scanned, parent, batch, pool, progress)
             recorded = self._record(manifest, batch)
             batch.commit()
             if not self._move(recorded.id):
@@ -244,54 +243,26 @@ class _Attempt:
         ]
 
     def _encode(
-        self, new: Sequence[Content], parent: Manifest | None, batch: WriteBatch, pool: Executor, progress: Progress
+        self,
+        new: Sequence[Content],
+        scanned: Sequence[ScannedFile],
+        parent: Manifest | None,
+        batch: WriteBatch,
+        pool: Executor,
+        progress: Progress,
     ) -> list[Stored]:
-        threads, bounds = self.session.threads, self.session.settings.delta
-        planned = self._with_bases(new, parent)
+        found = candidates(self.session, new, parent, scanned)
         reader = ContentReader(self.session, pool)
-        reader.prepare(base.id for _, known in planned for base in known)
-        encoder = Encoder(reader, pool, 2 * threads, self.request.level, bounds)
-        result = []
+        reader.prepare(side.id for sides in found.sides.values() for side in sides)
+        encoder = Encoder(reader, pool, 2 * self.session.threads, self.request.level, self.session.settings.delta)
+        done: dict[ObjectId, Stored] = {}
         with progress("storing", sum(content.spec.nbytes for content in new)) as tick:
-            for stored in encoder.store(planned, batch):
-                result.append(stored)
-                tick(stored.content.spec.nbytes)
-        return result
-
-    def _with_bases(self, new: Sequence[Content], parent: Manifest | None) -> list[tuple[Content, tuple[Base, ...]]]:
-        known = relatives(parent) if parent else {}
-        near = {
-            content.id: [
-                (entry.id, size)
-                for name in content.names
-                for entry in known.get(name, ())
-                if (size := base_bytes(entry, content.spec)) is not None
-            ]
-            for content in new
-        }
-        chains = {
-            oid: record
-            for oid, record in self.session.chains({oid for pairs in near.values() for oid, _ in pairs}).items()
-            if self.session.store.holds(oid, record.location)
-        }
-        return [(content, self._bases(content, near[content.id], chains)) for content in new]
-
-    def _bases(
-        self, content: Content, near: Sequence[tuple[ObjectId, int]], chains: Mapping[ObjectId, BlobRecord]
-    ) -> tuple[Base, ...]:
-        """Return what `content` may be a delta against: never anything that is itself, further down, a delta on it.
-
-        `near` are the tensors of the parent that it may descend from, with their raw bytes.
-        """
-        candidates = []
-        for oid, size in near:
-            chain = _chain(oid, chains)
-            if not chain or chain[0].raw_bytes != size or any(link.id == content.id for link in chain):
-                continue
-            nearest, full = chain[0], chain[-1]
-            candidates.append(Base("previous", nearest.id, nearest.depth, nearest.chain_bytes))
-            candidates.append(Base("base", full.id, full.depth, full.chain_bytes))
-        return bases(candidates, content.spec.nbytes, self.session.settings.delta)
+            for tasks in (found.early(new), found.late(new, done)):
+                for stored in encoder.store(tasks, batch):
+                    done[stored.content.id] = stored
+                    tick(stored.content.spec.nbytes)
+        encoder.confirm(done.values())
+        return [*done.values()]
 
     def _record(self, manifest: Manifest, batch: WriteBatch) -> Commit:
         parents = (self.state.head,) if self.state.head else ()
@@ -315,18 +286,6 @@ class _Attempt:
         except ConflictError:
             return False
         return True
-
-
-def _chain(oid: ObjectId, known: Mapping[ObjectId, BlobRecord]) -> list[BlobRecord]:
-    """Return the encodings from `oid` down to a full one, or nothing if one of them is missing."""
-    chain: list[BlobRecord] = []
-    link: ObjectId | None = oid
-    while link is not None:
-        if link not in known or len(chain) > len(known):
-            return []
-        chain.append(known[link])
-        link = known[link].base
-    return chain
 
 
 def _follow(session: Session, oid: ObjectId, seen: _Seen) -> None:

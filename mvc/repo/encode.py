@@ -15,12 +15,12 @@ from mvc.objects.blob import Envelope
 from mvc.objects.ids import finish
 from mvc.repo.materialize import ContentReader
 from mvc.repo.parallel import ordered_map
-from mvc.repo.plan import Base, Option, choose, codecs_for
+from mvc.repo.plan import Option, Side, choose, codecs_for
 from mvc.repo.scan import Content
 from mvc.settings import Delta, Level
 from mvc.store.batch import WriteBatch
 from mvc.store.layout import EntryKind
-from mvc.types import TensorSpec
+from mvc.types import ObjectId, TensorSpec
 
 __all__ = ["LOOSE_BYTES", "Encoder", "Stored"]
 
@@ -51,11 +51,16 @@ class Stored:
     option: Option
     stored_bytes: int
 
+    @property
+    def chain_bytes(self) -> int:
+        """Stored bytes that a rebuild reads."""
+        return self.stored_bytes + (self.option.side.chain_bytes if self.option.side else 0)
+
 
 _Frame = tuple[Bytes, bytes]
 """Raw and stored bytes of one frame."""
-_Range = dict[Base | None, Sample]
-"""A range of a content with the same range of each base that it may be a delta against."""
+_Range = dict[Side | None, Sample]
+"""A range of a content with the same range of each side tensor that may help to store it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ class Encoder:
     Parameters
     ----------
     reader : ContentReader
-        Decodes bases.
+        Decodes side tensors that are stored already.
     pool : Executor
         Threads that encode.
     window : int
@@ -89,9 +94,13 @@ class Encoder:
         self._window = window
         self._level = level
         self._bounds = bounds
+        self._written: dict[ObjectId, Content] = {}
 
-    def store(self, contents: Iterable[tuple[Content, Sequence[Base]]], batch: WriteBatch) -> Iterator[Stored]:
-        """Encode `contents`, each with the bases it may use, and yield what was done, in order.
+    def store(self, contents: Iterable[tuple[Content, Sequence[Side]]], batch: WriteBatch) -> Iterator[Stored]:
+        """Encode `contents`, each with the side tensors that it may use, and yield what was done, in order.
+
+        Side tensors are stored, or contents of an earlier call; the latter are read from their sources, and `confirm`
+        must be called before the batch is committed.
 
         Raises
         ------
@@ -99,35 +108,62 @@ class Encoder:
             If a content is no longer what its id says: the file changed after it was hashed.
         """
         for planned in ordered_map(self._pool, self._plan, contents, self._window):
-            yield self._write(planned, batch)
+            stored = self._write(planned, batch)
+            self._written[planned.content.id] = planned.content
+            yield stored
 
-    def _plan(self, item: tuple[Content, Sequence[Base]]) -> _Planned:
-        content, bases = item
+    def confirm(self, stored: Iterable[Stored]) -> None:
+        """Check that what was read again to help to store other contents was still what its id says.
+
+        Raises
+        ------
+        ConflictError
+            If not: what was coded with its help cannot be decoded.
+        """
+        helpers = {item.option.side.id for item in stored if item.option.side}
+        for content in (self._written[oid] for oid in helpers if oid in self._written):
+            running, step = content.hasher(), frame_words(content.spec)
+            with content.source.open() as read:
+                for start in range(0, content.spec.words, step):
+                    running.update(content.read(read, start, min(step, content.spec.words - start)).data)
+            if finish(running) != content.id:
+                raise _changed(content)
+
+    def _plan(self, item: tuple[Content, Sequence[Side]]) -> _Planned:
+        content, sides = item
         whole = None
         if content.spec.words <= frame_words(content.spec):
-            whole = self._load(content, bases, 0, content.spec.words)
-        samples = self._samples(content, bases, whole)
+            whole = self._load(content, sides, 0, content.spec.words)
+        samples = self._samples(content, sides, whole)
         options = [
-            Option(codec, base, estimate(codec, (sample[base] for sample in samples)) * content.spec.nbytes)
-            for base in (None, *bases)
-            for codec in codecs_for(content.kind, content.spec.dtype, self._level, delta=base is not None)
+            Option(codec, side, estimate(codec, (sample[side] for sample in samples)) * content.spec.nbytes)
+            for side in (None, *sides)
+            for codec in codecs_for(content.kind, content.spec.dtype, self._level, side.relation if side else "full")
         ]
         option = choose(options, content.spec.nbytes, self._bounds)
-        return _Planned(content, option, _encode(option.codec, whole[option.base]) if whole else None)
+        return _Planned(content, option, _encode(option.codec, whole[option.side]) if whole else None)
 
-    def _load(self, content: Content, bases: Sequence[Base], start: int, words: int) -> _Range:
+    def _load(self, content: Content, sides: Sequence[Side], start: int, words: int) -> _Range:
         with content.source.open() as read:
             target = content.read(read, start, words)
         spec = FrameSpec(content.spec.dtype, words, content.spec.row_words)
         loaded: _Range = {None: (target, (), spec)}
-        for base in bases:
-            loaded[base] = (target, (self._reader.side(base.id, content.spec, start, words),), spec)
+        for side in sides:
+            loaded[side] = (target, (self._side(side, content.spec, start, words),), spec)
         return loaded
 
-    def _samples(self, content: Content, bases: Sequence[Base], whole: _Range | None) -> list[_Range]:
+    def _side(self, side: Side, target: TensorSpec, start: int, words: int) -> Bytes:
+        """Return a range of a side tensor: from its source if this batch stores it, since it cannot be decoded yet."""
+        if side.id not in self._written:
+            return self._reader.side(side.id, target, start, words)
+        content = self._written[side.id]
+        with content.source.open() as read:
+            return content.read(read, start, words)
+
+    def _samples(self, content: Content, sides: Sequence[Side], whole: _Range | None) -> list[_Range]:
         starts, words = _places(content.spec)
         if whole is None:
-            return [self._load(content, bases, start, words) for start in starts]
+            return [self._load(content, sides, start, words) for start in starts]
         return [_cut(whole, start, words) for start in starts]
 
     def _write(self, planned: _Planned, batch: WriteBatch) -> Stored:
@@ -143,13 +179,13 @@ class Encoder:
         return Stored(content, planned.option, envelope.stored_bytes)
 
     def _frames(self, planned: _Planned) -> Iterator[_Frame]:
-        content, base = planned.content, planned.option.base
+        content, side = planned.content, planned.option.side
         step = frame_words(content.spec)
 
         def encode(start: int) -> _Frame:
             words = min(step, content.spec.words - start)
-            loaded = self._load(content, [base] if base else [], start, words)
-            return _encode(planned.option.codec, loaded[base])
+            loaded = self._load(content, [side] if side else [], start, words)
+            return _encode(planned.option.codec, loaded[side])
 
         return ordered_map(self._pool, encode, range(0, content.spec.words, step), self._window)
 
@@ -180,10 +216,14 @@ def _verified(content: Content, frames: Iterable[_Frame]) -> Iterator[bytes]:
         running.update(raw.data)
         yield stored
     if finish(running) != content.id:
-        raise ConflictError(
-            f"{content.source.path} changed while it was being committed; nothing was recorded",
-            hint="wait until the trainer has finished writing, then commit again",
-        )
+        raise _changed(content)
+
+
+def _changed(content: Content) -> ConflictError:
+    return ConflictError(
+        f"{content.source.path} changed while it was being committed; nothing was recorded",
+        hint="wait until the trainer has finished writing, then commit again",
+    )
 
 
 def _envelope(planned: _Planned, stored: Sequence[bytes]) -> Envelope:
@@ -215,7 +255,7 @@ def _places(spec: TensorSpec) -> tuple[Sequence[int], int]:
 def _cut(whole: _Range, start: int, words: int) -> _Range:
     """Return a range of words of what was loaded whole."""
     result: _Range = {}
-    for base, (target, sides, spec) in whole.items():
+    for key, (target, sides, spec) in whole.items():
         place = slice(start * spec.dtype.word_bytes, (start + words) * spec.dtype.word_bytes)
-        result[base] = target[place], tuple(side[place] for side in sides), replace(spec, words=words)
+        result[key] = target[place], tuple(side[place] for side in sides), replace(spec, words=words)
     return result

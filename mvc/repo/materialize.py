@@ -248,6 +248,9 @@ class ContentReader:
         envelope = blob.envelope
         if tuple(reference.role for reference in envelope.references) != blob.codec.roles:
             raise IntegrityError(f"the blob of {envelope.id} lacks a side tensor of its codec", hint="mvc fsck")
+        for reference in envelope.references:
+            if reference.role != "base" and self.open(reference.id).envelope.spec != envelope.spec:
+                raise IntegrityError(f"{reference.id} has not the shape of {envelope.id}", hint="mvc fsck")
         return [
             self.side(reference.id, envelope.spec, frame.start, frame.words, depth + 1)
             for reference in envelope.references

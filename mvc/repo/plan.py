@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from mvc.codecs import Codec, Fit, Planes, SortedDelta, overlap
+from mvc.codecs import MAX_MANTISSA, Codec, Fit, Planes, SortedDelta, SortedPlanes, overlap
 from mvc.objects.blob import Reference
 from mvc.objects.manifest import Manifest, SegmentKind, TensorEntry
 from mvc.settings import Delta, Level
 from mvc.types import DType, ObjectId, TensorSpec
 
-__all__ = ["Base", "Option", "Relation", "base_bytes", "bases", "choose", "codecs_for", "relatives"]
+__all__ = ["Option", "Relation", "Side", "base_bytes", "choose", "codecs_for", "relatives", "within"]
 
-Relation = Literal["full", "previous", "base"]
-"""How an encoding stands to history: on its own; as a delta against the parent's tensor of the same name (`previous`);
-or against the tensor at the bottom of that one's chain, which is stored full (`base`)."""
+Relation = Literal["full", "previous", "base", "companion"]
+"""How an encoding stands to other tensors: on its own; as a delta against the parent's tensor of the same name
+(`previous`), or against the one at the bottom of that one's deltas (`base`); or in the order of a tensor of the same
+commit (`companion`)."""
 
 _MOST_RELATIVES: Final = 2
 """Parent tensors of one name that are considered; more only arises when several files hold the same names."""
@@ -26,17 +27,17 @@ shared. A tensor that grew or was cut passes, however much; one whose dimensions
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
-    """A stored tensor that a delta may be taken against.
+class Side:
+    """A tensor with whose help another may be stored: what a delta is taken against, or a companion.
 
     Parameters
     ----------
     relation : Relation
-        ``previous`` or ``base``.
+        ``previous``, ``base`` or ``companion``.
     id : ObjectId
         Content id.
     depth : int
-        Deltas below it.
+        Tensors to be decoded before it, on the longest way.
     chain_bytes : int
         Stored bytes that its rebuild reads.
     """
@@ -55,32 +56,37 @@ class Option:
     ----------
     codec : Codec
         The codec.
-    base : Base or None
-        What the delta is against; None for a full encoding.
+    side : Side or None
+        The side tensor; None for a full encoding.
     stored_bytes : float
         Estimated size of the blob.
     """
 
     codec: Codec
-    base: Base | None
+    side: Side | None
     stored_bytes: float
 
     @property
     def relation(self) -> Relation:
-        """How the encoding stands to history."""
-        return self.base.relation if self.base else "full"
+        """How the encoding stands to other tensors."""
+        return self.side.relation if self.side else "full"
 
     @property
     def references(self) -> tuple[Reference, ...]:
-        """What the envelope says of the base."""
-        if self.base is None:
+        """What the envelope says of the side tensor."""
+        if self.side is None:
             return ()
-        return (Reference(self.codec.roles[0], self.base.id, self.base.depth),)
+        return (Reference(self.codec.roles[0], self.side.id, self.side.depth),)
+
+    @property
+    def depth(self) -> int:
+        """Tensors to be decoded before this one, on the longest way."""
+        return self.side.depth + 1 if self.side else 0
 
     @property
     def chain_bytes(self) -> float:
         """Bytes that a rebuild would read."""
-        return self.stored_bytes + (self.base.chain_bytes if self.base else 0)
+        return self.stored_bytes + (self.side.chain_bytes if self.side else 0)
 
 
 def relatives(parent: Manifest) -> Mapping[str, tuple[TensorEntry, ...]]:
@@ -117,55 +123,58 @@ def base_bytes(entry: TensorEntry, spec: TensorSpec) -> int | None:
     return entry.spec.nbytes
 
 
-def codecs_for(kind: SegmentKind, dtype: DType, level: Level, *, delta: bool) -> Sequence[Codec]:
+def codecs_for(kind: SegmentKind, dtype: DType, level: Level, relation: Relation) -> Sequence[Codec]:
     """Return the codecs to compare for a content.
 
     Parameters
     ----------
     kind : SegmentKind
-        Literals are never deltas.
+        Literals have no side tensors.
     dtype : DType
         Element type.
     level : Level
         ``fast`` takes the likeliest parameters, ``default`` the few worth comparing, ``max`` all of them.
-    delta : bool
-        Whether there is a base.
+    relation : Relation
+        ``full``, or how the side tensor stands to the content.
     """
-    if not delta or kind == "literal":
-        return () if delta else (Planes(),)
-    likely = SortedDelta.candidates(dtype)
+    if relation == "full":
+        return (Planes(),)
+    if kind == "literal":
+        return ()
+    codec = SortedPlanes if relation == "companion" else SortedDelta
+    likely = codec.candidates(dtype)
     if level == "fast":
         return likely[:1]
     if level == "default" or dtype.kind != "float":
         return likely
-    return tuple(SortedDelta(mantissa) for mantissa in range(min(7, dtype.mantissa_bits) + 1))
+    return tuple(codec(mantissa) for mantissa in range(min(MAX_MANTISSA, dtype.mantissa_bits) + 1))
 
 
-def bases(candidates: Sequence[Base], raw_bytes: int, bounds: Delta) -> tuple[Base, ...]:
-    """Return those of `candidates` that leave room for a delta under `bounds`, each once.
+def within(candidates: Sequence[Side], raw_bytes: int, bounds: Delta) -> tuple[Side, ...]:
+    """Return those of `candidates` that leave room for a reference to them under `bounds`, each once.
 
     Parameters
     ----------
-    candidates : sequence of Base
+    candidates : sequence of Side
         In order of preference.
     raw_bytes : int
-        Size of the tensor.
+        Size of the tensor that may refer to them.
     bounds : Delta
         Depth and bytes read.
     """
     most = bounds.read_factor * raw_bytes
-    fitting: dict[ObjectId, Base] = {}
-    for base in candidates:
-        if base.depth < bounds.depth and base.chain_bytes < most:
-            fitting.setdefault(base.id, base)
+    fitting: dict[ObjectId, Side] = {}
+    for side in candidates:
+        if side.depth < bounds.depth and side.chain_bytes < most:
+            fitting.setdefault(side.id, side)
     return tuple(fitting.values())
 
 
 def choose(options: Sequence[Option], raw_bytes: int, bounds: Delta) -> Option:
     """Return the option that a commit stores.
 
-    The smallest wins among those that read no more than the bound; a delta must save `Delta.least_saving` against the
-    full encoding. Of equal options the earlier one wins.
+    The smallest wins among those that read no more than the bound; one with a side tensor must save
+    `Delta.least_saving` against the full encoding. Of equal options the earlier one wins.
 
     Parameters
     ----------
@@ -179,20 +188,20 @@ def choose(options: Sequence[Option], raw_bytes: int, bounds: Delta) -> Option:
     Examples
     --------
     >>> full = Option(Planes(), None, 100.0)
-    >>> near = Option(SortedDelta(0), Base("previous", ObjectId("0" * 64), 0, 100), 30.0)
+    >>> near = Option(SortedDelta(0), Side("previous", ObjectId("0" * 64), 0, 100), 30.0)
     >>> choose([full, near], 120, Delta()).relation
     'previous'
     >>> choose([full, near], 120, Delta(read_factor=1.0)).relation
     'full'
     """
-    full = min((option for option in options if option.base is None), key=lambda option: option.stored_bytes)
+    full = min((option for option in options if option.side is None), key=lambda option: option.stored_bytes)
     worthwhile = full.stored_bytes * (1 - bounds.least_saving)
     allowed = [
         option
         for option in options
-        if option.base is not None
+        if option.side is not None
         and option.stored_bytes < worthwhile
-        and option.base.depth < bounds.depth
+        and option.side.depth < bounds.depth
         and option.chain_bytes <= max(bounds.read_factor * raw_bytes, full.stored_bytes)
     ]
     return min([*allowed, full], key=lambda option: option.stored_bytes)

@@ -1,5 +1,7 @@
-"""Tensors stored with the help of others: bases of another shape."""
+"""Tensors stored with the help of others: bases of another shape, companions of the same commit."""
 
+from contextlib import contextmanager
+from functools import partial
 from itertools import count
 
 import numpy as np
@@ -8,11 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
 
-from mvc.codecs import FrameSpec, SortedDelta
-from mvc.errors import IntegrityError, MvcError
+from mvc.codecs import FrameSpec, SortedDelta, SortedPlanes
+from mvc.errors import ConflictError, IntegrityError, MvcError
+from mvc.formats import state_dict_file
 from mvc.objects.blob import Envelope, Reference
+from mvc.repo.commit import CommitRequest
+from mvc.repo.commit import commit as record_commit
 from mvc.repo.materialize import ContentReader
 from mvc.repo.show import tensor_views
+from mvc.repo.sources import StateDictSource
+from mvc.repo.tree import Selection
 from mvc.store.layout import EntryKind
 from mvc.types import TensorSpec, dtype_of, object_id
 
@@ -93,6 +100,141 @@ class TestOtherShapes:
                 assert reader.words(entry.id, start, words).tobytes() == model["w"].data[4 * start :][: 4 * words]
 
 
+def moments(lab, seed=0, shape=(160, 256)):
+    """Return Adam's moments of a matrix, in BF16, whose gradients are of eight sizes; some rows have rested."""
+    rng = np.random.default_rng(seed)
+    scale = np.exp2(-6.0 * np.random.default_rng(99).integers(0, 8, shape))
+    rest = 0.9 ** rng.choice([0, 100], (shape[0], 1))
+    first, second = scale * rng.normal(0, 1, shape) * rest, scale**2 * rng.uniform(0.9, 1.1, shape)
+    empty = lab.weights("BF16", shape)
+    words = [(moment.astype("<f4").view("<u4") >> 16).astype("<u2") for moment in (first, second)]
+    return empty._replace(data=words[0].tobytes()), empty._replace(data=words[1].tobytes())
+
+
+def state(first, second, style="exp_avg.{}"):
+    """Return the tensors of an optimizer's file."""
+    return {style.format("w"): first, style.replace("exp_avg", "exp_avg_sq").format("w"): second}
+
+
+class TestCompanions:
+    """The first moment of an optimizer is stored in the order of the second."""
+
+    @pytest.mark.parametrize("style", ["exp_avg.{}", "{}.exp_avg", "state/0/exp_avg/{}"])
+    def test_moments(self, lab, style):
+        """Whichever of the two comes first in the file; depth and chain say what a rebuild reads."""
+        one, two = moments(lab)
+        model = state(one, two, style)
+        lab.write("0.safetensors", model)
+        lab.write("1.safetensors", dict(reversed(model.items())))
+        commit = lab.commit().commit
+        (policy, first), (other, second) = (encodings(lab, commit)[name] for name in model)
+        assert (policy, other) == ("companion", "full")
+        assert first.references == (Reference("companion", lab.manifest(commit).tensors[1].id, 0),)
+        assert (first.codec, first.depth) == ("sorted-planes", 1)
+        assert first.chain_bytes == first.location.length + second.location.length
+        assert lab.check().clean
+        lab.session.layout.index.unlink()
+        loaded = lab.again().repo.load(commit, framework="numpy", path="0.safetensors")
+        assert {name: array.tobytes() for name, array in loaded.items()} == {
+            name: raw.data for name, raw in model.items()
+        }
+
+    def test_the_next_epoch(self, lab):
+        """The second moment becomes a delta, and its depth that of the first; bounds hold for both."""
+        lab.session.layout.config.write_text("[delta]\ndepth = 2\nread_factor = 100.0\n")
+        depths, models = [], []
+        for epoch in range(5):
+            models.append(state(*moments(lab, epoch)))
+            commit = lab.committed(models[-1])
+            found = encodings(lab, commit)
+            depths.append((found["exp_avg.w"][1].depth, found["exp_avg_sq.w"][1].depth))
+        assert depths[:2] == [(1, 0), (2, 1)]
+        assert max(max(pair) for pair in depths) == 2
+        assert lab.check().clean
+        for back, model in enumerate(reversed(models)):
+            assert lab.repo.load(f"HEAD~{back}", framework="numpy")["exp_avg.w"].tobytes() == model["exp_avg.w"].data
+
+    def test_a_companion_that_is_stored_already(self, lab):
+        """By an earlier commit, under any name: it is decoded from the store, and its chain counts."""
+        first, second = moments(lab)
+        lab.committed({"other": second})
+        later = lab.committed(state(first, second))
+        found = encodings(lab, later)
+        assert found["exp_avg_sq.w"][0] == "dedupe"
+        assert found["exp_avg.w"][0] == "companion"
+        assert lab.check().clean
+
+    def test_large_moments_have_frames(self, lab):
+        """Companions of loose blobs are taken frame by frame."""
+        model = state(*moments(lab, shape=(2200, 1024)))
+        commit = lab.committed(model)
+        policy, record = encodings(lab, commit)["exp_avg.w"]
+        assert (policy, record.location.is_loose) == ("companion", True)
+        assert lab.check().clean
+        assert lab.again().repo.load(framework="numpy")["exp_avg.w"].tobytes() == model["exp_avg.w"].data
+
+    def test_equal_moments_are_no_companions(self, lab):
+        """A fresh optimizer's are zeros, one content; two tensors with crossed names are only one way companions."""
+        first, second = moments(lab)
+        commit = lab.committed(state(first, first))
+        assert encodings(lab, commit)["exp_avg.w"][0] == "full"
+        lab.write("a.safetensors", state(first, second, "x.exp_avg.{}"))
+        lab.write("b.safetensors", state(second, first, "y.exp_avg.{}"))
+        lab.commit()
+        assert lab.check().clean
+
+    def test_content_that_is_stored_again_never_hangs_on_itself(self, lab):
+        """The first moment is lost; its companion, stored before as a delta on it, is not used."""
+        first = moments(lab)[0]
+        words = np.frombuffer(first.data, "<u2") + np.random.default_rng(5).integers(0, 2, 160 * 256).astype("<u2")
+        near = first._replace(data=words.tobytes())
+        lab.committed({"w": first})
+        (pack,) = lab.session.store.pack_ids()
+        lab.committed({"w": near})
+        assert encodings(lab, lab.repo.status().refs.head)["w"][0] == "previous"
+        damaged = lab.session.store.packs.directory / f"{pack}.pack"
+        damaged.chmod(0o644)
+        damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+        again = lab.again()
+        again.write("model.safetensors", state(first, near))
+        again.commit()
+        assert encodings(again, again.repo.status().refs.head)["exp_avg.w"][0] == "full"
+        restored = again.again()
+        assert restored.repo.load(framework="numpy")["exp_avg.w"].tobytes() == first.data
+        assert restored.repo.load(framework="numpy")["exp_avg_sq.w"].tobytes() == near.data
+
+    def test_names_are_not_enough(self, lab):
+        """Another shape or type, another file, or noise: stored as ever."""
+        first, second = moments(lab)
+        lab.write("a.safetensors", {"exp_avg.w": first, "exp_avg_sq.x": second})
+        lab.write("b.safetensors", {"exp_avg_sq.w": second._replace(shape=(second.shape[1], second.shape[0]))})
+        lab.write("c.safetensors", {"m.w": lab.weights("F32", (64, 64), 5), "v.w": lab.weights("F32", (64, 64), 6)})
+        commit = lab.commit().commit
+        assert {policy for policy, _ in encodings(lab, commit).values()} == {"full"}
+
+    def test_a_companion_that_changes_while_it_helps_is_refused(self, lab, actor):
+        """What was coded in its order could not be decoded; nothing is recorded."""
+        first, second = moments(lab)
+        arrays = {
+            name: (np.frombuffer(raw.data, "<u2").astype("<u4") << 16).view("<f4")
+            for name, raw in state(first, second).items()
+        }
+        source = StateDictSource("m.safetensors", state_dict_file(arrays))
+        before = lab.session.refs.newest()
+
+        @contextmanager
+        def meddle(stage, total):
+            """Change the second moment as soon as it is stored."""
+            yield lambda _: arrays["exp_avg_sq.w"].__imul__(2) if stage == "storing" else None
+
+        selection = Selection((source,), ("",), in_worktree=False)
+        with pytest.raises(ConflictError, match="changed while"):
+            record_commit(lab.session, selection, CommitRequest("m"), actor, meddle)
+        assert lab.session.refs.newest() == before
+        assert lab.commit("again", selection=selection).new_tensors == 2
+        assert lab.check().clean
+
+
 def put(lab, spec, number, frames, codec="planes", parameters=None, references=(), frame_words=1 << 20):
     """Store a blob of any content under any id, as somebody with bad intentions would."""
     table = tuple((len(frame), xxh3_64_intdigest(frame)) for frame in frames)
@@ -102,6 +244,11 @@ def put(lab, spec, number, frames, codec="planes", parameters=None, references=(
         batch.put(EntryKind.TENSOR, oid, [envelope.header, *frames])
         batch.commit()
     return oid
+
+
+def stored(lab, ids):
+    """Return where contents are stored, without the index."""
+    return {oid: where for oid in ids if (where := lab.session.store.find(oid))}
 
 
 SPECS = st.builds(
@@ -132,9 +279,7 @@ class TestMalformedReferences:
         oid = put(lab, target, 2, frames, codec.name, codec.parameters, (Reference("base", below, 0),))
         lab.session.store.packs.refresh()
         with lab.session.pool() as pool:
-            reader = ContentReader(
-                lab.session, pool, lambda ids: {i: where for i in ids if (where := lab.session.store.find(i))}
-            )
+            reader = ContentReader(lab.session, pool, partial(stored, lab))
             if not target.words:
                 return
             if base.dtype != target.dtype or len(base.shape) != len(target.shape):
@@ -146,6 +291,28 @@ class TestMalformedReferences:
             inside = tuple(slice(min(a, b)) for a, b in zip(base.shape, target.shape, strict=True))
             expected[inside] = raw.reshape(*base.shape, width)[inside]
             assert reader.words(oid, 0, target.words).tobytes() == expected.tobytes()
+
+    @settings(max_examples=40)
+    @given(companion=SPECS, target=SPECS)
+    def test_any_companion_of_any_target(self, make_lab, companion, target):
+        """A companion of another dtype or shape is refused; any content of the right one will do."""
+        if not target.words:
+            return
+        lab = make_lab(f"lab{next(self.numbers)}")
+        raw = np.arange(companion.nbytes, dtype=np.uint8)
+        below = put(lab, companion, 1, [raw.tobytes()] if companion.words else [], "raw")
+        words, codec = np.arange(target.nbytes, dtype=np.uint8), SortedPlanes(0)
+        side = raw if companion == target else np.zeros(target.nbytes, np.uint8)
+        frame = codec.encode(words, [side], FrameSpec(target.dtype, target.words, target.row_words))
+        oid = put(lab, target, 2, [frame], codec.name, codec.parameters, (Reference("companion", below, 0),))
+        lab.session.store.packs.refresh()
+        with lab.session.pool() as pool:
+            reader = ContentReader(lab.session, pool, partial(stored, lab))
+            if companion == target:
+                assert reader.words(oid, 0, target.words).tobytes() == words.tobytes()
+            else:
+                with pytest.raises(IntegrityError, match="has not the shape of"):
+                    reader.words(oid, 0, target.words)
 
     @pytest.mark.parametrize(
         "references",
@@ -163,13 +330,11 @@ class TestMalformedReferences:
         spec = TensorSpec(dtype_of("F32"), (4,))
         put(lab, spec, 1, [bytes(16)], "raw")
         zeros = np.zeros(16, np.uint8)
-        stored = SortedDelta(0).encode(zeros, [zeros], FrameSpec(spec.dtype, 4, 4))
-        oid = put(lab, spec, 2, [stored], "sorted-delta", {"mantissa": 0}, references)
+        frame = SortedDelta(0).encode(zeros, [zeros], FrameSpec(spec.dtype, 4, 4))
+        oid = put(lab, spec, 2, [frame], "sorted-delta", {"mantissa": 0}, references)
         lab.session.store.packs.refresh()
         with lab.session.pool() as pool:
-            reader = ContentReader(
-                lab.session, pool, lambda ids: {i: where for i in ids if (where := lab.session.store.find(i))}
-            )
+            reader = ContentReader(lab.session, pool, partial(stored, lab))
             with pytest.raises(MvcError) as caught:
                 reader.words(oid, 0, 4)
         assert isinstance(caught.value, IntegrityError)
