@@ -224,8 +224,13 @@ class TestCompanions:
 
         @contextmanager
         def meddle(stage, total):
-            """Change the second moment as soon as it is stored."""
-            yield lambda _: arrays["exp_avg_sq.w"].__imul__(2) if stage == "storing" else None
+            """Change the second moment as soon as it, and not yet the first, is stored."""
+
+            def tick(nbytes):
+                if stage == "storing" and nbytes == arrays["exp_avg_sq.w"].nbytes:
+                    arrays["exp_avg_sq.w"][:] *= 2
+
+            yield tick
 
         selection = Selection((source,), ("",), in_worktree=False)
         with pytest.raises(ConflictError, match="changed while"):
