@@ -84,6 +84,34 @@ def test_a_vocabulary_that_grows_or_a_layer_that_is_widened(tmp_path, processes,
     processes.out(work, "diff", "main~1", "main", "--tensors")
 
 
+def test_optimizer_state(tmp_path, processes):
+    """A first moment has the second as its companion; fsck, reindex, diff and checkouts know no difference."""
+    processes.out(tmp_path, "init", "work")
+    work = tmp_path / "work"
+    files = []
+    for number in range(2):
+        rng = np.random.default_rng(number)
+        scale = np.exp2(-7.0 * np.random.default_rng(9).integers(0, 8, (400, 256)))
+        first, second = scale * rng.normal(0, 1, scale.shape), scale**2 * rng.uniform(0.9, 1.1, scale.shape)
+        moments = {"exp_avg.weight": first, "exp_avg_sq.weight": second}
+        save_file({name: moment.astype(np.float32) for name, moment in moments.items()}, work / "o.safetensors")
+        files.append((work / "o.safetensors").read_bytes())
+        processes.out(work, "commit", "-m", f"epoch {number}")
+    shown = {
+        tensor["name"]: tensor for tensor in json.loads(processes.out(work, "show", "--encodings", "--json"))["tensors"]
+    }
+    first, second = shown["exp_avg.weight"], shown["exp_avg_sq.weight"]
+    assert (first["policy"], first["encoding"], first["base"]) == ("companion", "sorted-planes", second["id"])
+    assert first["depth"] == second["depth"] + 1
+    assert "companion" in processes.out(work, "show", "--encodings")
+    processes.out(work, "reindex")
+    assert "no faults" in processes.out(work, "fsck")
+    assert "exp_avg.weight" in processes.out(work, "diff", "main~1", "main", "--tensors")
+    for number, ref in enumerate(("main~1", "main")):
+        processes.out(work, "checkout", ref, "--to", f"../{number}")
+        assert (tmp_path / str(number) / "o.safetensors").read_bytes() == files[number]
+
+
 def test_directory_elsewhere(tmp_path, processes):
     """``commit --from DIR --as PREFIX`` records a trainer's directory and touches no work tree."""
     (tmp_path / "out/checkpoint-5").mkdir(parents=True)
