@@ -17,6 +17,9 @@ UNTOUCHED: Final = 0
 _ZERO: Final = 255
 """Row byte of a row of zeros that has a companion: it comes last and forms a run."""
 
+_SMALLEST: Final = _ZERO - 1
+"""Largest row byte of a row that has a companion and is not zero."""
+
 _FIRST: Final = 48
 """Row byte of the row that changed least. The gap keeps the words of untouched rows apart from the others: 24 powers of
 two of the base, which is more than the weights of one tensor usually span."""
@@ -69,14 +72,16 @@ def companion_row_bytes(own: Sums, companion: Sums, words: int, row_words: int) 
     Returns
     -------
     Bytes, shape (rows,)
-        0 for the row with the largest words, at most 254 for the others, and 255 for rows of zeros. All zero where rows
-        tell nothing: there is one row, or rows are short.
+        0 for the row with the largest words, at most 254 for the others, 254 where the companion is zero, and 255 for
+        rows of zeros. All zero where rows tell nothing: there is one row, or rows are short.
     """
-    live = own >= 0
+    live = (own >= 0) & (companion >= 0)
     if row_words < _MIN_ROW_WORDS or len(own) == 1 or not live.any():
         return np.zeros(len(own), dtype=np.uint8)
     scales = _means(4 * own - 2 * companion, words, row_words)
-    return np.where(live, np.minimum(scales[live].max() - scales, 254), _ZERO).astype(np.uint8)
+    rows = np.where(live, np.minimum(scales[live].max() - scales, _SMALLEST), _SMALLEST)
+    rows[own < 0] = _ZERO
+    return rows.astype(np.uint8)
 
 
 def _means(sums: Sums, words: int, row_words: int) -> Sums:

@@ -45,7 +45,7 @@ class Reference:
     Parameters
     ----------
     role : str
-        What the codec takes it for: ``base``, of the same dtype and rank, or ``companion``, of the same dtype and shape.
+        What the codec takes it for: a ``base`` has the same dtype and rank, a ``companion`` the same dtype and shape.
     id : ObjectId
         Content id of the tensor.
     depth : int

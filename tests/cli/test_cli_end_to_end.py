@@ -92,7 +92,8 @@ def test_optimizer_state(tmp_path, processes):
     for number in range(2):
         rng = np.random.default_rng(number)
         scale = np.exp2(-7.0 * np.random.default_rng(9).integers(0, 8, (400, 256)))
-        first, second = scale * rng.normal(0, 1, scale.shape), scale**2 * rng.uniform(0.9, 1.1, scale.shape)
+        first = scale * rng.choice([-1, 1], scale.shape) * rng.uniform(1, 1.9, scale.shape)
+        second = scale**2 * rng.uniform(0.9, 1.1, scale.shape)
         moments = {"exp_avg.weight": first, "exp_avg_sq.weight": second}
         save_file({name: moment.astype(np.float32) for name, moment in moments.items()}, work / "o.safetensors")
         files.append((work / "o.safetensors").read_bytes())
@@ -100,9 +101,9 @@ def test_optimizer_state(tmp_path, processes):
     shown = {
         tensor["name"]: tensor for tensor in json.loads(processes.out(work, "show", "--encodings", "--json"))["tensors"]
     }
-    first, second = shown["exp_avg.weight"], shown["exp_avg_sq.weight"]
-    assert (first["policy"], first["encoding"], first["base"]) == ("companion", "sorted-planes", second["id"])
-    assert first["depth"] == second["depth"] + 1
+    one, two = shown["exp_avg.weight"], shown["exp_avg_sq.weight"]
+    assert (one["policy"], one["encoding"], one["base"]) == ("companion", "sorted-planes", two["id"])
+    assert one["depth"] == two["depth"] + 1
     assert "companion" in processes.out(work, "show", "--encodings")
     processes.out(work, "reindex")
     assert "no faults" in processes.out(work, "fsck")

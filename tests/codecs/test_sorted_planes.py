@@ -87,6 +87,7 @@ def test_row_bytes_say_how_small_the_words_of_a_row_are():
     companion = np.array([64 * 80, 64 * 80, -1, 16 * 82])
     assert companion_row_bytes(own, companion, 208, 64).tolist() == [0, 8, 255, 4]
     assert companion_row_bytes(own * 1000, companion, 208, 64).tolist() == [0, 254, 255, 4]
+    assert companion_row_bytes(own, np.array([64 * 80, -1, -1, -1]), 208, 64).tolist() == [0, 254, 255, 254]
     assert companion_row_bytes(own, companion, 100, 32).tolist() == [0] * 4
     assert companion_row_bytes(own[:1], companion[:1], 64, 64).tolist() == [0]
     assert companion_row_bytes(own[2:3].repeat(2), companion[2:3].repeat(2), 128, 64).tolist() == [0, 0]
