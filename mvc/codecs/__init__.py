@@ -8,6 +8,7 @@ from typing import Final
 from mvc.codecs.abc import Bytes, Codec, FrameSpec
 from mvc.codecs.context_delta import ContextDelta
 from mvc.codecs.estimate import Sample, estimate
+from mvc.codecs.fitting import Fit, fitted, overlap
 from mvc.codecs.framing import (
     MAX_FRAME_WORDS,
     TARGET_FRAME_WORDS,
@@ -17,10 +18,11 @@ from mvc.codecs.framing import (
     frame_words,
 )
 from mvc.codecs.kernels import IMPLEMENTATION
-from mvc.codecs.keyed_delta import MAX_MANTISSA
+from mvc.codecs.keyed import MAX_MANTISSA
 from mvc.codecs.planes import Planes
 from mvc.codecs.raw import Raw
 from mvc.codecs.sorted_delta import SortedDelta
+from mvc.codecs.sorted_planes import SortedPlanes
 from mvc.codecs.sparse_delta import SparseDelta
 from mvc.registry import Registry
 
@@ -33,24 +35,28 @@ __all__ = [
     "Bytes",
     "Codec",
     "ContextDelta",
+    "Fit",
     "FrameSpec",
     "Planes",
     "Raw",
     "Sample",
     "SortedDelta",
+    "SortedPlanes",
     "SparseDelta",
     "codec_of",
     "estimate",
+    "fitted",
     "frame_count",
     "frame_spec",
     "frame_specs",
     "frame_words",
+    "overlap",
 ]
 
 CODECS: Final[Registry[type[Codec]]] = Registry("codec")
 """All codecs by the name in the envelope."""
 
-for _codec in (Raw, Planes, SortedDelta, ContextDelta, SparseDelta):
+for _codec in (Raw, Planes, SortedDelta, ContextDelta, SortedPlanes, SparseDelta):
     CODECS.register(_codec.name, _codec)
 
 

@@ -83,7 +83,7 @@ class Codec(ABC):
         frame : Bytes, shape (spec.nbytes,)
             Little-endian words. Not modified.
         sides : sequence of Bytes, each shape (spec.nbytes,)
-            The same range of each side tensor, in the order of `roles`. Not modified.
+            The same range of each side tensor, fitted to the shape of this one, in the order of `roles`. Not modified.
         spec : FrameSpec
             Element type, word count and row length.
         """

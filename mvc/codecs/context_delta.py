@@ -20,7 +20,8 @@ from mvc.codecs.context_tables import (
     unstored_levels,
 )
 from mvc.codecs.kernels import Counts
-from mvc.codecs.keyed_delta import KeyedDelta, row_count
+from mvc.codecs.keyed import row_count
+from mvc.codecs.keyed_delta import KeyedDelta
 from mvc.codecs.plane_coding import decode_planes, encode_planes
 from mvc.codecs.row_scale import row_bytes
 from mvc.codecs.zstd import Effort

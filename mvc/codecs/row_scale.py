@@ -1,18 +1,25 @@
-"""How a writer chooses the row bytes of a sorted delta (spec-v1, section 6.4, step 4)."""
+"""How a writer chooses the row bytes of sorted words (spec-v1, section 6.4, step 4, and section 6.6)."""
 
 from __future__ import annotations
 
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from mvc.codecs.abc import Bytes
 from mvc.codecs.kernels import RowSizes
 
-__all__ = ["UNTOUCHED", "row_bytes"]
+__all__ = ["UNTOUCHED", "companion_row_bytes", "row_bytes"]
 
 UNTOUCHED: Final = 0
 """Row byte of a row that did not change: its words come first and form a run of zeros."""
+
+_ZERO: Final = 255
+"""Row byte of a row of zeros that has a companion: it comes last and forms a run."""
+
+_SMALLEST: Final = _ZERO - 1
+"""Largest row byte of a row that has a companion and is not zero."""
 
 _FIRST: Final = 48
 """Row byte of the row that changed least. The gap keeps the words of untouched rows apart from the others: 24 powers of
@@ -24,9 +31,6 @@ _MIN_ROW_WORDS: Final = 64
 
 def row_bytes(sizes: RowSizes, words: int, row_words: int) -> Bytes:
     """Return one byte for each row of a frame: how large its changes are, in half powers of two.
-
-    The scale of a row is the square of the mean square root of its absolute changes. The mean of their logarithms says
-    nothing of rows in which few words changed, and a mean of squares follows the few largest.
 
     Parameters
     ----------
@@ -44,11 +48,51 @@ def row_bytes(sizes: RowSizes, words: int, row_words: int) -> Bytes:
     changed = sizes[:, 1] > 0
     if row_words < _MIN_ROW_WORDS or not changed.any():
         return rows
-    counts = np.full(len(sizes), row_words, dtype=np.int64)
-    counts[-1] = words - row_words * (len(sizes) - 1)
-    scales = np.round(2 * sizes[changed, 0] + 4 * np.log2(sizes[changed, 1] / counts[changed])).astype(np.int64)
+    scales = np.round(_scales(sizes, words, row_words)[changed]).astype(np.int64)
     scales -= scales.min()
     if changed.all() and not scales.any():
         return rows
     rows[changed] = np.minimum(scales + _FIRST, 255)
     return rows
+
+
+def companion_row_bytes(own: RowSizes, companion: RowSizes, words: int, row_words: int) -> Bytes:
+    """Return one byte for each row of a frame: how small its words are beside what the companion promises.
+
+    A word of Adam's first moment has about half the exponent of its second moment, less a distance that is common to
+    its row, as it grows with every step that did not touch the row. Counted in quarter powers of two, as is the key.
+
+    Parameters
+    ----------
+    own, companion : RowSizes, shape (rows, 2)
+        From `Kernels.measure`, as changes of the frame and of its companion to zero.
+    words, row_words : int
+        Words of the frame and of a row.
+
+    Returns
+    -------
+    Bytes, shape (rows,)
+        0 for the row with the largest words, at most 254 for the others, 254 where the companion is zero, and 255 for
+        rows of zeros. All zero where rows tell nothing: there is one row, or rows are short.
+    """
+    zero = own[:, 1] == 0
+    live = ~zero & (companion[:, 1] > 0)
+    if row_words < _MIN_ROW_WORDS or len(own) == 1 or not live.any():
+        return np.zeros(len(own), dtype=np.uint8)
+    distances = 2 * _scales(own, words, row_words) - _scales(companion, words, row_words)
+    rows = np.full(len(own), _SMALLEST)
+    rows[live] = np.minimum(np.round(distances[live].max() - distances[live]), _SMALLEST)
+    rows[zero] = _ZERO
+    return rows.astype(np.uint8)
+
+
+def _scales(sizes: RowSizes, words: int, row_words: int) -> npt.NDArray[np.float64]:
+    """Return how large the changes of each row are, in half powers of two; nothing useful for a row without changes.
+
+    It is the square of the mean square root of the absolute changes. The mean of their logarithms says nothing of rows
+    in which few words changed, and a mean of squares follows the few largest.
+    """
+    counts = np.full(len(sizes), row_words, dtype=np.int64)
+    counts[-1] = words - row_words * (len(sizes) - 1)
+    scales: npt.NDArray[np.float64] = 2 * sizes[:, 0] + 4 * np.log2(np.maximum(sizes[:, 1], 1) / counts)
+    return scales

@@ -13,14 +13,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, Table, create_engine, delete, event, func, insert, or_, select
+from sqlalchemy import Connection, Row, Select, Table, create_engine, delete, event, func, insert, select
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from mvc.errors import StorageError
 from mvc.index import rows
 from mvc.index.records import BlobRecord, CodecTotal, CommitRecord
-from mvc.index.tables import SCHEMA, SCHEMA_VERSION, blobs, commits, metadata, objects, packs, parents, state
+from mvc.index.tables import SCHEMA, SCHEMA_VERSION, blobs, commits, metadata, objects, packs, parents, sides, state
+from mvc.objects.blob import Reference
 from mvc.store.layout import Location
 from mvc.types import ObjectId
 
@@ -165,7 +166,9 @@ class Database:
             for batch in _batches(update.lost):
                 connection.execute(delete(blobs).where(blobs.c.id.in_(batch), blobs.c.pack == numbers[None]))
             new_blobs = [rows.of_blob(blob, numbers[blob.location.pack]) for blob in update.blobs]
-            _add(connection, blobs, new_blobs, "OR REPLACE")
+            _add(connection, blobs, new_blobs, "OR REPLACE")  # deletes what it replaces, and the sides of that
+            new_sides = [row for b in update.blobs for row in rows.of_references(b, numbers[b.location.pack])]
+            _add(connection, sides, new_sides)
             _add(connection, objects, [rows.of_object(item, numbers[item[2].pack]) for item in update.objects])
             _add(connection, commits, [rows.of_commit(commit) for commit in update.commits])
             _add(connection, parents, [row for commit in update.commits for row in rows.of_parents(commit)])
@@ -177,24 +180,27 @@ class Database:
         """Return how each of `ids` is stored: of several encodings that can be decoded, the one quickest to rebuild."""
         query = select(blobs, packs.c.pack_id).join(packs)
         found: dict[ObjectId, BlobRecord] = {}
-        for record in map(rows.blob_record, self._by_id(query, blobs, ids)):
+        with self._connection() as connection:
+            records = [record for batch in _batches(ids) for record in _blob_records(connection, query, batch)]
+        for record in records:
             if record.reachable and (record.id not in found or record.cost < found[record.id].cost):
                 found[record.id] = record
         return found
 
     def touched_by(self, ids: Iterable[ObjectId]) -> bool:
-        """Return True if an encoding of one of `ids`, or a delta on one, is known."""
-        query = select(blobs.c.id).limit(1)
+        """Return True if an encoding of one of `ids`, or one that needs one of them, is known."""
+        own, needed = (select(column).limit(1) for column in (blobs.c.id, sides.c.side))
         with self._connection() as connection:
             return any(
-                connection.execute(query.where(or_(blobs.c.id.in_(batch), blobs.c.base.in_(batch)))).first()
+                connection.execute(own.where(blobs.c.id.in_(batch))).first()
+                or connection.execute(needed.where(sides.c.side.in_(batch))).first()
                 for batch in _batches(ids)
             )
 
     def all_blobs(self) -> list[BlobRecord]:
         """Return every stored encoding."""
         with self._connection() as connection:
-            return [rows.blob_record(row) for row in connection.execute(select(blobs, packs.c.pack_id).join(packs))]
+            return _blob_records(connection, select(blobs, packs.c.pack_id).join(packs))
 
     def objects(self, ids: Iterable[ObjectId]) -> dict[ObjectId, Location]:
         """Return where the metadata objects `ids` lie."""
@@ -285,6 +291,19 @@ def _numbers(connection: Connection, wanted: set[ObjectId | None]) -> dict[Objec
     for batch in _batches(pack for pack in wanted if pack is not None):
         result |= {row.pack_id: row.number for row in connection.execute(query.where(packs.c.pack_id.in_(batch)))}
     return result
+
+
+def _blob_records(
+    connection: Connection, query: Select[Any], ids: Sequence[ObjectId] | None = None
+) -> list[BlobRecord]:
+    """Return the encodings of `ids`, or all, with their side tensors."""
+    found, needed = query, select(sides).order_by(sides.c.id, sides.c.pack, sides.c.place)
+    if ids is not None:
+        found, needed = found.where(blobs.c.id.in_(ids)), needed.where(sides.c.id.in_(ids))
+    references: dict[tuple[ObjectId, int], list[Reference]] = {}
+    for row in connection.execute(needed):
+        references.setdefault((row.id, row.pack), []).append(rows.reference(row))
+    return [rows.blob_record(row, references.get((row.id, row.pack), ())) for row in connection.execute(found)]
 
 
 def _commit_records(connection: Connection, found: Sequence[Row[Any]]) -> list[CommitRecord]:

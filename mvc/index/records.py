@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from mvc.objects.blob import Reference
 from mvc.objects.commit import Metadata
 from mvc.objects.manifest import SegmentKind
 from mvc.store.layout import Location
@@ -32,12 +33,12 @@ class BlobRecord:
         Decoded size.
     codec : str
         Name of the codec.
-    base : ObjectId or None
-        The tensor that it is a delta of.
+    references : tuple of Reference
+        The side tensors that its decoder needs.
     depth : int
-        Deltas on the way to a full encoding; 0 for a full one.
+        Blobs that must be decoded before it, on the longest way; 0 for a full encoding.
     chain_bytes : int
-        Stored bytes that a rebuild reads: this blob and everything below it.
+        Stored bytes that a rebuild reads: this blob and everything below it, counted as often as it is needed.
     """
 
     id: ObjectId
@@ -45,13 +46,18 @@ class BlobRecord:
     location: Location
     raw_bytes: int
     codec: str
-    base: ObjectId | None
+    references: tuple[Reference, ...]
     depth: int
     chain_bytes: int
 
     @property
+    def side(self) -> Reference | None:
+        """The side tensor, or the first of several: what it is a delta of, or its companion."""
+        return self.references[0] if self.references else None
+
+    @property
     def reachable(self) -> bool:
-        """False if no chain leads to a full encoding: a base is missing, or its deltas run in a circle."""
+        """False if it cannot be rebuilt: a side tensor is missing, or they run in a circle."""
         return self.chain_bytes < UNREACHABLE
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from mvc.index.records import BlobRecord, CommitRecord
+from mvc.objects.blob import Reference
 from mvc.store.layout import Location
 from mvc.types import ObjectId
 
@@ -21,6 +22,8 @@ __all__ = [
     "of_metadata",
     "of_object",
     "of_parents",
+    "of_references",
+    "reference",
 ]
 
 
@@ -29,9 +32,16 @@ def location(row: Row[Any]) -> Location:
     return Location(row.pack_id, row.offset, row.length)
 
 
-def blob_record(row: Row[Any]) -> BlobRecord:
-    """Return a row of `blobs`, joined with `packs`, as a record."""
-    return BlobRecord(row.id, row.kind, location(row), row.raw_bytes, row.codec, row.base, row.depth, row.chain_bytes)
+def blob_record(row: Row[Any], references: Sequence[Reference]) -> BlobRecord:
+    """Return a row of `blobs`, joined with `packs`, with its side tensors, as a record."""
+    return BlobRecord(
+        row.id, row.kind, location(row), row.raw_bytes, row.codec, tuple(references), row.depth, row.chain_bytes
+    )
+
+
+def reference(row: Row[Any]) -> Reference:
+    """Return a row of `sides` as what the blob says of the side tensor."""
+    return Reference(row.role, row.side, row.depth)
 
 
 def commit_record(row: Row[Any], parents: Sequence[ObjectId], metadata: Mapping[str, str]) -> CommitRecord:
@@ -63,10 +73,15 @@ def of_blob(blob: BlobRecord, pack: int) -> dict[str, object]:
     return _of_place(blob.id, blob.kind, blob.location, pack) | {
         "raw_bytes": blob.raw_bytes,
         "codec": blob.codec,
-        "base": blob.base,
         "depth": blob.depth,
         "chain_bytes": blob.chain_bytes,
     }
+
+
+def of_references(blob: BlobRecord, pack: int) -> Iterator[dict[str, object]]:
+    """Yield the rows of `sides` for a blob in pack number `pack`."""
+    for place, item in enumerate(blob.references):
+        yield {"id": blob.id, "pack": pack, "place": place, "role": item.role, "side": item.id, "depth": item.depth}
 
 
 def of_commit(commit: CommitRecord) -> dict[str, object]:

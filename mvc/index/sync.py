@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from typing import Final
 
@@ -101,9 +101,9 @@ def _read_blob(store: ObjectStore, entry: StoredObject) -> BlobRecord | None:
     except (IntegrityError, FormatError) as error:
         _LOGGER.warning("blob %s is left out of the index: %s", entry.oid, error)
         return None
-    base = found.references[0].id if found.references else None
     raw_bytes, length = found.spec.nbytes, entry.location.length
-    return BlobRecord(found.id, found.kind, entry.location, raw_bytes, found.codec, base, found.depth, length)
+    references, depth = found.references, found.depth
+    return BlobRecord(found.id, found.kind, entry.location, raw_bytes, found.codec, references, depth, length)
 
 
 def _envelope(store: ObjectStore, entry: StoredObject) -> Envelope:
@@ -122,49 +122,62 @@ def _blobs(database: Database, new: Sequence[BlobRecord], removed: Collection[Ob
     if removed or database.touched_by({record.id for record in new}):
         kept = (blob for blob in database.all_blobs() if (blob.location.pack or blob.id) not in removed)
         return _chained([*kept, *new], {})
-    return _chained(new, database.blobs({record.base for record in new if record.base}))
+    return _chained(new, database.blobs({item.id for record in new for item in record.references}))
+
+
+@dataclass
+class _Waiting:
+    """An encoding, and those of its side tensors that are not known yet."""
+
+    record: BlobRecord
+    missing: set[ObjectId]
 
 
 def _chained(records: Iterable[BlobRecord], known: Mapping[ObjectId, BlobRecord]) -> list[BlobRecord]:
-    """Return `records` with the depths and bytes of their cheapest chains, bases before the deltas on them.
+    """Return `records` with the depths and bytes of their cheapest chains, side tensors before those that need them.
 
-    Dijkstra's algorithm over the encodings. Those whose chain never ends in a full encoding are marked as such: a base
-    may yet arrive.
+    Knuth's generalization of Dijkstra's algorithm: an encoding is ready when all its side tensors are known, and costs
+    its own bytes and all of theirs. Encodings that never become ready are marked as such: what they need may yet
+    arrive.
     """
-    waiting: dict[ObjectId, list[BlobRecord]] = {}
     best = dict(known)
+    unready = [_Waiting(record, {item.id for item in record.references} - known.keys()) for record in records]
+    waiting: dict[ObjectId, list[_Waiting]] = {}
     result: list[BlobRecord] = []
     heap: list[tuple[tuple[int, str], int, BlobRecord]] = []
 
-    def ready(record: BlobRecord) -> None:
-        """Queue an encoding whose base is known."""
-        chained = _on_base(record, best)
-        heapq.heappush(heap, (chained.cost, len(result) + len(heap), chained))
+    def queue(item: _Waiting) -> None:
+        """Put an encoding where it belongs: into the heap once all its side tensors are known."""
+        if not item.missing:
+            chained = _on_sides(item.record, best)
+            heapq.heappush(heap, (chained.cost, len(result) + len(heap), chained))
 
-    for record in records:
-        if record.base is None or record.base in best:
-            ready(record)
-        else:
-            waiting.setdefault(record.base, []).append(record)
+    for item in unready:
+        queue(item)
+        for oid in item.missing:
+            waiting.setdefault(oid, []).append(item)
     while heap:
         _, _, record = heapq.heappop(heap)
         result.append(record)
         if record.id not in best or record.cost < best[record.id].cost:
             best[record.id] = record
-        for delta in waiting.pop(record.id, ()):
-            ready(delta)
-    for base, deltas in waiting.items():
-        _LOGGER.warning("%d deltas cannot be decoded: %s has no chain to a full encoding", len(deltas), base)
-        result += [replace(record, chain_bytes=UNREACHABLE) for record in deltas]
-    return result
+        for item in waiting.pop(record.id, ()):
+            item.missing.remove(record.id)
+            queue(item)
+    return result + [_unreachable(item) for item in unready if item.missing]
 
 
-def _on_base(record: BlobRecord, known: Mapping[ObjectId, BlobRecord]) -> BlobRecord:
+def _unreachable(item: _Waiting) -> BlobRecord:
+    _LOGGER.warning("%s cannot be decoded: %s is missing, or needs it", item.record.id, min(item.missing))
+    return replace(item.record, chain_bytes=UNREACHABLE)
+
+
+def _on_sides(record: BlobRecord, known: Mapping[ObjectId, BlobRecord]) -> BlobRecord:
     """Return an encoding with its depth and chain."""
-    if record.base is None:
-        return replace(record, depth=0, chain_bytes=record.location.length)
-    below = known[record.base]
-    return replace(record, depth=below.depth + 1, chain_bytes=below.chain_bytes + record.location.length)
+    below = [known[item.id] for item in record.references]
+    chain_bytes = record.location.length + sum(side.chain_bytes for side in below)
+    depth = 1 + max(side.depth for side in below) if below else 0
+    return replace(record, depth=depth, chain_bytes=min(chain_bytes, UNREACHABLE - 1))
 
 
 def _read_commits(database: Database, store: ObjectStore, found: Iterable[StoredObject]) -> list[CommitRecord]:

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
 from mvc.types import ObjectId, object_id, raw_id
 
-__all__ = ["SCHEMA", "SCHEMA_VERSION", "blobs", "commits", "metadata", "objects", "packs", "parents", "state"]
+__all__ = ["SCHEMA", "SCHEMA_VERSION", "blobs", "commits", "metadata", "objects", "packs", "parents", "sides", "state"]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Raised with every change of a table; an index of another version is dropped and rebuilt."""
 
 SCHEMA: Final = MetaData()
@@ -61,11 +72,23 @@ blobs = Table(
     *_in_pack(),
     Column("raw_bytes", BigInteger, nullable=False),
     Column("codec", String, nullable=False),
-    Column("base", Id, nullable=True),
     Column("depth", Integer, nullable=False),
     Column("chain_bytes", BigInteger, nullable=False),
 )
 """Where encodings lie, and what they are."""
+
+sides = Table(
+    "sides",
+    SCHEMA,
+    Column("id", Id, primary_key=True),
+    Column("pack", Integer, primary_key=True),
+    Column("place", Integer, primary_key=True),
+    Column("role", String, nullable=False),
+    Column("side", Id, nullable=False),
+    Column("depth", Integer, nullable=False),
+    ForeignKeyConstraint(["id", "pack"], ["blobs.id", "blobs.pack"], ondelete="CASCADE"),
+)
+"""Side tensors of encodings, in the order of the blob; `depth` is what the blob says."""
 
 commits = Table(
     "commits",
@@ -100,5 +123,5 @@ metadata = Table(
 
 Index("commits_by_position", commits.c.position)
 Index("blobs_by_pack", blobs.c.pack)
-Index("blobs_by_base", blobs.c.base)
+Index("sides_by_side", sides.c.side)
 Index("objects_by_pack", objects.c.pack)

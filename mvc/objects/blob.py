@@ -47,9 +47,9 @@ class Reference:
     Parameters
     ----------
     role : str
-        What the codec takes it for: ``base``.
+        What the codec takes it for: a ``base`` has the same dtype and rank, a ``companion`` the same dtype and shape.
     id : ObjectId
-        Content id of a tensor of the same dtype and shape.
+        Content id of the tensor.
     depth : int
         References below it when this blob was written; a hint for planning.
     """

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mvc.errors import ConflictError, InvalidInputError, ReadOnlyError, StorageError
-from mvc.index import BlobRecord
 from mvc.objects.commit import Commit, Metadata
-from mvc.objects.manifest import Manifest, Segment, TensorEntry
+from mvc.objects.manifest import Manifest, Segment
 from mvc.objects.operation import RefChange
+from mvc.repo.candidates import Candidates, Task
 from mvc.repo.clock import Actor, now
+from mvc.repo.companions import companions, may_have_companion
 from mvc.repo.encode import Encoder, Stored
 from mvc.repo.materialize import ContentReader
-from mvc.repo.plan import Base, bases, relatives
 from mvc.repo.progress import Progress, Tick, silent
 from mvc.repo.refs import RefState
 from mvc.repo.scan import Content, Reading, ScannedFile
@@ -37,7 +37,7 @@ from mvc.settings import LEVELS, Level
 from mvc.store.batch import WriteBatch
 from mvc.store.layout import EntryKind
 from mvc.store.metadata import wrap_metadata
-from mvc.types import ObjectId, TensorSpec
+from mvc.types import ObjectId
 
 __all__ = ["CommitRequest", "CommitResult", "commit"]
 
@@ -214,7 +214,7 @@ class _Attempt:
         with self.session.store.begin() as batch:
             with progress("storing", changes.reading.size) as tick:
                 new = self._new_contents(changes.reading.runs(), parent, batch, tick)
-                stored = self._encode(new, parent, batch, pool, tick)
+                stored = self._encode(new, changes, parent, batch, pool, tick)
             manifest = assemble(parent, self.selection.replaces, changes.files())
             self._check_change(manifest, parent)
             recorded = self._record(manifest, batch)
@@ -270,59 +270,49 @@ class _Attempt:
             yield new
 
     def _encode(
-        self, new: Iterable[Sequence[Content]], parent: Manifest | None, batch: WriteBatch, pool: Executor, tick: Tick
+        self,
+        new: Iterable[Sequence[Content]],
+        changes: _Changes,
+        parent: Manifest | None,
+        batch: WriteBatch,
+        pool: Executor,
+        tick: Tick,
     ) -> list[Stored]:
-        threads, bounds = self.session.threads, self.session.settings.delta
+        """Store new contents as they come, and then those that wait for a companion among them."""
         reader = ContentReader(self.session, pool)
+        threads, bounds = self.session.threads, self.session.settings.delta
         encoder = Encoder(reader, pool, 2 * threads, self.request.level, bounds)
-        result = []
-        for stored in encoder.store(self._planned(new, parent, reader), batch):
-            tick(stored.content.spec.nbytes)
-            result.append(replace(stored, content=replace(stored.content, held=None)))
-        return result
+        found = Candidates(self.session, parent)
+        done: dict[ObjectId, Stored] = {}
+        waiting: list[Content] = []
 
-    def _planned(
-        self, new: Iterable[Sequence[Content]], parent: Manifest | None, reader: ContentReader
-    ) -> Iterator[tuple[Content, tuple[Base, ...]]]:
-        """Yield each content with the bases that it may use."""
-        known = relatives(parent) if parent else {}
+        def store(tasks: Iterable[Task]) -> None:
+            for stored in encoder.store(tasks, batch):
+                done[stored.content.id] = stored
+                tick(stored.content.spec.nbytes)
+
+        store(self._first(new, changes.reading.names, found, reader, waiting))
+        late = found.companions(waiting, companions(waiting, changes.files()), done)
+        reader.prepare(side.id for _, sides in late for side in sides if side.id not in done)
+        store(late)
+        encoder.confirm(done.values())
+        return [*done.values()]
+
+    @staticmethod
+    def _first(
+        new: Iterable[Sequence[Content]],
+        names: Mapping[str, frozenset[str]],
+        found: Candidates,
+        reader: ContentReader,
+        waiting: list[Content],
+    ) -> Iterator[Task]:
+        """Yield the contents that need nothing of this commit, with their bases; keep the others in `waiting`."""
         for run in new:
-            based = self._with_bases(run, known)
-            reader.prepare(base.id for _, found in based for base in found)
-            yield from based
-
-    def _with_bases(
-        self, new: Sequence[Content], known: Mapping[str, tuple[TensorEntry, ...]]
-    ) -> list[tuple[Content, tuple[Base, ...]]]:
-        near = {
-            content.id: [
-                entry.id
-                for name in content.names
-                for entry in known.get(name, ())
-                if _stored_alike(entry, content.spec)
-            ]
-            for content in new
-        }
-        chains = {
-            oid: record
-            for oid, record in self.session.chains({oid for ids in near.values() for oid in ids}).items()
-            if self.session.store.holds(oid, record.location)
-        }
-        return [(content, self._bases(content, near[content.id], chains)) for content in new]
-
-    def _bases(
-        self, content: Content, near: Sequence[ObjectId], chains: Mapping[ObjectId, BlobRecord]
-    ) -> tuple[Base, ...]:
-        """Return what `content` may be a delta against: never anything that is itself, further down, a delta on it."""
-        candidates = []
-        for oid in near:
-            chain = _chain(oid, chains)
-            if not chain or chain[0].raw_bytes != content.spec.nbytes or any(link.id == content.id for link in chain):
-                continue
-            nearest, full = chain[0], chain[-1]
-            candidates.append(Base("previous", nearest.id, nearest.depth, nearest.chain_bytes))
-            candidates.append(Base("base", full.id, full.depth, full.chain_bytes))
-        return bases(candidates, content.spec.nbytes, self.session.settings.delta)
+            late = {content.id for content in run if may_have_companion(content, names[content.source.path])}
+            waiting += [replace(content, held=None) for content in run if content.id in late]
+            tasks = found.bases([content for content in run if content.id not in late])
+            reader.prepare(side.id for _, sides in tasks for side in sides)
+            yield from tasks
 
     def _record(self, manifest: Manifest, batch: WriteBatch) -> Commit:
         parents = (self.state.head,) if self.state.head else ()
@@ -346,28 +336,6 @@ class _Attempt:
         except ConflictError:
             return False
         return True
-
-
-def _stored_alike(entry: TensorEntry, spec: TensorSpec) -> bool:
-    """Return True if the tensor that is stored for `entry` can be of this spec, as a base must be.
-
-    What a view looks at is stored with one dimension; how long it is, the index knows.
-    """
-    if entry.view is not None:
-        return entry.spec.dtype == spec.dtype and len(spec.shape) == 1
-    return entry.spec == spec
-
-
-def _chain(oid: ObjectId, known: Mapping[ObjectId, BlobRecord]) -> list[BlobRecord]:
-    """Return the encodings from `oid` down to a full one, or nothing if one of them is missing."""
-    chain: list[BlobRecord] = []
-    link: ObjectId | None = oid
-    while link is not None:
-        if link not in known or len(chain) > len(known):
-            return []
-        chain.append(known[link])
-        link = known[link].base
-    return chain
 
 
 def _follow(session: Session, oid: ObjectId, manifest: Manifest, seen: _Seen) -> None:

@@ -17,12 +17,12 @@ from mvc.objects.blob import Envelope
 from mvc.objects.ids import finish
 from mvc.repo.materialize import ContentReader
 from mvc.repo.parallel import ordered_map
-from mvc.repo.plan import Base, Option, choose, codecs_for
+from mvc.repo.plan import Option, Side, choose, codecs_for
 from mvc.repo.scan import Content
 from mvc.settings import Delta, Level
 from mvc.store.batch import WriteBatch
 from mvc.store.layout import EntryKind
-from mvc.types import TensorSpec
+from mvc.types import ObjectId, TensorSpec
 
 __all__ = ["LOOSE_BYTES", "Encoder", "Stored"]
 
@@ -55,11 +55,16 @@ class Stored:
     option: Option
     stored_bytes: int
 
+    @property
+    def chain_bytes(self) -> int:
+        """Stored bytes that a rebuild reads."""
+        return self.stored_bytes + (self.option.side.chain_bytes if self.option.side else 0)
+
 
 _Frame = tuple[Bytes, bytes]
 """Raw and stored bytes of one frame."""
-_Range = dict[Base | None, Sample]
-"""A range of a content with the same range of each base that it may be a delta against."""
+_Range = dict[Side | None, Sample]
+"""A range of a content with the same range of each side tensor that may help to store it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +98,7 @@ class Encoder:
     Parameters
     ----------
     reader : ContentReader
-        Decodes bases.
+        Decodes side tensors that are stored already.
     pool : Executor
         Threads that encode.
     window : int
@@ -110,9 +115,13 @@ class Encoder:
         self._window = window
         self._level = level
         self._bounds = bounds
+        self._written: dict[ObjectId, Content] = {}
 
-    def store(self, contents: Iterable[tuple[Content, Sequence[Base]]], batch: WriteBatch) -> Iterator[Stored]:
-        """Encode `contents`, each with the bases it may use, and yield what was done, in order.
+    def store(self, contents: Iterable[tuple[Content, Sequence[Side]]], batch: WriteBatch) -> Iterator[Stored]:
+        """Encode `contents`, each with the side tensors that it may use, and yield what was done, in order.
+
+        Side tensors are stored, or contents of an earlier call; the latter are read from their sources, and `confirm`
+        must be called before the batch is committed.
 
         Contents are planned ahead, and their frames are coded ahead, of the one that is being written.
 
@@ -125,34 +134,58 @@ class Encoder:
         tasks = ((planned, start) for planned in plans for start in planned.starts)
         frames = ordered_map(self._pool, self._code, tasks, self._window)
         for planned, group in groupby(frames, attrgetter("planned")):
-            yield self._write(planned, group, batch)
+            stored = self._write(planned, group, batch)
+            self._written[stored.content.id] = stored.content
+            yield stored
 
-    def _plan(self, item: tuple[Content, Sequence[Base]]) -> _Planned:
-        content, bases = item
+    def confirm(self, stored: Iterable[Stored]) -> None:
+        """Check that what was read again to help to store other contents was still what its id says.
+
+        Raises
+        ------
+        ConflictError
+            If not: what was coded with its help cannot be decoded.
+        """
+        helpers = {item.option.side.id for item in stored if item.option.side}
+        for content in (self._written[oid] for oid in helpers if oid in self._written):
+            running, step = content.hasher(), frame_words(content.spec)
+            for start in range(0, content.spec.words, step):
+                running.update(content.load(start, min(step, content.spec.words - start)).data)
+            if finish(running) != content.id:
+                raise _changed(content)
+
+    def _plan(self, item: tuple[Content, Sequence[Side]]) -> _Planned:
+        content, sides = item
         whole = None
         if content.spec.words <= frame_words(content.spec):
-            whole = self._load(content, bases, 0, content.spec.words)
-        samples = self._samples(content, bases, whole)
+            whole = self._load(content, sides, 0, content.spec.words)
+        samples = self._samples(content, sides, whole)
         options = [
-            Option(codec, base, estimate(codec, [sample[base] for sample in samples]) * content.spec.nbytes)
-            for base in (None, *bases)
-            for codec in codecs_for(content.kind, content.spec.dtype, self._level, delta=base is not None)
+            Option(codec, side, estimate(codec, [sample[side] for sample in samples]) * content.spec.nbytes)
+            for side in (None, *sides)
+            for codec in codecs_for(content.kind, content.spec.dtype, self._level, side.relation if side else "full")
         ]
         option = choose(options, content.spec.nbytes, self._bounds)
-        return _Planned(content, option, _encode(option.codec, whole[option.base]) if whole else None)
+        return _Planned(content, option, _encode(option.codec, whole[option.side]) if whole else None)
 
-    def _load(self, content: Content, bases: Sequence[Base], start: int, words: int) -> _Range:
+    def _load(self, content: Content, sides: Sequence[Side], start: int, words: int) -> _Range:
         target = content.load(start, words)
         spec = FrameSpec(content.spec.dtype, words, content.spec.row_words)
         loaded: _Range = {None: (target, (), spec)}
-        for base in bases:
-            loaded[base] = (target, (self._reader.words(base.id, start, words),), spec)
+        for side in sides:
+            loaded[side] = (target, (self._side(side, content.spec, start, words),), spec)
         return loaded
 
-    def _samples(self, content: Content, bases: Sequence[Base], whole: _Range | None) -> list[_Range]:
+    def _side(self, side: Side, target: TensorSpec, start: int, words: int) -> Bytes:
+        """Return a range of a side tensor: from its source if this batch stores it, since it cannot be decoded yet."""
+        if side.id not in self._written:
+            return self._reader.side(side.id, target, start, words)
+        return self._written[side.id].load(start, words)
+
+    def _samples(self, content: Content, sides: Sequence[Side], whole: _Range | None) -> list[_Range]:
         starts, words = _places(content.spec)
         if whole is None:
-            return [self._load(content, bases, start, words) for start in starts]
+            return [self._load(content, sides, start, words) for start in starts]
         return [_cut(whole, start, words) for start in starts]
 
     def _code(self, task: tuple[_Planned, int]) -> _Coded:
@@ -163,9 +196,9 @@ class Encoder:
         return _Coded(planned, raw if planned.content.held is None else None, stored, (len(stored), checksum))
 
     def _frame(self, planned: _Planned, start: int) -> _Frame:
-        content, base = planned.content, planned.option.base
+        content, side = planned.content, planned.option.side
         words = min(frame_words(content.spec), content.spec.words - start)
-        return _encode(planned.option.codec, self._load(content, [base] if base else [], start, words)[base])
+        return _encode(planned.option.codec, self._load(content, [side] if side else [], start, words)[side])
 
     @staticmethod
     def _write(planned: _Planned, frames: Iterator[_Coded], batch: WriteBatch) -> Stored:
@@ -177,7 +210,7 @@ class Encoder:
             envelope = _envelope(planned, [frame.entry for frame in coded])
             kind = EntryKind.TENSOR if content.kind == "tensor" else EntryKind.LITERAL
             batch.put(kind, content.id, [envelope.header, *(frame.stored for frame in coded)])
-        return Stored(content, planned.option, envelope.stored_bytes)
+        return Stored(replace(content, held=None), planned.option, envelope.stored_bytes)
 
 
 def _write_loose(planned: _Planned, frames: Iterator[_Coded], batch: WriteBatch) -> Envelope:
@@ -195,7 +228,7 @@ def _write_loose(planned: _Planned, frames: Iterator[_Coded], batch: WriteBatch)
     return envelope
 
 
-def _raw_bytes(item: tuple[Content, Sequence[Base]]) -> int:
+def _raw_bytes(item: tuple[Content, Sequence[Side]]) -> int:
     return item[0].spec.nbytes
 
 
@@ -214,10 +247,14 @@ def _verified(content: Content, frames: Iterable[_Coded]) -> Iterator[_Coded]:
         running.update(frame.raw.data)
         yield frame
     if finish(running) != content.id:
-        raise ConflictError(
-            f"{content.source.path} changed while it was being committed; nothing was recorded",
-            hint="wait until the trainer has finished writing, then commit again",
-        )
+        raise _changed(content)
+
+
+def _changed(content: Content) -> ConflictError:
+    return ConflictError(
+        f"{content.source.path} changed while it was being committed; nothing was recorded",
+        hint="wait until the trainer has finished writing, then commit again",
+    )
 
 
 def _envelope(planned: _Planned, table: Sequence[tuple[int, int]]) -> Envelope:
@@ -249,7 +286,7 @@ def _places(spec: TensorSpec) -> tuple[Sequence[int], int]:
 def _cut(whole: _Range, start: int, words: int) -> _Range:
     """Return a range of words of what was loaded whole."""
     result: _Range = {}
-    for base, (target, sides, spec) in whole.items():
+    for key, (target, sides, spec) in whole.items():
         place = slice(start * spec.dtype.word_bytes, (start + words) * spec.dtype.word_bytes)
-        result[base] = target[place], tuple(side[place] for side in sides), replace(spec, words=words)
+        result[key] = target[place], tuple(side[place] for side in sides), replace(spec, words=words)
     return result

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 import numpy as np
 
-from mvc.codecs import Bytes, Codec, FrameSpec, codec_of
+from mvc.codecs import Bytes, Codec, Fit, FrameSpec, codec_of, fitted
 from mvc.errors import IntegrityError, NotFoundError
 from mvc.objects.blob import Envelope, Frame
 from mvc.objects.ids import Hasher, content_hasher, finish
@@ -20,7 +20,7 @@ from mvc.repo.parallel import ordered_map
 from mvc.repo.session import Session
 from mvc.store.layout import Location
 from mvc.store.object_store import StoredRange
-from mvc.types import ObjectId
+from mvc.types import ObjectId, TensorSpec
 
 __all__ = ["ContentReader", "StoredBlob"]
 
@@ -216,6 +216,36 @@ class ContentReader:
             parts.append(decoded[max(0, start - frame.start) * width : (start + count - frame.start) * width])
         return parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty(0, np.uint8)])
 
+    def side(self, oid: ObjectId, target: TensorSpec, start: int, count: int, depth: int = 0) -> Bytes:
+        """Return a range of the words of `oid`, fitted to a tensor `target` that is coded with its help.
+
+        Parameters
+        ----------
+        oid : ObjectId
+            Content id of the side tensor.
+        target : TensorSpec
+            Of the tensor that it is fitted to.
+        start, count : int
+            First word and number of words, of `target`.
+        depth : int
+            As for `words`.
+
+        Raises
+        ------
+        IntegrityError
+            As for `words`; and if dtype or rank are not those of `target`.
+        """
+        spec = self.open(oid).envelope.spec
+        if spec == target:
+            return self.words(oid, start, count, depth)
+        fit = Fit.between(spec, target)
+        if fit is None:
+            raise IntegrityError(
+                f"{oid}, {spec.dtype.name}{list(spec.shape)}, is no base for {target.dtype.name}{list(target.shape)}",
+                hint="mvc fsck",
+            )
+        return fitted(fit, start, count, target.dtype.word_bytes, partial(self.words, oid, depth=depth))
+
     def _decode(self, blob: StoredBlob, frame: Frame, out: Bytes, depth: int) -> None:
         stored = blob.stored.read(frame.offset, frame.length)
         frame.check(stored, blob.envelope.id)
@@ -226,9 +256,12 @@ class ContentReader:
         if tuple(reference.role for reference in envelope.references) != blob.codec.roles:
             raise IntegrityError(f"the blob of {envelope.id} lacks a side tensor of its codec", hint="mvc fsck")
         for reference in envelope.references:
-            if self.open(reference.id).envelope.spec != envelope.spec:
-                raise IntegrityError(f"{reference.id} has not the shape of its delta {envelope.id}", hint="mvc fsck")
-        return [self.words(reference.id, frame.start, frame.words, depth + 1) for reference in envelope.references]
+            if reference.role != "base" and self.open(reference.id).envelope.spec != envelope.spec:
+                raise IntegrityError(f"{reference.id} has not the shape of {envelope.id}", hint="mvc fsck")
+        return [
+            self.side(reference.id, envelope.spec, frame.start, frame.words, depth + 1)
+            for reference in envelope.references
+        ]
 
 
 class _Spares:

@@ -6,37 +6,41 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from mvc.codecs import MAX_MANTISSA, Codec, ContextDelta, Planes, SortedDelta, SparseDelta
+from mvc.codecs import MAX_MANTISSA, Codec, ContextDelta, Fit, Planes, SortedDelta, SortedPlanes, SparseDelta, overlap
 from mvc.objects.blob import Reference
 from mvc.objects.manifest import Manifest, SegmentKind, TensorEntry
 from mvc.settings import Delta, Level
-from mvc.types import DType, ObjectId
+from mvc.types import DType, ObjectId, TensorSpec
 
-__all__ = ["Base", "Option", "Relation", "bases", "choose", "codecs_for", "relatives"]
+__all__ = ["Option", "Relation", "Side", "base_bytes", "choose", "codecs_for", "relatives", "within"]
 
-Relation = Literal["full", "previous", "base"]
-"""How an encoding stands to history: on its own; as a delta against the parent's tensor of the same name (`previous`);
-or against the tensor at the bottom of that one's chain, which is stored full (`base`)."""
+Relation = Literal["full", "previous", "base", "companion"]
+"""How an encoding stands to other tensors: on its own; as a delta against the parent's tensor of the same name
+(`previous`), or against the one at the bottom of that one's deltas (`base`); or in the order of a tensor of the same
+commit (`companion`)."""
 
 _MOST_RELATIVES: Final = 2
 """Parent tensors of one name that are considered; more only arises when several files hold the same names."""
+_LEAST_OVERLAP: Final = 0.5
+"""Share of the smaller shape that must lie inside the other: with less, most of what a delta reads and writes is not
+shared. A tensor that grew or was cut passes, however much; one whose dimensions were swapped hardly ever does."""
 
 _CONTEXT_MANTISSAS: Final = 2
 """Mantissas that are tried in the contexts of a coder; it was never the smallest with more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
-    """A stored tensor that a delta may be taken against.
+class Side:
+    """A tensor with whose help another may be stored: what a delta is taken against, or a companion.
 
     Parameters
     ----------
     relation : Relation
-        ``previous`` or ``base``.
+        ``previous``, ``base`` or ``companion``.
     id : ObjectId
         Content id.
     depth : int
-        Deltas below it.
+        Tensors to be decoded before it, on the longest way.
     chain_bytes : int
         Stored bytes that its rebuild reads.
     """
@@ -55,32 +59,37 @@ class Option:
     ----------
     codec : Codec
         The codec.
-    base : Base or None
-        What the delta is against; None for a full encoding.
+    side : Side or None
+        The side tensor; None for a full encoding.
     stored_bytes : float
         Estimated size of the blob.
     """
 
     codec: Codec
-    base: Base | None
+    side: Side | None
     stored_bytes: float
 
     @property
     def relation(self) -> Relation:
-        """How the encoding stands to history."""
-        return self.base.relation if self.base else "full"
+        """How the encoding stands to other tensors."""
+        return self.side.relation if self.side else "full"
 
     @property
     def references(self) -> tuple[Reference, ...]:
-        """What the envelope says of the base."""
-        if self.base is None:
+        """What the envelope says of the side tensor."""
+        if self.side is None:
             return ()
-        return (Reference(self.codec.roles[0], self.base.id, self.base.depth),)
+        return (Reference(self.codec.roles[0], self.side.id, self.side.depth),)
+
+    @property
+    def depth(self) -> int:
+        """Tensors to be decoded before this one, on the longest way."""
+        return self.side.depth + 1 if self.side else 0
 
     @property
     def chain_bytes(self) -> float:
         """Bytes that a rebuild would read."""
-        return self.stored_bytes + (self.base.chain_bytes if self.base else 0)
+        return self.stored_bytes + (self.side.chain_bytes if self.side else 0)
 
 
 def relatives(parent: Manifest) -> Mapping[str, tuple[TensorEntry, ...]]:
@@ -96,57 +105,91 @@ def relatives(parent: Manifest) -> Mapping[str, tuple[TensorEntry, ...]]:
     return result
 
 
-def codecs_for(kind: SegmentKind, dtype: DType, level: Level, *, delta: bool) -> Sequence[Codec]:
+def base_bytes(entry: TensorEntry, spec: TensorSpec) -> int | None:
+    """Return the raw bytes of the tensor that is stored for `entry` if that can be a base of a tensor of `spec`.
+
+    It must have the same dtype and rank, and share elements. What a view looks at is stored with one dimension, and
+    only the index knows how long it is; it must be as long as the target.
+
+    Examples
+    --------
+    >>> from mvc.types import dtype_of
+    >>> rows = [TensorSpec(dtype_of("F32"), (count, 384)) for count in (30522, 30600, 100)]
+    >>> entry = TensorEntry("embeddings", 0, ObjectId("0" * 64), rows[0])
+    >>> base_bytes(entry, rows[1]), base_bytes(entry, TensorSpec(dtype_of("BF16"), (30522, 384)))
+    (46881792, None)
+    """
+    if entry.view is not None:
+        return spec.nbytes if entry.spec.dtype == spec.dtype and len(spec.shape) == 1 else None
+    if Fit.between(entry.spec, spec) is None or overlap(entry.spec.shape, spec.shape) < _LEAST_OVERLAP:
+        return None
+    return entry.spec.nbytes
+
+
+def codecs_for(kind: SegmentKind, dtype: DType, level: Level, relation: Relation) -> Sequence[Codec]:
     """Return the codecs to compare for a content.
 
     Parameters
     ----------
     kind : SegmentKind
-        Literals are never deltas.
+        Literals have no side tensors.
     dtype : DType
         Element type.
     level : Level
-        ``fast`` takes the likeliest parameters of the sorted delta, ``default`` the few worth comparing and the slower
-        coder by contexts, ``max`` all of them.
-    delta : bool
-        Whether there is a base.
+        ``fast`` takes the likeliest parameters of what sorts, ``default`` the few worth comparing and a coder by
+        contexts, ``max`` all of them.
+    relation : Relation
+        ``full``, or how the side tensor stands to the content.
     """
-    if not delta or kind == "literal":
-        return () if delta else (Planes(),)
-    likely, sparse = SortedDelta.candidates(dtype), SparseDelta.candidates(dtype)
+    if relation == "full":
+        return (Planes(),)
+    if kind == "literal":
+        return ()
+    if relation == "companion":
+        return _keyed(SortedPlanes, dtype, level)
+    sparse = SparseDelta.candidates(dtype)
+    contexts = () if level == "fast" else tuple(ContextDelta(m) for m in _mantissas(dtype, level)[:_CONTEXT_MANTISSAS])
+    return (*sparse, *_keyed(SortedDelta, dtype, level), *contexts)
+
+
+def _keyed(codec: type[SortedDelta | SortedPlanes], dtype: DType, level: Level) -> Sequence[Codec]:
+    """Return the instances of a codec to compare."""
+    likely = codec.candidates(dtype)
     if level == "fast":
-        return *sparse, *likely[:1]
-    if level == "default" or dtype.kind != "float":
-        return (*sparse, *likely, ContextDelta(0))
-    mantissas = range(min(MAX_MANTISSA, dtype.mantissa_bits) + 1)
-    return (*sparse, *map(SortedDelta, mantissas), *map(ContextDelta, mantissas[:_CONTEXT_MANTISSAS]))
+        return likely[:1]
+    return likely if level == "default" else tuple(codec(mantissa) for mantissa in _mantissas(dtype, level))
 
 
-def bases(candidates: Sequence[Base], raw_bytes: int, bounds: Delta) -> tuple[Base, ...]:
-    """Return those of `candidates` that leave room for a delta under `bounds`, each once.
+def _mantissas(dtype: DType, level: Level) -> range:
+    """Return the lengths of mantissa in the key that a level tries."""
+    return range(min(MAX_MANTISSA, dtype.mantissa_bits) + 1 if level == "max" and dtype.kind == "float" else 1)
+
+
+def within(candidates: Sequence[Side], raw_bytes: int, bounds: Delta) -> tuple[Side, ...]:
+    """Return those of `candidates` that leave room for a reference to them under `bounds`, each once.
 
     Parameters
     ----------
-    candidates : sequence of Base
+    candidates : sequence of Side
         In order of preference.
     raw_bytes : int
-        Size of the tensor.
+        Size of the tensor that may refer to them.
     bounds : Delta
         Depth and bytes read.
     """
     most = bounds.read_factor * raw_bytes
-    fitting: dict[ObjectId, Base] = {}
-    for base in candidates:
-        if base.depth < bounds.depth and base.chain_bytes < most:
-            fitting.setdefault(base.id, base)
+    fitting: dict[ObjectId, Side] = {}
+    for side in candidates:
+        if side.depth < bounds.depth and side.chain_bytes < most:
+            fitting.setdefault(side.id, side)
     return tuple(fitting.values())
 
 
 def choose(options: Sequence[Option], raw_bytes: int, bounds: Delta) -> Option:
     """Return the option that a commit stores.
 
-    The smallest wins among those that read no more than the bound; a delta must save `Delta.least_saving` against the
-    full encoding. Of equal options the earlier one wins.
+    The smallest wins among those that read no more than the bound; one with a side tensor must save
+    `Delta.least_saving` against the full encoding. Of equal options the earlier one wins.
 
     Parameters
     ----------
@@ -160,20 +203,20 @@ def choose(options: Sequence[Option], raw_bytes: int, bounds: Delta) -> Option:
     Examples
     --------
     >>> full = Option(Planes(), None, 100.0)
-    >>> near = Option(SortedDelta(0), Base("previous", ObjectId("0" * 64), 0, 100), 30.0)
+    >>> near = Option(SortedDelta(0), Side("previous", ObjectId("0" * 64), 0, 100), 30.0)
     >>> choose([full, near], 120, Delta()).relation
     'previous'
     >>> choose([full, near], 120, Delta(read_factor=1.0)).relation
     'full'
     """
-    full = min((option for option in options if option.base is None), key=lambda option: option.stored_bytes)
+    full = min((option for option in options if option.side is None), key=lambda option: option.stored_bytes)
     worthwhile = full.stored_bytes * (1 - bounds.least_saving)
     allowed = [
         option
         for option in options
-        if option.base is not None
+        if option.side is not None
         and option.stored_bytes < worthwhile
-        and option.base.depth < bounds.depth
+        and option.side.depth < bounds.depth
         and option.chain_bytes <= max(bounds.read_factor * raw_bytes, full.stored_bytes)
     ]
     return min([*allowed, full], key=lambda option: option.stored_bytes)

@@ -186,6 +186,14 @@ class Reading:
         """Bytes of all files."""
         return sum(outline.source.size for outline in self._outlines)
 
+    @property
+    def names(self) -> dict[str, frozenset[str]]:
+        """The names of the tensors in each file, by its path."""
+        return {
+            outline.source.path: frozenset(name.name for region in outline.found.regions for name in region.names)
+            for outline in self._outlines
+        }
+
     def runs(self) -> Iterator[list[Content]]:
         """Yield the contents of all files in order, some at a time. When asked again, they are known, but not held.
 

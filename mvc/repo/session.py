@@ -139,13 +139,13 @@ class Session(Workspace):
         return found
 
     def chains(self, ids: Iterable[ObjectId]) -> dict[ObjectId, BlobRecord]:
-        """Return where the contents `ids`, and everything that they are deltas of, are stored; less what is missing."""
+        """Return where the contents `ids`, and everything that these need, are stored; less what is missing."""
         result: dict[ObjectId, BlobRecord] = {}
         pending = set(ids)
         while pending:
             found = self.index.blobs(pending)
             result |= found
-            pending = {record.base for record in found.values() if record.base} - result.keys()
+            pending = {item.id for record in found.values() for item in record.references} - result.keys()
         return result
 
     def _read_manifest(self, oid: ObjectId) -> Manifest:

@@ -13,9 +13,9 @@ from mvc.types import ObjectId
 
 __all__ = ["CommitView", "Policy", "TensorView", "show", "tensor_views"]
 
-Policy = Literal["dedupe", "full", "previous", "base", "missing"]
+Policy = Literal["dedupe", "full", "previous", "base", "companion", "missing"]
 """What the delta policy made of a tensor: stored by an earlier commit already; on its own; as a delta against the
-parent's tensor of that name; as a delta against another ancestor; or not to be found."""
+parent's tensor of that name; as a delta against another ancestor; in the order of a companion; or not to be found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,8 @@ def _policy(
         return "missing" if entry.spec.nbytes else "full"
     if entry.id in earlier:
         return "dedupe"
-    if record.base is None:
+    if record.side is None:
         return "full"
-    return "previous" if record.base in previous else "base"
+    if record.side.role == "companion":
+        return "companion"
+    return "previous" if record.side.id in previous else "base"

@@ -56,6 +56,63 @@ def test_a_week_of_training(tmp_path, processes):
     assert "no faults" in processes.out(work, "fsck")
 
 
+@pytest.mark.parametrize(("old", "new"), [((900, 48), (930, 48)), ((900, 48), (900, 64)), ((900, 64), (880, 48))])
+def test_a_vocabulary_that_grows_or_a_layer_that_is_widened(tmp_path, processes, old, new):
+    """A tensor of another shape is a delta on the one before; fsck, reindex and checkouts know no difference."""
+    rng = np.random.default_rng(0)
+    first = rng.normal(0, 0.02, old).astype(np.float32)
+    second = rng.normal(0, 0.02, new).astype(np.float32)
+    inside = tuple(slice(min(a, b)) for a, b in zip(old, new, strict=True))
+    second[inside] = first[inside] + rng.normal(0, 1e-5, first[inside].shape).astype(np.float32)
+    processes.out(tmp_path, "init", "work")
+    work = tmp_path / "work"
+    files = []
+    for number, weight in enumerate((first, second)):
+        save_file({"embeddings.weight": weight, "bias": np.zeros(64, np.float16)}, work / "model.safetensors")
+        files.append((work / "model.safetensors").read_bytes())
+        processes.out(work, "commit", "-m", f"epoch {number}")
+    shown = json.loads(processes.out(work, "show", "--encodings", "--json"))["tensors"]
+    (found,) = [tensor for tensor in shown if tensor["name"] == "embeddings.weight"]
+    assert (found["policy"], found["encoding"], found["shape"]) == ("previous", "sorted-delta", list(new))
+    assert found["stored_bytes"] < 0.75 * second.nbytes
+    assert "sorted-delta" in processes.out(work, "show", "--encodings")
+    processes.out(work, "reindex")
+    assert "no faults" in processes.out(work, "fsck")
+    processes.out(work, "checkout", "main~1", "--to", "../old")
+    processes.out(work, "checkout", "main", "--to", "../new")
+    assert [(tmp_path / name / "model.safetensors").read_bytes() for name in ("old", "new")] == files
+    processes.out(work, "diff", "main~1", "main", "--tensors")
+
+
+def test_optimizer_state(tmp_path, processes):
+    """A first moment has the second as its companion; fsck, reindex, diff and checkouts know no difference."""
+    processes.out(tmp_path, "init", "work")
+    work = tmp_path / "work"
+    files = []
+    for number in range(2):
+        rng = np.random.default_rng(number)
+        scale = np.exp2(-7.0 * np.random.default_rng(9).integers(0, 8, (400, 256)))
+        first = scale * rng.choice([-1, 1], scale.shape) * rng.uniform(1, 1.9, scale.shape)
+        second = scale**2 * rng.uniform(0.9, 1.1, scale.shape)
+        moments = {"exp_avg.weight": first, "exp_avg_sq.weight": second}
+        save_file({name: moment.astype(np.float32) for name, moment in moments.items()}, work / "o.safetensors")
+        files.append((work / "o.safetensors").read_bytes())
+        processes.out(work, "commit", "-m", f"epoch {number}")
+    shown = {
+        tensor["name"]: tensor for tensor in json.loads(processes.out(work, "show", "--encodings", "--json"))["tensors"]
+    }
+    one, two = shown["exp_avg.weight"], shown["exp_avg_sq.weight"]
+    assert (one["policy"], one["encoding"], one["base"]) == ("companion", "sorted-planes", two["id"])
+    assert one["depth"] == two["depth"] + 1
+    assert "companion" in processes.out(work, "show", "--encodings")
+    processes.out(work, "reindex")
+    assert "no faults" in processes.out(work, "fsck")
+    assert "exp_avg.weight" in processes.out(work, "diff", "main~1", "main", "--tensors")
+    for number, ref in enumerate(("main~1", "main")):
+        processes.out(work, "checkout", ref, "--to", f"../{number}")
+        assert (tmp_path / str(number) / "o.safetensors").read_bytes() == files[number]
+
+
 def test_directory_elsewhere(tmp_path, processes):
     """``commit --from DIR --as PREFIX`` records a trainer's directory and touches no work tree."""
     (tmp_path / "out/checkpoint-5").mkdir(parents=True)

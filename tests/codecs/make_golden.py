@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mvc.codecs import ContextDelta, FrameSpec, Planes, Raw, SortedDelta, SparseDelta
+from mvc.codecs import ContextDelta, FrameSpec, Planes, Raw, SortedDelta, SortedPlanes, SparseDelta
 from mvc.testing.codecs import special_words
 from mvc.types import DTYPES, dtype_of
 
@@ -74,11 +74,16 @@ def files():
         for mantissa in sorted({0, min(3, dtype.mantissa_bits), min(7, dtype.mantissa_bits)}):
             name = f"sorted-delta-{mantissa}-{dtype.name}-edges"
             yield name, golden(SortedDelta(mantissa), dtype, edges, (np.roll(edges, dtype.word_bytes),), 5)
+        for mantissa in sorted({0, min(1, dtype.mantissa_bits), min(7, dtype.mantissa_bits)}):
+            name = f"sorted-planes-{mantissa}-{dtype.name}-edges"
+            yield name, golden(SortedPlanes(mantissa), dtype, edges, (np.roll(edges, 3 * dtype.word_bytes),), 5)
     for name in ("F32", "BF16", "F16", "F8_E4M3", "I16", "F4"):
         dtype = dtype_of(name)
         frame = weights(dtype, 230, 1)
         yield f"planes-{name}-weights", golden(Planes(), dtype, frame, (), 64)
         yield f"sorted-delta-0-{name}-rows", golden(SortedDelta(0), dtype, near(frame, dtype, 64), (frame,), 64)
+        scaled = np.where(np.arange(len(frame)) < len(frame) // 2, frame, np.roll(frame, 64 * dtype.word_bytes)) // 3
+        yield f"sorted-planes-0-{name}-rows", golden(SortedPlanes(0), dtype, scaled, (frame,), 64)
         yield f"sparse-delta-{name}-few", golden(SparseDelta(), dtype, sparse(frame, dtype, 0.05), (frame,), 64)
     for dtype in DTYPES.values():
         frame = weights(dtype, 3000, 2)

@@ -12,6 +12,7 @@ from mvc.codecs import (
     Planes,
     Raw,
     SortedDelta,
+    SortedPlanes,
     SparseDelta,
     codec_of,
     estimate,
@@ -34,6 +35,7 @@ def test_names_are_permanent():
         "sorted-delta": SortedDelta,
         "context-delta": ContextDelta,
         "sparse-delta": SparseDelta,
+        "sorted-planes": SortedPlanes,
     }
     with pytest.raises(AlreadyExistsError):
         CODECS.register("raw", Planes)

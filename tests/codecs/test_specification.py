@@ -1,4 +1,4 @@
-"""Sections 6.2 to 6.5 and 6.7 of the specification, written down once more in plain integers, against the codecs."""
+"""Sections 6.2 to 6.7 of the specification, written down once more in plain integers, against the codecs."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvc.codecs import ContextDelta, FrameSpec, Planes, SortedDelta, SparseDelta
+from mvc.codecs import ContextDelta, FrameSpec, Planes, SortedDelta, SortedPlanes, SparseDelta
 from mvc.testing.codecs import cases, sparse_cases
 from mvc.types import DTYPES, dtype_of
 
@@ -34,13 +34,17 @@ def little_endian(words, size):
     return b"".join(word.to_bytes(size, "little") for word in words)
 
 
+def unrotated(words, dtype):
+    """Return words whose sign was made the lowest bit as they were (6.3)."""
+    if dtype.kind != "float":
+        return words
+    return [(w >> 1) | ((w & 1) << (8 * dtype.word_bytes - 1)) for w in words]
+
+
 def decode_planes_frame(stored, spec):
     """Return the frame (6.3)."""
     size = spec.dtype.word_bytes
-    words = words_of(coded_planes(stored, size, spec.words))
-    if spec.dtype.kind == "float":
-        words = [(w >> 1) | ((w & 1) << (8 * size - 1)) for w in words]
-    return little_endian(words, size)
+    return little_endian(unrotated(words_of(coded_planes(stored, size, spec.words)), spec.dtype), size)
 
 
 def integers(data, size):
@@ -90,19 +94,31 @@ def keys_of(base, rows, row_words, dtype, mantissa):
     return [key(i, b) for i, b in enumerate(base)]
 
 
-def decode_sorted_delta(stored, base, spec, mantissa):
-    """Return the frame (6.4)."""
+def words_in_place(stored, side, spec, mantissa):
+    """Return the words u in the order of the frame, and those of the side tensor (6.4, steps 5 and 6)."""
     dtype = spec.dtype
     row_words = min(spec.row_words, spec.words)
     length = int.from_bytes(stored[:4], "little")
     (rows,) = coded_planes(stored[4 : 4 + length], 1, -(-spec.words // row_words))
     ordered_u = words_of(coded_planes(stored[4 + length :], dtype.word_bytes, spec.words))
-    b = integers(base, dtype.word_bytes)
+    b = integers(side, dtype.word_bytes)
     keys = keys_of(b, rows, row_words, dtype, mantissa)
     words = [0] * spec.words
     for u, i in zip(ordered_u, sorted(range(spec.words), key=keys.__getitem__), strict=True):
-        words[i] = target_word(u, b[i], dtype)
-    return little_endian(words, dtype.word_bytes)
+        words[i] = u
+    return words, b
+
+
+def decode_sorted_delta(stored, base, spec, mantissa):
+    """Return the frame (6.4)."""
+    pairs = zip(*words_in_place(stored, base, spec, mantissa), strict=True)
+    return little_endian([target_word(u, b, spec.dtype) for u, b in pairs], spec.dtype.word_bytes)
+
+
+def decode_sorted_planes(stored, companion, spec, mantissa):
+    """Return the frame (6.6)."""
+    words, _ = words_in_place(stored, companion, spec, mantissa)
+    return little_endian(unrotated(words, spec.dtype), spec.dtype.word_bytes)
 
 
 def frequencies_of(levels):
@@ -258,3 +274,14 @@ def test_sparse_delta_follows_the_specification(data):
     frame, base, spec = data.draw(sparse_cases(dtype))
     stored = SparseDelta().encode(frame, [base], spec)
     assert decode_sparse_delta(stored, base.tobytes(), spec) == frame.tobytes()
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_sorted_planes_follow_the_specification(data):
+    """What `sorted-planes` writes is read by a decoder written from the text."""
+    dtype = data.draw(st.sampled_from(list(DTYPES.values())))
+    mantissa = data.draw(st.integers(0, min(7, dtype.mantissa_bits)))
+    frame, (companion,), spec = data.draw(cases(dtype, 1, max_words=200))
+    stored = SortedPlanes(mantissa).encode(frame, [companion], spec)
+    assert decode_sorted_planes(stored, companion.tobytes(), spec, mantissa) == frame.tobytes()

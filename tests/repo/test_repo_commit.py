@@ -277,7 +277,7 @@ class TestPolicies:
             "step": "full",
         }
         record = encodings(lab, second)["embed.weight"]
-        assert (record.base, record.depth) == (lab.manifest(first).tensors[0].id, 1)
+        assert (record.references[0].id, record.depth) == (lab.manifest(first).tensors[0].id, 1)
 
     def test_a_delta_against_the_base_where_the_previous_is_far(self, lab):
         """A second fine-tune of the base, committed on top of a first one that went far."""

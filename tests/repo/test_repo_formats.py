@@ -12,7 +12,7 @@ from mvc.repo.clock import account_name
 from mvc.repo.init import init
 from mvc.repo.layout import FORMAT_TEXT, Layout, check_format, discover
 from mvc.repo.parallel import ordered_map
-from mvc.repo.plan import Base, Option, bases, choose, codecs_for, relatives
+from mvc.repo.plan import Option, Side, choose, codecs_for, relatives, within
 from mvc.repo.repository import init as init_repository
 from mvc.repo.repository import open as open_repository
 from mvc.repo.session import Session
@@ -204,14 +204,14 @@ class TestPlanning:
         """Not too deep, not too much to read, each once, in order."""
         oids = [object_id(f"{number:064x}") for number in range(4)]
         candidates = [
-            Base("previous", oids[0], 1, 50),
-            Base("base", oids[1], 0, 100),
-            Base("previous", oids[2], 8, 50),
-            Base("previous", oids[3], 1, 5000),
-            Base("base", oids[0], 1, 50),
+            Side("previous", oids[0], 1, 50),
+            Side("base", oids[1], 0, 100),
+            Side("previous", oids[2], 8, 50),
+            Side("previous", oids[3], 1, 5000),
+            Side("base", oids[0], 1, 50),
         ]
-        assert [base.id for base in bases(candidates, 100, Delta())] == oids[:2]
-        assert bases(candidates, 100, Delta(depth=0)) == ()
+        assert [side.id for side in within(candidates, 100, Delta())] == oids[:2]
+        assert within(candidates, 100, Delta(depth=0)) == ()
 
     def test_the_smallest_allowed_wins(self):
         """Within depth, bytes read and least saving."""
@@ -223,18 +223,18 @@ class TestPlanning:
             (30, 8, 10, "full"),
             (30, 0, 1000, "full"),
         ):
-            delta = Option(SortedDelta(0), Base("previous", oid, depth, chain), stored)
+            delta = Option(SortedDelta(0), Side("previous", oid, depth, chain), stored)
             assert choose([full, delta], 100, Delta(read_factor=2.0)).relation == relation
 
     def test_codecs(self):
         """Literals and first versions are planes; effort widens the choice of parameters; sparse is always tried."""
         bf16 = dtype_of("BF16")
-        assert codecs_for("literal", dtype_of("U8"), "max", delta=False) == (Planes(),)
-        assert codecs_for("literal", dtype_of("U8"), "max", delta=True) == ()
-        choices = [codecs_for("tensor", bf16, level, delta=True) for level in ("fast", "default", "max")]
+        assert codecs_for("literal", dtype_of("U8"), "max", "full") == (Planes(),)
+        assert codecs_for("literal", dtype_of("U8"), "max", "previous") == ()
+        choices = [codecs_for("tensor", bf16, level, "previous") for level in ("fast", "default", "max")]
         counts = [len(codecs) for codecs in choices]
         assert counts == sorted(counts)
-        assert (counts[0], counts[2]) == (2, 9)
+        assert counts == [2, 3, 11]
         assert all(SparseDelta() in codecs for codecs in choices)
         assert relatives(Manifest((), ())) == {}
 

@@ -27,7 +27,8 @@ def command(app: App, /, *, ref: str, encodings: bool, as_json: bool) -> None:
 
     Files are marked A (added), M (modified) or D (deleted) against the first parent. With --encodings, the policy
     of a tensor is full (stored by itself), previous (as a delta against the parent's tensor of that name), base (as a
-    delta against an older one) or dedupe (stored by an earlier commit already).
+    delta against an older one), companion (in the order of another tensor of the commit) or dedupe (stored by an
+    earlier commit already).
     """
     session = Session.find(app.start)
     commit = resolve(session, ref).commit
@@ -63,7 +64,7 @@ def _tensor(tensor: TensorView) -> dict[str, object]:
         "dtype": tensor.entry.spec.dtype.name,
         "shape": tensor.entry.spec.shape,
         "encoding": record.codec if record else None,
-        "base": record.base if record else None,
+        "base": record.side.id if record and record.side else None,
         "depth": record.depth if record else 0,
         "stored_bytes": record.location.length if record else 0,
         "policy": tensor.policy,
@@ -95,5 +96,5 @@ def _row(tensor: TensorView) -> tuple[str, ...]:
     if record is None:
         return (*described, "-", "-", "-", "-", "-")
     stored = record.location.length
-    base = short(record.base) if record.base else "-"
+    base = short(record.side.id) if record.side else "-"
     return (*described, record.codec, base, str(record.depth), size(stored), percent(stored, record.raw_bytes))
