@@ -12,7 +12,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from benchmarks.corpus import as_pt, as_sharded
-from benchmarks.epochs import mvc, sha256
+from benchmarks.cli import mvc, sha256
 from benchmarks.report import print_table, write_json
 
 
