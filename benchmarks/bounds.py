@@ -2,7 +2,7 @@
 
 L1, standalone: n [H(sign) + H(exponent) + H(leading mantissa bits | exponent) + H(each lower byte)]. L2, delta: the
 conditional entropy of the change given what the decoder knows, the sort key of spec-v1 6.4, with the cost of its tables
-and row bytes. Both are of order 0: repeats and adaptation within a tensor may go below. Both are taken tensor by tensor.
+and row bytes. Both are taken tensor by tensor and are of order 0: repeats and adaptation within a tensor may go below.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ def alone(tensors: Tensors) -> float:
 
 def delta(tensors: Tensors, base: Tensors) -> float:
     """Return L2 in bytes; for each tensor L1 if that is less, and nothing for one that did not change."""
-    return sum(
-        min(alone_bits(tensor), delta_bits(tensor, base[name]))
-        for name, tensor in tensors.items()
-        if tensor.data != base[name].data
-    ) / 8
+    return (
+        sum(
+            min(alone_bits(tensor), delta_bits(tensor, base[name]))
+            for name, tensor in tensors.items()
+            if tensor.data != base[name].data
+        )
+        / 8
+    )
 
 
 def alone_bits(tensor: RawTensor) -> float:
@@ -111,9 +114,10 @@ def signed_change(tensor: RawTensor, base: RawTensor) -> np.ndarray:
     if bits < 64:
         half = np.uint64(1 << bits - 1)
         change = ((change + half) & np.uint64((1 << bits) - 1)) - half
-    signed = change.view(np.int64)
+    signed: np.ndarray = change.view(np.int64)
     negative = base.words() >> (bits - 1) > 0 if tensor.dtype in FIELDS else np.zeros(len(signed), bool)
-    return np.where(negative, -signed, signed)
+    signed[negative] *= -1
+    return signed
 
 
 def zigzag(change: np.ndarray) -> np.ndarray:

@@ -5,16 +5,18 @@ Families marked *held out* were not looked at while codecs were designed or tune
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from platformdirs import user_cache_path
 
 from benchmarks import derived
 from benchmarks.gguf import read_gguf
 from benchmarks.harness import Case
 from benchmarks.synthetic import chunks, specs
-from benchmarks.tensors import RawTensor, Tensors, read_safetensors
+from benchmarks.tensors import RawTensor, Tensors, of_array, read_safetensors
 from benchmarks.wheels import member
 
 CORPUS = user_cache_path("mvc") / "corpus"
@@ -47,7 +49,7 @@ def _walk(path: str, value: object) -> list[tuple[str, RawTensor]]:
     import torch
 
     if isinstance(value, torch.Tensor):
-        return [(path, derived.of_array(value.contiguous().numpy()))]
+        return [(path, of_array(value.contiguous().numpy()))]
     if isinstance(value, dict):
         return [item for key, inner in value.items() for item in _walk(f"{path}.{key}".lstrip("."), inner)]
     return []
@@ -70,13 +72,13 @@ def _synthetic() -> Tensors:
     tensors = specs(SYNTHETIC_GB)
     data, result, start = b"".join(chunks(tensors, 0)), {}, 0
     for name, spec in tensors.items():
-        end = start + spec.itemsize * derived.np.prod(spec.shape, dtype=int)
+        end = start + spec.itemsize * int(np.prod(spec.shape))
         result[name] = RawTensor(*spec, data[start:end])
         start = end
     return result
 
 
-ALONE = {
+ALONE: Mapping[str, Callable[[], Tensors]] = {
     **{f"MiniLM {dtype}": partial(_minilm, dtype) for dtype in DTYPES},
     **{f"bytelm {dtype}": partial(weights, "bytelm", dtype, "epoch-3") for dtype in DTYPES},
     "MiniLM Adam state fp32": lambda: read_torch(CORPUS / "minilm-fortunes" / "epoch-1" / "optimizer.pt"),
@@ -110,4 +112,3 @@ def sparse(kind: str, megabytes: float) -> Case:
     """Return MiniLM in bf16, tiled to a size, with 1 % of its words changed by "steps" or to a "random" mantissa."""
     base = derived.tiled(_minilm("bf16"), int(megabytes * 1e6))
     return derived.sparse_change(base, random_mantissa=kind == "random"), base
-

@@ -19,8 +19,9 @@ def to_bf16(values: np.ndarray) -> np.ndarray:
     >>> hex(int(to_bf16(np.float32([1.00390625]))[0])), hex(int(to_bf16(np.float32([1.01171875]))[0]))
     ('0x3f80', '0x3f82')
     """
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    bits: np.ndarray = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded: np.ndarray = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return rounded.astype(np.uint16)
 
 
 def from_bf16(words: np.ndarray) -> np.ndarray:
@@ -77,8 +78,9 @@ def to_e4m3(values: np.ndarray) -> np.ndarray:
     codes = np.arange(127)  # 0x7f is NaN
     exponent, mantissa = codes >> 3, codes & 7
     grid = np.where(exponent == 0, mantissa * 2.0**-9, (8 + mantissa) * 2.0 ** (exponent - 10.0))
-    nearest = np.searchsorted((grid[1:] + grid[:-1]) / 2, np.abs(values))
-    return (nearest | np.signbit(values).astype(np.int64) << 7).astype(np.uint8)
+    nearest: np.ndarray = np.searchsorted((grid[1:] + grid[:-1]) / 2, np.abs(values))
+    nearest |= np.signbit(values).astype(np.int64) << 7
+    return nearest.astype(np.uint8)
 
 
 def adapter(base: Tensors, tuned: Tensors) -> dict[str, RawTensor]:

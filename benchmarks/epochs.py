@@ -2,7 +2,7 @@
 
 For every dtype and family of the corpus: commit ``base`` and each epoch with the real command line at every level, then
 check out every one and compare SHA-256. Beside the stored share (% of raw) stand the methods of the peers on the same
-tensors against the epoch before, every delta codec of `mvc` by itself, and the bounds L1 (first commit) and L2 (deltas).
+tensors against the epoch before, every delta codec of `mvc` by itself, and the bounds (L1, later L2).
 
 Run ``python -m benchmarks.corpus`` first, then
 ``python -m benchmarks.epochs [--only TEXT] [--levels fast,default,max] [--out FILE.json]``.
@@ -88,7 +88,9 @@ def measure(family: str, dtype: str, levels: list[str]) -> list[Row]:
 def main() -> None:
     """Measure every family and dtype that the corpus holds."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", default="", help="families and dtypes whose name contains this, such as 'bytelm bf16'")
+    parser.add_argument(
+        "--only", default="", help="families and dtypes whose name contains this, such as 'bytelm bf16'"
+    )
     parser.add_argument("--levels", default=",".join(LEVELS))
     parser.add_argument("--out", type=Path, default=RESULTS / "epochs.json")
     options = parser.parse_args()

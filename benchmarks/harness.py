@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.peers import Coder, UnsupportedError
-from benchmarks.report import Timing, time_runs
+from benchmarks.peers import Coder, Stored, UnsupportedError
+from benchmarks.report import Spread, Timing, rate, time_runs
 from benchmarks.tensors import Data, Tensors, size_of
 
 Case = tuple[Tensors, Tensors | None]
@@ -32,12 +32,15 @@ class Outcome:
         Bytes.
     encode, decode : Timing
         Seconds of every run.
+    timed : bool
+        Whether these are the coder's own.
     """
 
     stored: int
     raw: int
     encode: Timing
     decode: Timing
+    timed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +80,14 @@ def run_here(coder: Coders, case: Cases, runs: int) -> Outcome | Failure:
 
 def measure(coder: Coder, tensors: Tensors, base: Tensors | None, runs: int) -> Outcome | Failure:
     """Encode and decode `runs` times, each time from a copy, and compare after the last time."""
+    coder.prepare()
     specs = {name: tensor.spec for name, tensor in tensors.items()}
     box: dict[str, Tensors] = {}
 
     def copy() -> None:
         box["input"] = {name: tensor._replace(data=bytearray(tensor.data)) for name, tensor in tensors.items()}
 
-    last = {}
+    last: dict[str, Stored] = {}
     encode = time_runs(lambda: last.update(stored=coder.encode(box["input"], base)), runs, copy)
     stored = last["stored"]
     back: dict[str, Data] = {}
@@ -91,12 +95,24 @@ def measure(coder: Coder, tensors: Tensors, base: Tensors | None, runs: int) -> 
     if not all(equal(tensors[name].data, back[name]) for name in tensors):
         return Failure("failed: NOT LOSSLESS")
     size = sum(len(piece) for pieces in stored.values() for piece in pieces)
-    return Outcome(size, size_of(tensors), encode, decode)
+    return Outcome(size, size_of(tensors), encode, decode, coder.timed)
 
 
 def share(outcome: Outcome | Failure) -> object:
     """Return the stored share in %, or why there is none."""
     return outcome.reason if isinstance(outcome, Failure) else 100 * outcome.stored / outcome.raw
+
+
+def speeds(outcome: Outcome) -> dict[str, Spread]:
+    """Return the speeds in raw bytes by wall time, and the processor time, if they are the coder's own."""
+    if not outcome.timed:
+        return {}
+    return {
+        "encode MB/s": rate(outcome.raw, outcome.encode.wall),
+        "decode MB/s": rate(outcome.raw, outcome.decode.wall),
+        "encode CPU s": Spread.of(outcome.encode.cpu),
+        "decode CPU s": Spread.of(outcome.decode.cpu),
+    }
 
 
 def equal(left: Data, right: Data) -> bool:

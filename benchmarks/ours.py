@@ -34,6 +34,7 @@ class Ours(TensorCoder):
     """One codec of `mvc`, frame by frame, one thread."""
 
     package = "mvc"
+    module = "mvc.codecs"
     configuration = "encode and decode of every frame, one thread; 12 bytes a frame for the table"
 
     def __init__(self, codec: Codec) -> None:
@@ -54,5 +55,5 @@ class Ours(TensorCoder):
         whole, side = TensorSpec(dtype_of(spec.dtype), spec.shape), np.frombuffer(base or b"", np.uint8)
         out = np.empty(whole.words * whole.dtype.word_bytes, np.uint8)
         for frame, (place, part) in zip(stored[::2], frame_specs(whole, frame_words(whole)), strict=True):
-            self.codec.decode(frame, [side[place]] if self.codec.roles else [], part, out[place])
+            self.codec.decode(bytes(frame), [side[place]] if self.codec.roles else [], part, out[place])
         return out.data

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import os
 import platform
@@ -16,13 +16,26 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mvc.codecs import IMPLEMENTATION
+from mvc.version import __version__
 
-__all__ = ["RESULTS", "RUNS", "Spread", "Timing", "environment", "print_table", "rate", "time_runs", "write_json"]
+__all__ = [
+    "RESULTS",
+    "RUNS",
+    "Spread",
+    "Timing",
+    "columns_of",
+    "environment",
+    "print_table",
+    "rate",
+    "text",
+    "time_runs",
+    "write_json",
+]
 
 RESULTS = Path("benchmarks/results")
 RUNS = 5  # of everything that is timed: a median and a spread that an odd run does not move
 LIBRARIES = (
-    *("mvc", "numpy", "zstandard", "blake3", "xxhash", "sqlalchemy", "torch"),
+    *("numpy", "zstandard", "blake3", "xxhash", "sqlalchemy", "torch"),
     *("zipnn", "openzl", "moonclip", "deltatensors", "lz4"),
 )
 
@@ -60,7 +73,10 @@ class Timing:
 
 
 def time_runs(
-    run: Callable[[], object], runs: int, prepare: Callable[[], object] = lambda: None, clock: Callable[[], float] = time.process_time
+    run: Callable[[], object],
+    runs: int,
+    prepare: Callable[[], object] = lambda: None,
+    clock: Callable[[], float] = time.process_time,
 ) -> Timing:
     """Time `run`, each time after an untimed `prepare`; `clock` tells the processor time used so far."""
     wall, cpu = [], []
@@ -81,7 +97,7 @@ def rate(nbytes: int, seconds: Sequence[float]) -> Spread:
 def environment() -> dict[str, object]:
     """Return the day, the machine and the versions that figures were measured with."""
     return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "commit": _commit(),
         "machine": platform.machine(),
         "processor": _processor(),
@@ -91,7 +107,7 @@ def environment() -> dict[str, object]:
         "system": platform.platform(),
         "python": sys.version.split()[0],
         "kernels": IMPLEMENTATION,
-        "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
+        "libraries": {"mvc": __version__, **{name: found for name in LIBRARIES if (found := _version(name))}},
     }
 
 
@@ -123,17 +139,24 @@ def write_json(path: Path, claim: str, results: object) -> None:
     path.write_text(json.dumps(document, indent=1, default=asdict) + "\n", encoding="utf-8")
 
 
+def columns_of(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return the keys of all rows, in the order in which they first come up."""
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
 def print_table(rows: Sequence[Mapping[str, object]]) -> None:
-    """Print rows of the same keys as an aligned table."""
+    """Print rows as an aligned table; a key that a row does not have is left empty."""
     if not rows:
         return
-    cells = [list(rows[0]), *([_text(value) for value in row.values()] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    columns = columns_of(rows)
+    cells = [columns, *([text(row[key]) if key in row else "" for key in columns] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
     for row in cells:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)), flush=True)
 
 
-def _text(value: object) -> str:
+def text(value: object) -> str:
+    """Return a cell: a spread as its median and extremes."""
     if isinstance(value, bool):
         return "yes" if value else "NO"
     if isinstance(value, Spread):

@@ -35,7 +35,11 @@ def through_commit(tensors: Tensors) -> Row:
         back = came_back(root, done["commit"], path, Path(temporary) / "out")
         size = path.stat().st_size
     stored = int(done["stored_bytes"])
-    return {"mvc commit": 100 * stored / size_of(tensors), "sha256 equal": back, "never larger": stored <= ALLOWANCE * size}
+    return {
+        "mvc commit": 100 * stored / size_of(tensors),
+        "sha256 equal": back,
+        "never larger": stored <= ALLOWANCE * size,
+    }
 
 
 def measure(name: str) -> Row:

@@ -70,7 +70,7 @@ def main() -> None:
         repository(root)
         rows = measure(root)
     print_table(rows)
-    write_json(options.out, "startup", rows)
+    write_json(options.out, "startup", {"start-up": rows})
 
 
 if __name__ == "__main__":

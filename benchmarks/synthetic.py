@@ -1,4 +1,4 @@
-"""A bf16 checkpoint of any size and the epoch after it, drawn so as to resemble a trained transformer, streamed to disk.
+"""A bf16 checkpoint of any size and the epoch after it, drawn to resemble a trained transformer, streamed to disk.
 
 Run ``python -m benchmarks.synthetic GIGABYTES FILE [--epoch 1]``.
 """
@@ -10,15 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from platformdirs import user_cache_path
 
 from benchmarks.derived import to_bf16
 from benchmarks.tensors import Spec, write_safetensors
 
+CACHE = user_cache_path("mvc") / "synthetic"
 SEED = 20_240_103  # any number
 WIDTH = 2048  # of a layer: matrices of 8 to 67 MB in bf16, as in models of 1 to 3 billion parameters
 CHUNK_ROWS = 1024  # rows drawn at a time: bounds the memory at some tens of MB
 SPREAD = 0.3  # standard deviation of the logarithm of a row's scale; MiniLM's rows have about this
-CHANGE = 2e-5  # absolute size of an epoch's change before a row's factor: a learning rate of 1e-5 and few hundred steps
+WEIGHT = 0.02  # standard deviation of weights, GPT-2's at the start and about that of trained ones
+CHANGE = 9e-5  # absolute size of an epoch's change before a row's factor: then L2 is that of an epoch of MiniLM, 18 %
 LAYER = {
     "q_proj": (WIDTH, WIDTH), "k_proj": (WIDTH, WIDTH), "v_proj": (WIDTH, WIDTH), "o_proj": (WIDTH, WIDTH),
     "up_proj": (4 * WIDTH, WIDTH), "down_proj": (WIDTH, 4 * WIDTH), "norm": (WIDTH,),
@@ -49,14 +52,29 @@ def chunks(tensors: dict[str, Spec], epoch: int) -> Iterator[bytes]:
 
 def weights(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """Return normal weights whose rows differ in scale, float32."""
-    scale = 0.02 * np.exp(SPREAD * rng.standard_normal((shape[0], 1), np.float32))
-    return rng.standard_normal(shape, np.float32) * scale.astype(np.float32)
+    return _rows(rng, shape, WEIGHT)
 
 
 def change(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """Return an optimizer's change: of one absolute size but for a row's factor, float32."""
-    scale = CHANGE * np.exp(SPREAD * rng.standard_normal((shape[0], 1), np.float32))
-    return rng.standard_normal(shape, np.float32) * scale.astype(np.float32)
+    return _rows(rng, shape, CHANGE)
+
+
+def _rows(rng: np.random.Generator, shape: tuple[int, int], size: float) -> np.ndarray:
+    values = rng.standard_normal(shape, np.float32)
+    values *= np.float32(size) * np.exp(np.float32(SPREAD) * rng.standard_normal((shape[0], 1), np.float32))
+    return values
+
+
+def cached(gigabytes: float, epoch: int) -> Path:
+    """Return the file of a checkpoint in the cache, made if it is not there."""
+    path = CACHE / f"{gigabytes:g}GB-epoch-{epoch}.safetensors"
+    if not path.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".unfinished")
+        make(unfinished, gigabytes, epoch)
+        unfinished.rename(path)
+    return path
 
 
 def make(path: Path, gigabytes: float, epoch: int) -> None:

@@ -35,6 +35,8 @@ def wheel(package: str) -> Path:
     if not found:
         WHEELS.mkdir(parents=True, exist_ok=True)
         requirement = f"{package}=={PINS[package]}"
-        subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", WHEELS, requirement], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", WHEELS, requirement], check=True
+        )
         return wheel(package)
     return found[0]

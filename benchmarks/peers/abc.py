@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import ClassVar
 
@@ -26,8 +27,14 @@ class Coder(ABC):
     package: ClassVar[str]
     """Distribution whose version is reported."""
 
+    module: ClassVar[str]
+    """What is imported before anything is timed."""
+
     delta: ClassVar[bool] = False
     """Whether it needs a base."""
+
+    timed: ClassVar[bool] = True
+    """Whether the times of `encode` and `decode` are those of the coder."""
 
     configuration: ClassVar[str] = ""
     """How it is set up, for the page."""
@@ -39,6 +46,10 @@ class Coder(ABC):
             return version(self.package)
         except PackageNotFoundError:
             return None
+
+    def prepare(self) -> None:
+        """Import the package; ImportError if it is not installed."""
+        import_module(self.module)
 
     @abstractmethod
     def encode(self, tensors: Tensors, base: Tensors | None) -> Stored:

@@ -26,7 +26,9 @@ class DeltaTensors(Coder):
 
     name = "deltatensors"
     package = "deltatensors"
+    module = "deltatensors"
     delta = True
+    timed = False  # it goes through files
     configuration = 'save_delta(strategy="sparse", sparsity=0.0), the most exact of its strategies'
 
     def encode(self, tensors: Tensors, base: Tensors | None) -> Stored:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,11 @@ DTYPES = {
 }  # fmt: skip
 
 
-@contextmanager
-def manager(root: Path) -> Iterator[Any]:
-    """Give a manager that writes below `root` before it returns."""
+def manager(root: str) -> Any:  # noqa: ANN401  (the package has no types)
+    """Return a manager that writes below `root` before it returns."""
     from moonclip import MoonclipManager
 
-    yield MoonclipManager(storage_root=str(root), async_save=False)
+    return MoonclipManager(storage_root=root, async_save=False)
 
 
 def snapshot(tensors: Tensors) -> dict[str, tuple[list[int], str, bytes]]:
@@ -37,24 +35,27 @@ class Moonclip(Coder):
 
     name = "moonclip"
     package = "moonclip"
+    module = "moonclip"
     configuration = "defaults (zstd level 3), synchronous, pack files only"
 
+    timed = False  # encoding against a base saves the base too
+
     def encode(self, tensors: Tensors, base: Tensors | None) -> Stored:
-        """Return all files of the snapshot, packs under their own name and the rest, uncounted, as one piece each."""
-        with tempfile.TemporaryDirectory() as root, manager(Path(root)) as moon:
-            if base is not None:
-                moon.save_tensors(0, snapshot(base))
-            before = set(Path(root).rglob("*.pack"))
-            saved = moon.save_tensors(1, snapshot(tensors))
-            packs = set(Path(root).rglob("*.pack")) - before
-            stored = {str(path): [path.read_bytes()] for path in packs}
-            self._back = {name: bytes(data) for name, data in moon.load(saved).items()}
-        return stored
+        """Return the pack files of the snapshot."""
+        self._root = tempfile.TemporaryDirectory()  # kept for `decode`: packs alone are not enough to read
+        moon = manager(self._root.name)
+        if base is not None:
+            moon.save_tensors(0, snapshot(base))
+        before = set(Path(self._root.name).rglob("*.pack"))
+        self._saved = moon.save_tensors(1, snapshot(tensors))
+        packs = set(Path(self._root.name).rglob("*.pack")) - before
+        return {str(path): [path.read_bytes()] for path in packs}
 
     def decode(self, stored: Stored, specs: Mapping[str, Spec], base: Tensors | None) -> Mapping[str, Data]:
-        """Return what the manager read back from its files before they were removed."""
+        """Read the snapshot with a new manager."""
         del stored, base
-        return {name: self._back[name] for name in specs}
+        back = manager(self._root.name).load(self._saved)
+        return {name: back[name] for name in specs}
 
 
 class MoonclipDelta(Moonclip):

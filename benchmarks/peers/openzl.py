@@ -22,6 +22,7 @@ class OpenZL(TensorCoder):
 
     name = "openzl"
     package = "openzl"
+    module = "openzl.ext"
     configuration = "float split graph: exponents to Entropy, sign and fraction to Compress; other dtypes to Compress"
 
     def encode_tensor(self, tensor: RawTensor, base: Data | None) -> Sequence[Data]:
@@ -37,7 +38,7 @@ class OpenZL(TensorCoder):
         return [context.compress([zl.Input(zl.Type.Numeric, tensor.words())])]
 
     @staticmethod
-    def _graph(zl: Any, compressor: Any, dtype: str) -> Any:
+    def _graph(zl: Any, compressor: Any, dtype: str) -> Any:  # noqa: ANN401  (the package has no types that are found)
         if dtype not in SPLITS:
             return zl.graphs.Compress()(compressor)
         node = getattr(zl.nodes, SPLITS[dtype])()

@@ -46,6 +46,7 @@ class Xet(TensorCoder):
 
     name = "xet BG4 + LZ4"
     package = "lz4"
+    module = "lz4.frame"
     configuration = "64 KiB chunks, LZ4 frame of default level, 8 bytes a chunk, raw if not smaller"
 
     def encode_tensor(self, tensor: RawTensor, base: Data | None) -> Sequence[Data]:

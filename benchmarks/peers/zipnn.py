@@ -20,10 +20,11 @@ class ZipNN(TensorCoder):
 
     name = "zipnn"
     package = "zipnn"
+    module = "zipnn"
     configuration = "byte interface, method AUTO, one thread; only F32, BF16, F16, other tensors counted raw"
     dtypes = frozenset(DTYPES)
 
-    def _coder(self, dtype: str) -> Any:
+    def _coder(self, dtype: str) -> Any:  # noqa: ANN401  (the package has no types)
         from zipnn import ZipNN as Package
 
         return Package(input_format="byte", bytearray_dtype=DTYPES[dtype], threads=1)

@@ -56,6 +56,7 @@ class Zstd(TensorCoder):
 
     name = "zstd-3"
     package = "zstandard"
+    module = "zstandard"
     configuration = f"level {LEVEL}, one thread, each tensor by itself"
     threads: ClassVar[int] = 0
 
@@ -83,6 +84,7 @@ class PlanesZstd(TensorCoder):
 
     name = "planes + zstd-3"
     package = "zstandard"
+    module = "zstandard"
     configuration = f"byte planes by NumPy, level {LEVEL}, one thread"
 
     def encode_tensor(self, tensor: RawTensor, base: Data | None) -> Sequence[Data]:
@@ -101,6 +103,7 @@ class XorPlanesZstd(TensorCoder):
 
     name = "XOR + planes + zstd-3"
     package = "zstandard"
+    module = "zstandard"
     delta = True
     configuration = f"XOR and byte planes by NumPy, level {LEVEL}, one thread"
 
