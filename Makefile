@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CORPUS ?= $(HOME)/.cache/mvc/corpus
+CLAIMS ?= standalone epochs training sparse codec_speed pipeline startup formats
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint format types layers coverage bench wheel clean
@@ -55,11 +55,10 @@ layers: $(VENV)/.dev  ## Check that each layer imports only lower ones
 coverage: $(VENV)/.dev  ## Run the tests and report the lines that none runs
 	$(BIN)/python -m pytest -q -n auto -m 'not slow' --cov --cov-report=term-missing:skip-covered
 
-bench: $(VENV)/.bench  ## Measure the claims of docs/explanation on real fine-tunes
-	$(BIN)/python -m benchmarks.corpus --cache $(CORPUS)
-	$(BIN)/python -m benchmarks.epochs --corpus $(CORPUS)
-	$(BIN)/python -m benchmarks.formats --corpus $(CORPUS)
-	$(BIN)/python -m benchmarks.startup
+bench: $(VENV)/.bench  ## Measure every claim and write docs/benchmarks.md (an hour on a quiet machine)
+	$(BIN)/python -m benchmarks.corpus
+	for claim in $(CLAIMS); do $(BIN)/python -m benchmarks.$$claim || exit 1; done
+	$(BIN)/python -m benchmarks.page --take
 
 wheel: $(BIN)/python  ## Build the wheel
 	$(BIN)/python -m pip install -qq build

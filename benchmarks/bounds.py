@@ -13,6 +13,7 @@ from benchmarks.tensors import RawTensor, Tensors
 
 FIELDS = {"F64": (11, 52), "F32": (8, 23), "F16": (5, 10), "BF16": (8, 7), "F8_E4M3": (4, 3), "F8_E5M2": (5, 2)}
 LEADING = 7  # mantissa bits looked at together with the exponent: what fills the top bytes of bf16 and fp32
+SAMPLES = 16  # words for each symbol and context at least: with fewer, chance looks like order
 EXACT = 16  # magnitudes below it are symbols of their own; above, bit length and two leading bits are
 TABLE_BITS = 12  # for each used symbol of each used context
 MIN_ROW_WORDS = 64  # shorter rows have no row byte
@@ -42,14 +43,22 @@ def alone_bits(tensor: RawTensor) -> float:
     if tensor.dtype not in FIELDS:
         return _low_bytes(words, 8 * tensor.itemsize)
     exponent_bits, mantissa_bits = FIELDS[tensor.dtype]
-    lower = max(0, mantissa_bits - LEADING)
-    leading = words >> lower & ((1 << mantissa_bits - lower) - 1)
     exponent = words >> mantissa_bits & ((1 << exponent_bits) - 1)
+    lower = mantissa_bits - min(mantissa_bits, _leading_bits(exponent))
+    leading = words >> lower & ((1 << mantissa_bits - lower) - 1)
     sign = words >> (exponent_bits + mantissa_bits)
     joint = exponent.astype(np.int64) << (mantissa_bits - lower) | leading.astype(np.int64)
     top = entropy_bits(np.bincount(exponent.astype(np.int64)), 1 << exponent_bits)
     given = conditional_bits(np.bincount(joint), 1 << (mantissa_bits - lower))
     return entropy_bits(np.bincount(sign.astype(np.int64)), 2) + top + given + _low_bytes(words, lower)
+
+
+def _leading_bits(exponent: np.ndarray) -> int:
+    """Return how many mantissa bits have enough samples for their distribution to be told from chance."""
+    if not len(exponent):
+        return 0
+    samples = len(exponent) / len(np.unique(exponent)) / SAMPLES
+    return int(np.clip(np.log2(samples), 0, LEADING))
 
 
 def _low_bytes(words: np.ndarray, bits: int) -> float:
@@ -168,7 +177,7 @@ def row_bytes(length: np.ndarray, base: RawTensor) -> np.ndarray:
     if width < MIN_ROW_WORDS or rows < 2 or base.dtype not in FIELDS:
         return np.zeros(rows, np.int64)
     sizes = length + _exponent(base)
-    scale = np.rint(2 * sizes.reshape(rows, width).mean(axis=1)).astype(np.int64)
+    scale = np.floor(2 * sizes.reshape(rows, width).mean(axis=1) + 0.5).astype(np.int64)
     changed = (length > 0).reshape(rows, width).any(axis=1)
     if not changed.any():
         return np.zeros(rows, np.int64)
