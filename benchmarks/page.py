@@ -22,7 +22,8 @@ SECTIONS = {
     "epochs": (
         "Epochs of a fine-tune",
         """Each epoch is committed with the command line and checked out again. % of the raw tensors; the first row is a
-full commit, beside L1, the others are deltas, beside L2 and the peers against the epoch before.""",
+full commit, beside L1, the others are deltas, beside L2 and the peers against the epoch before. The key of L2 has no
+mantissa bits, which tell much of a change in fp32: codecs that use them go below it.""",
     ),
     "training": (
         "Whole training checkpoints",

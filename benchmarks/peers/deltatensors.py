@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,8 @@ class DeltaTensors(Coder):
         assert base is not None
         with tempfile.TemporaryDirectory() as root:
             path = Path(root) / "delta"
-            deltatensors.save_delta(str(path), arrays(tensors), arrays(base), strategy="sparse", sparsity=0.0)
+            with redirect_stdout(None):
+                deltatensors.save_delta(str(path), arrays(tensors), arrays(base), strategy="sparse", sparsity=0.0)
             return {"delta": [path.read_bytes()]}
 
     def decode(self, stored: Stored, specs: Mapping[str, Spec], base: Tensors | None) -> Mapping[str, Data]:
@@ -49,5 +51,6 @@ class DeltaTensors(Coder):
         with tempfile.TemporaryDirectory() as root:
             path = Path(root) / "delta"
             path.write_bytes(stored["delta"][0])
-            back = deltatensors.load_delta(str(path), arrays(base))
+            with redirect_stdout(None):
+                back = deltatensors.load_delta(str(path), arrays(base))
         return {name: back[name].tobytes() for name in specs}
