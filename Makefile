@@ -28,6 +28,11 @@ $(VENV)/.bench: $(VENV)/.dev
 		SUDO=$$(command -v sudo || true); $$SUDO apt-get update -qq && $$SUDO apt-get install -qq -y fortunes >/dev/null; }
 	@touch $@
 
+$(VENV)/.peers: $(VENV)/.bench
+	@echo "==> Installing the coders that benchmarks compare with"
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev,bench,peers]'
+	@touch $@
+
 demo: $(VENV)/.bench  ## Main job on real weights: fine-tune MiniLM, commit each epoch, get every one back
 	$(BIN)/python -m benchmarks.demo
 
@@ -55,7 +60,7 @@ layers: $(VENV)/.dev  ## Check that each layer imports only lower ones
 coverage: $(VENV)/.dev  ## Run the tests and report the lines that none runs
 	$(BIN)/python -m pytest -q -n auto -m 'not slow' --cov --cov-report=term-missing:skip-covered
 
-bench: $(VENV)/.bench  ## Measure every claim and write docs/benchmarks.md (an hour on a quiet machine)
+bench: $(VENV)/.peers  ## Measure every claim and write docs/benchmarks.md (takes long; wants a quiet machine)
 	$(BIN)/python -m benchmarks.corpus
 	for claim in $(CLAIMS); do $(BIN)/python -m benchmarks.$$claim || exit 1; done
 	$(BIN)/python -m benchmarks.page --take
