@@ -6,6 +6,7 @@ Run ``python -m benchmarks.synthetic GIGABYTES FILE [--epoch 1]``.
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,8 +68,9 @@ def _rows(rng: np.random.Generator, shape: tuple[int, int], size: float) -> np.n
 
 
 def cached(gigabytes: float, epoch: int) -> Path:
-    """Return the file of a checkpoint in the cache, made if it is not there."""
-    path = CACHE / f"{gigabytes:g}GB-epoch-{epoch}.safetensors"
+    """Return the file of a checkpoint in the cache, made if it is not there or this module has changed."""
+    recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+    path = CACHE / f"{gigabytes:g}GB-{recipe}-epoch-{epoch}.safetensors"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
