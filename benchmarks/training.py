@@ -70,6 +70,17 @@ def through_commits(checkpoints: list[Path], level: str) -> list[tuple[float, bo
     return result
 
 
+def together(parts: list[Row]) -> Row:
+    """Return the shares of all parts as one: their mean, weighted by raw size."""
+    raw = [float(str(row["raw MB"])) for row in parts]
+    shares = {
+        key: sum(float(str(row[key])) * size for row, size in zip(parts, raw, strict=True)) / sum(raw)
+        for key in parts[0]
+        if key != "raw MB" and all(isinstance(row[key], float) for row in parts)
+    }
+    return {"raw MB": sum(raw), **shares}
+
+
 def measure(family: str, levels: list[str]) -> Mapping[str, list[Row]]:
     """Return the table of whole commits and the table of parts."""
     checkpoints = epochs_of(CORPUS / family)[1:]  # the base has no optimizer
@@ -78,14 +89,13 @@ def measure(family: str, levels: list[str]) -> Mapping[str, list[Row]]:
     parts: list[Row] = []
     for place, after in enumerate(checkpoints[1:], start=1):
         tensors, base = tensors_of(after), tensors_of(checkpoints[place - 1])
-        row = sizes((tensors, base))
+        found = [sizes((only(part, tensors), only(part, base))) for part in PARTS]
+        parts += [{"epoch": after.name, "part": part, **row} for part, row in zip(PARTS, found, strict=True)]
+        row = together(found)
         ours = {f"mvc {level}": stored[level][place][0] for level in levels}
         best = ours[f"mvc {levels[-1]}"] / float(str(row[XorPlanesZstd.name]))
         back = all(stored[level][place][1] for level in levels)
         whole.append({"epoch": after.name, **ours, f"mvc {levels[-1]} / XOR": best, "sha256 equal": back, **row})
-        parts += [
-            {"epoch": after.name, "part": part, **sizes((only(part, tensors), only(part, base)))} for part in PARTS
-        ]
     return {f"{family}, whole": whole, f"{family}, by part": parts}
 
 
