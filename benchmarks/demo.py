@@ -7,7 +7,6 @@ The first run trains MiniLM (22.7 M parameters) for three epochs, which takes a 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from benchmarks.cli import sha256
 from benchmarks.corpus import MiniLM, build, cast
 
 EPOCHS = 3
@@ -35,12 +35,6 @@ def mvc(root: Path, *arguments: str) -> None:
     shown = " ".join(f"'{word}'" if " " in word else word for word in arguments)
     print(f"\n$ mvc {shown}", flush=True)
     subprocess.run([sys.executable, "-m", "mvc", "-C", str(root), *arguments], check=True)
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save(checkpoint: Path, root: Path) -> None:

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from benchmarks.epochs import WEIGHTS, epochs_of, mvc, sha256
+from benchmarks.cli import mvc, sha256
+from benchmarks.corpora import WEIGHTS, epochs_of
 from benchmarks.report import print_table, write_json
 
 FAMILY = "minilm-fortunes-bf16"

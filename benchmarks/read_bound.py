@@ -15,7 +15,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from benchmarks.epochs import DTYPES, FAMILIES, WEIGHTS, epochs_of
+from benchmarks.corpora import DTYPES, FAMILIES, WEIGHTS, epochs_of
 from benchmarks.report import print_table, write_json
 from mvc.repo.clock import Actor
 from mvc.repo.commit import CommitRequest, commit

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from benchmarks.cli import mvc_command
 from benchmarks.report import print_table, write_json
 
 RUNS = 15
@@ -35,14 +36,12 @@ def repository(root: Path) -> None:
         weights = np.random.default_rng(place).standard_normal((512, 512)).astype(np.float32)
         save_file({"weight": weights}, root / f"model-{place}.safetensors")
     for arguments in (["init"], ["commit", "-m", "first"]):
-        subprocess.run(
-            [sys.executable, "-m", "mvc", "-C", str(root), *arguments], check=True, stdout=subprocess.DEVNULL
-        )
+        subprocess.run(mvc_command(root, *arguments), check=True, stdout=subprocess.DEVNULL)
 
 
 def measure(root: Path) -> list[dict[str, object]]:
     """Return medians of alternating runs."""
-    mvc = [str(Path(sys.executable).with_name("mvc")), "-C", str(root)]
+    mvc = mvc_command(root)
     commands = {
         "python -c pass": [sys.executable, "-c", "pass"],
         "mvc --version": [*mvc, "--version"],
@@ -70,7 +69,7 @@ def main() -> None:
         repository(root)
         rows = measure(root)
     print_table(rows)
-    write_json(options.out, "startup", rows)
+    write_json(options.out, "startup", {"start-up": rows})
 
 
 if __name__ == "__main__":
