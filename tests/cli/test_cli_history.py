@@ -169,7 +169,7 @@ def test_show_encodings(story):
     lines = story.out("show", "--encodings").splitlines()
     title = next(number for number, line in enumerate(lines) if line.startswith("tensor "))
     assert lines[title].split() == ["tensor", "dtype", "shape", "policy", "encoding", "base", "depth", "stored"]
-    assert re.match(r"embed.weight +F32 +64x32 +previous +sorted-delta +[0-9a-f]{12} +1 ", lines[title + 1])
+    assert re.match(r"embed.weight +F32 +64x32 +previous +(?:sorted|context)-delta +[0-9a-f]{12} +1 ", lines[title + 1])
     assert re.match(r"step +I64 +scalar +full +", lines[-1])
 
 
