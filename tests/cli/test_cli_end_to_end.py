@@ -74,9 +74,9 @@ def test_a_vocabulary_that_grows_or_a_layer_that_is_widened(tmp_path, processes,
     shown = json.loads(processes.out(work, "show", "--encodings", "--json"))["tensors"]
     (found,) = [tensor for tensor in shown if tensor["name"] == "embeddings.weight"]
     assert (found["policy"], found["shape"]) == ("previous", list(new))
-        assert found["encoding"] in {"sorted-delta", "context-delta"}
+    assert found["encoding"] in {"sorted-delta", "context-delta"}
     assert found["stored_bytes"] < 0.75 * second.nbytes
-    assert "sorted-delta" in processes.out(work, "show", "--encodings")
+    assert "delta" in processes.out(work, "show", "--encodings")
     processes.out(work, "reindex")
     assert "no faults" in processes.out(work, "fsck")
     processes.out(work, "checkout", "main~1", "--to", "../old")
