@@ -19,6 +19,7 @@ from mvc.codecs.framing import (
 )
 from mvc.codecs.kernels import IMPLEMENTATION
 from mvc.codecs.keyed import MAX_MANTISSA
+from mvc.codecs.keyed_delta import WIDE_MANTISSA
 from mvc.codecs.planes import Planes
 from mvc.codecs.raw import Raw
 from mvc.codecs.sorted_delta import SortedDelta
@@ -32,6 +33,7 @@ __all__ = [
     "MAX_FRAME_WORDS",
     "MAX_MANTISSA",
     "TARGET_FRAME_WORDS",
+    "WIDE_MANTISSA",
     "Bytes",
     "Codec",
     "ContextDelta",

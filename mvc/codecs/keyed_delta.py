@@ -13,9 +13,9 @@ from mvc.codecs.kernels import RowSizes
 from mvc.codecs.keyed import Keyed, row_count
 from mvc.types import DType
 
-__all__ = ["KeyedDelta"]
+__all__ = ["WIDE_MANTISSA", "KeyedDelta"]
 
-_WIDE_MANTISSA: Final = 23
+WIDE_MANTISSA: Final = 23
 """Bits, as in fp32: a narrower mantissa is used up by the change itself."""
 
 
@@ -34,7 +34,7 @@ class KeyedDelta(Keyed):
     @classmethod
     def candidates(cls, dtype: DType) -> tuple[Self, ...]:
         """Return the codecs worth comparing on samples of a tensor of `dtype`, the likeliest first."""
-        if dtype.mantissa_bits >= _WIDE_MANTISSA:
+        if dtype.mantissa_bits >= WIDE_MANTISSA:
             return cls(3), cls(0)
         return (cls(0),)
 

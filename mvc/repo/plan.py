@@ -6,7 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from mvc.codecs import MAX_MANTISSA, Codec, ContextDelta, Fit, Planes, SortedDelta, SortedPlanes, SparseDelta, overlap
+from mvc.codecs import (
+    IMPLEMENTATION,
+    MAX_MANTISSA,
+    WIDE_MANTISSA,
+    Codec,
+    ContextDelta,
+    Fit,
+    Planes,
+    SortedDelta,
+    SortedPlanes,
+    SparseDelta,
+    overlap,
+)
 from mvc.objects.blob import Reference
 from mvc.objects.manifest import Manifest, SegmentKind, TensorEntry
 from mvc.settings import Delta, Level
@@ -136,8 +148,7 @@ def codecs_for(kind: SegmentKind, dtype: DType, level: Level, relation: Relation
     dtype : DType
         Element type.
     level : Level
-        ``fast`` takes the likeliest parameters of what sorts, ``default`` the few worth comparing and a coder by
-        contexts, ``max`` all of them.
+        ``fast`` takes what is likeliest, ``default`` the few worth comparing, ``max`` all that there is.
     relation : Relation
         ``full``, or how the side tensor stands to the content.
     """
@@ -147,9 +158,20 @@ def codecs_for(kind: SegmentKind, dtype: DType, level: Level, relation: Relation
         return ()
     if relation == "companion":
         return _keyed(SortedPlanes, dtype, level)
-    sparse = SparseDelta.candidates(dtype)
-    contexts = () if level == "fast" else tuple(ContextDelta(m) for m in _mantissas(dtype, level)[:_CONTEXT_MANTISSAS])
-    return (*sparse, *_keyed(SortedDelta, dtype, level), *contexts)
+    return (*SparseDelta.candidates(dtype), *_deltas(dtype, level))
+
+
+def _deltas(dtype: DType, level: Level) -> Sequence[Codec]:
+    """Return the codecs for a tensor of which most words changed.
+
+    Compiled, the coder by contexts is smaller and faster than sorting, but for runs of equal changes: those of weight
+    decay in wide floats, and of integers. In NumPy sorting is faster.
+    """
+    contexts = tuple(map(ContextDelta, _mantissas(dtype, level)[:_CONTEXT_MANTISSAS]))
+    by_contexts = dtype.kind == "float" and dtype.mantissa_bits < WIDE_MANTISSA and IMPLEMENTATION == "native"
+    if by_contexts and level != "max":
+        return contexts
+    return _keyed(SortedDelta, dtype, level) if level == "fast" else (*_keyed(SortedDelta, dtype, level), *contexts)
 
 
 def _keyed(codec: type[SortedDelta | SortedPlanes], dtype: DType, level: Level) -> Sequence[Codec]:

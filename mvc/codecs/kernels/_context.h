@@ -43,6 +43,21 @@ static void count_keys(const uint16_t *keys, size_t n, uint32_t *counts, uint32_
         counts[k] += second[k];
 }
 
+static void map_keys(const uint16_t *restrict keys, const uint8_t *restrict context_of, uint8_t *restrict contexts,
+                     size_t n)
+{
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4) { /* one load and one store for four words */
+        uint64_t four;
+        memcpy(&four, keys + i, 8);
+        uint32_t found = context_of[four & 0xFFFF] | (uint32_t)context_of[four >> 16 & 0xFFFF] << 8 |
+                         (uint32_t)context_of[four >> 32 & 0xFFFF] << 16 | (uint32_t)context_of[four >> 48] << 24;
+        memcpy(contexts + i, &found, 4);
+    }
+    for (; i < n; i++)
+        contexts[i] = context_of[keys[i]];
+}
+
 /* Context and symbol of a word as one number. */
 static CLONES void join_pairs(const uint8_t *restrict symbols, const uint8_t *restrict contexts, size_t n, int shift,
                               uint16_t *restrict pairs)
@@ -140,8 +155,7 @@ static PyObject *classify(PyObject *Py_UNUSED(module), PyObject *args)
         for (size_t start = 0; start < n; start += TILE) {
             size_t m = n - start < TILE ? n - start : TILE;
             FOR_WIDTH(number.word_bytes, symbols_, (u + start * (size_t)number.word_bytes, symbol + start, m));
-            for (size_t i = start; i < start + m; i++)
-                context[i] = map[key[i]];
+            map_keys(key + start, map, context + start, m);
             count_tile(symbol + start, context + start, m, shift, four);
         }
         for (size_t k = 0; k < (size_t)counts.len / 4; k++)
@@ -256,8 +270,7 @@ static size_t decode_tile(decoding_t *d, size_t start, size_t m, size_t at)
     uint8_t *target = d->target + start * width;
     FOR_WIDTH(width, range_keys_,
               (d->base, d->rows, keys, start, start + m, d->row_words, d->number, d->mantissa, d->doubled));
-    for (size_t i = 0; i < m; i++)
-        contexts[i] = d->context_of[keys[i]];
+    map_keys(keys, d->context_of, contexts, m);
     d->next = rans_decode(contexts, symbols, m, d->slots, d->states, d->lanes, d->next, d->end);
     if (d->next == NULL)
         return 0;
