@@ -219,7 +219,8 @@ class TestPlanning:
         full = Option(Planes(), None, 100)
         for stored, depth, chain, relation in (
             (30, 0, 10, "previous"),
-            (96, 0, 10, "full"),
+            (99, 0, 10, "full"),
+            (97, 0, 10, "previous"),
             (30, 8, 10, "full"),
             (30, 0, 1000, "full"),
         ):
