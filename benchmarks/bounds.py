@@ -176,9 +176,9 @@ def row_bytes(length: np.ndarray, base: RawTensor) -> np.ndarray:
     rows = -(-len(length) // width)
     if width < MIN_ROW_WORDS or rows < 2 or base.dtype not in FIELDS:
         return np.zeros(rows, np.int64)
-    sizes = length + _exponent(base)
-    scale = np.floor(2 * sizes.reshape(rows, width).mean(axis=1) + 0.5).astype(np.int64)
-    changed = (length > 0).reshape(rows, width).any(axis=1)
+    changes = np.where(length > 0, np.exp2((length + _exponent(base)) / 2 - 128), 0).reshape(rows, width).mean(axis=1)
+    changed = changes > 0
     if not changed.any():
         return np.zeros(rows, np.int64)
+    scale = np.round(4 * np.log2(np.where(changed, changes, 1))).astype(np.int64)
     return np.where(changed, np.minimum(scale - scale[changed].min() + FIRST_ROW_BYTE, MAX_ROW_BYTE), 0)

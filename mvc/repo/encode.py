@@ -66,6 +66,9 @@ _Frame = tuple[Bytes, bytes]
 _Range = dict[Side | None, Sample]
 """A range of a content with the same range of each side tensor that may help to store it."""
 
+_Way = tuple[Codec, Side | None]
+"""A codec, and the side tensor that it is to take."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Planned:
@@ -156,17 +159,36 @@ class Encoder:
 
     def _plan(self, item: tuple[Content, Sequence[Side]]) -> _Planned:
         content, sides = item
-        whole = None
-        if content.spec.words <= frame_words(content.spec):
-            whole = self._load(content, sides, 0, content.spec.words)
-        samples = self._samples(content, sides, whole)
-        options = [
-            Option(codec, side, estimate(codec, [sample[side] for sample in samples]) * content.spec.nbytes)
+        ways = [
+            (codec, side)
             for side in (None, *sides)
             for codec in codecs_for(content.kind, content.spec.dtype, self._level, side.relation if side else "full")
         ]
+        if content.spec.words > frame_words(content.spec):
+            return _Planned(content, self._compared(content, ways, self._samples(content, sides, None)), None)
+        whole = self._load(content, sides, 0, content.spec.words)
+        samples = self._samples(content, sides, whole)
+        if len(samples) == 1:
+            return self._tried(content, ways, whole)
+        option = self._compared(content, ways, samples)
+        return _Planned(content, option, _encode(option.codec, whole[option.side]))
+
+    def _compared(self, content: Content, ways: Sequence[_Way], samples: Sequence[_Range]) -> Option:
+        """Return the best way to store a content, judged by samples unless it is the only one."""
+        if len(ways) == 1:
+            return Option(*ways[0], content.spec.nbytes)
+        options = [
+            Option(codec, side, estimate(codec, [sample[side] for sample in samples]) * content.spec.nbytes)
+            for codec, side in ways
+        ]
+        return choose(options, content.spec.nbytes, self._bounds)
+
+    def _tried(self, content: Content, ways: Sequence[_Way], whole: _Range) -> _Planned:
+        """Encode a small content in every way, and keep the best."""
+        frames = {(codec, side): _encode(codec, whole[side]) for codec, side in ways}
+        options = [Option(codec, side, len(stored)) for (codec, side), (_, stored) in frames.items()]
         option = choose(options, content.spec.nbytes, self._bounds)
-        return _Planned(content, option, _encode(option.codec, whole[option.side]) if whole else None)
+        return _Planned(content, option, frames[option.codec, option.side])
 
     def _load(self, content: Content, sides: Sequence[Side], start: int, words: int) -> _Range:
         target = content.load(start, words)
