@@ -6,6 +6,7 @@ index takes one short write a commit.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ class Database:
             self._replace()
 
     def _prepare(self) -> None:
-        if self.path and not self.path.exists():
+        if self.path:
             _remove_side_files(self.path)
         with self._engine.begin() as connection:
             if not _is_current(connection):
@@ -250,12 +251,30 @@ def _configure(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver
 
 
 def _remove_side_files(path: Path) -> None:
-    """Remove what SQLite left beside a database that is gone: it would be applied to the new one."""
-    for suffix in _SIDE_FILES:
+    """Remove what SQLite left beside a database that is gone: it would be applied to the new one.
+
+    Only what was there before the database was seen to be missing: another thread may be making it just now.
+    """
+    found = [(side, status.st_ino) for side in _side_files(path) if (status := _status(side))]
+    if path.exists():
+        return
+    for side, inode in found:
         try:
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+            if (status := _status(side)) and status.st_ino == inode:
+                side.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(f"index {path} cannot be made: {error.strerror}") from error
+
+
+def _side_files(path: Path) -> list[Path]:
+    return [path.with_name(path.name + suffix) for suffix in _SIDE_FILES]
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
 
 
 def _is_current(connection: Connection) -> bool:
