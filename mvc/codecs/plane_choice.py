@@ -32,11 +32,11 @@ _NOISE: Final = 0.995
 _REPEATS_GAIN: Final = 0.97
 """Searching for repeats must make the samples this much smaller: it is several times slower."""
 
-_STRIDE: Final = 8
-"""Words of 8 bytes from one piece to the next: repeated rows are mostly multiples of 64 elements apart."""
+_STRIDE: Final = 16
+"""Words of 8 bytes from one piece to the next: repeated rows are mostly multiples of 128 elements apart."""
 
 _WINDOW: Final = 1 << 16
-"""Bytes of each of two windows in which pieces are looked for, hundreds of rows. More would cost time in every plane."""
+"""Bytes of each of two windows in which pieces are looked for: many rows. More would cost time in every plane."""
 
 _FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 """Factor of a multiplicative hash: 2^64 / golden ratio, odd."""
@@ -74,7 +74,7 @@ def plans(plane: Bytes, effort: Effort) -> list[Plan]:
 
 
 def _two_valued(plane: Bytes) -> bool:
-    """Return whether only the lowest bit of the bytes varies. The beginning is looked at first: it mostly settles it."""
+    """Return whether only the lowest bit of the bytes varies. The beginning is looked at first: it mostly tells."""
     return all(len(part) > 0 and bool((part >> 1 == part[0] >> 1).all()) for part in (plane[:_GLANCE], plane))
 
 
@@ -86,7 +86,7 @@ def _repeats_afar(plane: Bytes) -> bool:
     """
     middle = max(_WINDOW, len(plane) // 16 * 8)
     ordered = np.sort(np.concatenate([_hashes(plane[:_WINDOW]), _hashes(plane[middle : middle + _WINDOW])]))
-    again = np.count_nonzero((ordered[1:] == ordered[:-1]) & (ordered[1:] != 0))
+    again = int(np.count_nonzero((ordered[1:] == ordered[:-1]) & (ordered[1:] != 0)))
     return again > _REPEATED * len(ordered)
 
 

@@ -74,7 +74,7 @@ def _by_plan(plane: Bytes, plan: Plan) -> _Coded:
     """Return mode and payload of one plane, coded in one way."""
     if not plan.apart:
         return _ZSTD, zstd.compress(plane, plan.effort)
-    bits, rest = np.packbits(plane & 1, bitorder="little"), plane >> 1
+    bits, rest = np.packbits(plane & 1, bitorder="little"), plane >> np.uint8(1)
     return _APART, _laid_out([_part(bits, plan.effort), _part(rest, plan.effort)])
 
 

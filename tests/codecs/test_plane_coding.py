@@ -104,7 +104,7 @@ def test_far_repeats_under_random_signs_are_found(rows):
 def test_rows_that_occur_again_are_found(rows):
     """Rows of noise, each of which occurs several times and far from itself, are searched for."""
     plane = RNG.integers(0, 256, (50, 384), dtype=np.uint8)[RNG.permutation(np.arange(rows) % 50)].reshape(-1)
-    assert len(encode_planes([plane], Effort.STEADY)) < 1.3 * min(50 * 384, len(plane))
+    assert len(encode_planes([plane], Effort.STEADY)) < 1.1 * 50 * 384 + 8 * rows
 
 
 @given(plane=st.binary(max_size=300).map(lambda data: np.frombuffer(data, dtype=np.uint8)), low=st.integers(0, 7))
@@ -122,13 +122,13 @@ def apart(bits, rest):
     return entry(3, head + bits[1] + rest[1])
 
 
-REST = zstd.compress(SKEWED[:1001] >> 1, Effort.STEADY)
+REST = zstd.compress(SKEWED[:1001] >> np.uint8(1), Effort.STEADY)
 
 
 def test_lowest_bits_apart_are_read():
     """A plane of mode 3 that another writer may have made is read: the bits of 1001 bytes, and their other bits."""
     (plane,) = decode_planes(memoryview(apart((0, b"\x05" * 125 + b"\1"), (2, REST))), 1, 1001)
-    bits = np.resize(np.uint8([1, 0, 1, 0, 0, 0, 0, 0]), 1001)
+    bits = np.resize(np.array([1, 0, 1, 0, 0, 0, 0, 0], dtype=np.uint8), 1001)
     assert bytes(plane) == ((SKEWED[:1001] >> 1 << 1) | bits).tobytes()
 
 
@@ -142,8 +142,8 @@ def test_lowest_bits_apart_are_read():
         apart((0, bytes(126)), (1, b"\x80")),
         apart((0, bytes(126)), (1, b"")),
         apart((0, bytes(126)), (0, bytes(1001))),
-        apart((0, bytes(126)), (2, zstd.compress(SKEWED[:1000] >> 1, Effort.STEADY))),
-        apart((0, bytes(126)), (2, zstd.compress(SKEWED[:1001] | 128, Effort.STEADY))),
+        apart((0, bytes(126)), (2, zstd.compress(SKEWED[:1000] >> np.uint8(1), Effort.STEADY))),
+        apart((0, bytes(126)), (2, zstd.compress(SKEWED[:1001] | np.uint8(128), Effort.STEADY))),
         apart((0, bytes(126)), (3, bytes(2 * ENTRY_BYTES))),
         apart((3, bytes(2 * ENTRY_BYTES)), (1, b"\0")),
         apart((4, b""), (1, b"\0")),
