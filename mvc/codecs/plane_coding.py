@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Final
+
+import numpy as np
 
 from mvc.codecs import zstd
 from mvc.codecs.abc import Bytes
 from mvc.codecs.kernels import Buffer
+from mvc.codecs.plane_choice import Plan, plans
 from mvc.codecs.zstd import Effort
 from mvc.errors import MalformedError
 
@@ -20,26 +24,18 @@ __all__ = ["ENTRY_BYTES", "decode_planes", "encode_planes"]
 _RAW: Final = 0
 _CONSTANT: Final = 1
 _ZSTD: Final = 2
+_APART: Final = 3
+
+_MOST_REST: Final = 127
+"""The largest byte whose lowest bit was taken away."""
+
+_Coded = tuple[int, bytes | memoryview]
+"""Mode and payload."""
 
 _ENTRY: Final = struct.Struct("<BI")
 
 ENTRY_BYTES: Final = _ENTRY.size
 """Bytes of the mode and length of one plane; what coding costs when nothing can be gained."""
-
-_CHUNK: Final = 1 << 13
-"""Bytes of a sample: long enough for repeats to show, short enough to have one distribution."""
-
-_CHUNKS: Final = 3
-"""Samples of a plane. Trying both compressors on them costs about a twentieth of coding a plane of 1 MiB."""
-
-_SMALL: Final = 2 * _CHUNKS * _CHUNK
-"""Bytes of a plane that is not worth sampling: everything is tried on the whole of it."""
-
-_NOISE: Final = 0.995
-"""Compressed share of the samples above which a plane is stored raw: coding it would cost time and save nothing."""
-
-_REPEATS_GAIN: Final = 0.97
-"""Searching for repeats must make the samples this much smaller: it is several times slower."""
 
 
 def encode_planes(planes: Sequence[Bytes], effort: Effort) -> bytes:
@@ -57,40 +53,37 @@ def encode_planes(planes: Sequence[Bytes], effort: Effort) -> bytes:
     bytes
         At most ``P * (N + ENTRY_BYTES)`` of them.
     """
-    coded = [_encode(plane, effort) for plane in planes]
+    return _laid_out([_encode(plane, effort) for plane in planes])
+
+
+def _laid_out(coded: Sequence[_Coded]) -> bytes:
+    """Return the entries and, behind them, the payloads."""
     entries = b"".join(_ENTRY.pack(mode, len(payload)) for mode, payload in coded)
     return b"".join((entries, *(payload for _, payload in coded)))
 
 
-def _encode(plane: Bytes, effort: Effort) -> tuple[int, bytes | memoryview]:
+def _encode(plane: Bytes, effort: Effort) -> _Coded:
     """Return mode and payload of one plane."""
     if len(plane) and plane[0] == plane[-1] and (plane == plane[0]).all():
         return _CONSTANT, plane[:1].data
-    payload: bytes | memoryview = plane.data
-    for choice in _efforts(plane, effort):
-        shorter = zstd.compress(plane, choice)
-        payload = shorter if len(shorter) < len(payload) else payload
-    return (_RAW if len(payload) == len(plane) else _ZSTD), payload
+    raw: _Coded = _RAW, plane.data
+    return min([raw, *(_by_plan(plane, plan) for plan in plans(plane, effort))], key=lambda coded: len(coded[1]))
 
 
-def _efforts(plane: Bytes, effort: Effort) -> list[Effort]:
-    """Return the compressors to try on the whole of `plane`."""
-    if len(plane) <= _SMALL:
-        return [effort, Effort.REPEATS]
-    entropy, repeats = _sampled_size(plane, effort), _sampled_size(plane, Effort.REPEATS)
-    if repeats < _REPEATS_GAIN * entropy:
-        return [Effort.REPEATS]
-    return [effort] if entropy < _NOISE * _CHUNKS * _CHUNK else []
+def _by_plan(plane: Bytes, plan: Plan) -> _Coded:
+    """Return mode and payload of one plane, coded in one way."""
+    if not plan.apart:
+        return _ZSTD, zstd.compress(plane, plan.effort)
+    bits, rest = np.packbits(plane & 1, bitorder="little"), plane >> np.uint8(1)
+    return _APART, _laid_out([_part(bits, plan.effort), _part(rest, plan.effort)])
 
 
-def _sampled_size(plane: Bytes, effort: Effort) -> int:
-    """Return the compressed bytes of evenly spaced chunks of `plane`.
-
-    Each is compressed by itself: together they would share a Huffman table that suits none of them, and searching for
-    repeats would seem to win.
-    """
-    step = (len(plane) - _CHUNK) // (_CHUNKS - 1)
-    return sum(len(zstd.compress(plane[i * step : i * step + _CHUNK], effort)) for i in range(_CHUNKS))
+def _part(part: Bytes, effort: Effort) -> _Coded:
+    """Return mode and payload of the lowest bits of a plane, or of its other bits."""
+    if (part == part[0]).all():
+        return _CONSTANT, part[:1].data
+    found = zstd.compress(part, effort)
+    return (_ZSTD, found) if len(found) < len(part) else (_RAW, part.data)
 
 
 def decode_planes(stored: memoryview, count: int, size: int) -> list[Buffer]:
@@ -108,6 +101,11 @@ def decode_planes(stored: memoryview, count: int, size: int) -> list[Buffer]:
     MalformedError
         If `stored` does not follow the specification. Lengths are checked before anything is decoded.
     """
+    return [_decode(mode, payload, size) for mode, payload in _parts(stored, count)]
+
+
+def _parts(stored: memoryview, count: int) -> list[tuple[int, memoryview]]:
+    """Return mode and payload of `count` planes."""
     start = count * ENTRY_BYTES
     if len(stored) < start:
         raise MalformedError(f"{count} coded planes need {start} bytes of entries; there are {len(stored)} bytes")
@@ -115,14 +113,18 @@ def decode_planes(stored: memoryview, count: int, size: int) -> list[Buffer]:
     total = start + sum(length for _, length in entries)
     if total != len(stored):
         raise MalformedError(f"coded planes state {total} bytes; there are {len(stored)}")
-    planes = []
-    for mode, length in entries:
-        planes.append(_decode(mode, stored[start : start + length], size))
-        start += length
-    return planes
+    ends = list(accumulate((length for _, length in entries), initial=start))
+    return [(mode, stored[a:b]) for (mode, _), (a, b) in zip(entries, pairwise(ends), strict=True)]
 
 
 def _decode(mode: int, payload: memoryview, size: int) -> Buffer:
+    if mode == _APART and len(payload) < size:
+        return _decode_apart(payload, size)
+    return _decode_simple(mode, payload, size)
+
+
+def _decode_simple(mode: int, payload: memoryview, size: int) -> Buffer:
+    """Return a plane, or a part of one, that has no parts."""
     if mode == _RAW and len(payload) == size:
         return payload
     if mode == _CONSTANT and len(payload) == 1 and size:
@@ -130,3 +132,13 @@ def _decode(mode: int, payload: memoryview, size: int) -> Buffer:
     if mode == _ZSTD and len(payload) < size:
         return zstd.decompress(payload, size)
     raise MalformedError(f"plane of {size} bytes has mode {mode} and {len(payload)} stored bytes")
+
+
+def _decode_apart(payload: memoryview, size: int) -> Buffer:
+    """Return the plane whose lowest bits are stored apart."""
+    (bits_mode, bits_payload), (rest_mode, rest_payload) = _parts(payload, 2)
+    bits = np.frombuffer(_decode_simple(bits_mode, bits_payload, -(-size // 8)), dtype=np.uint8)
+    rest = np.frombuffer(_decode_simple(rest_mode, rest_payload, size), dtype=np.uint8)
+    if rest.max() > _MOST_REST or (size % 8 and bits[-1] >> size % 8):
+        raise MalformedError(f"plane of {size} bytes with its lowest bits apart has bits set that belong to no byte")
+    return (rest << 1 | np.unpackbits(bits, count=size, bitorder="little")).data

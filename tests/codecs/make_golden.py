@@ -98,6 +98,13 @@ def files():
         yield f"sparse-delta-{name}-classes", golden(SparseDelta(), dtype, sparse(frame, dtype, 0.02), (frame,), 64)
         noise = weights(dtype, 20, 3)
         yield f"sparse-delta-{name}-raw", golden(SparseDelta(), dtype, noise, (noise[::-1].copy(),), 5)
+    for name, mask in (("signs", 1 << 31), ("signs-repeats", 0xFFFFFFFF)):
+        rng = np.random.default_rng(4)
+        words = np.resize(rng.integers(0, 1 << 31, 256), 1000) | rng.integers(0, 2, 1000) << 31
+        yield (
+            f"planes-F32-{name}",
+            golden(Planes(), dtype_of("F32"), (words & mask).astype("<u4").view(np.uint8), (), 8),
+        )
     zeros = np.zeros(600, dtype=np.uint8)
     yield "raw-U8", golden(Raw(), dtype_of("U8"), np.arange(256, dtype=np.uint8), (), 256)
     yield "planes-BF16-constant", golden(Planes(), dtype_of("BF16"), zeros, (), 300)

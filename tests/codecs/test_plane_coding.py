@@ -5,6 +5,8 @@ import struct
 import numpy as np
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mvc.codecs import workspace, zstd
 from mvc.codecs.plane_coding import ENTRY_BYTES, decode_planes, encode_planes
@@ -68,6 +70,103 @@ def test_planes_of_no_bytes():
         decode_planes(memoryview(entry(1, b"x")), 1, 0)
 
 
+SIGNS = RNG.integers(0, 2, 100_000, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("size", [100, 4096, 100_000])
+@pytest.mark.parametrize("other_bits", [0, 254, 64])
+def test_a_coin_takes_one_bit(size, other_bits):
+    """Where only the lowest bit of the bytes varies, and at random, an eighth of the plane is stored."""
+    plane = SIGNS[:size] | other_bits
+    stored = encode_planes([plane], Effort.STEADY)
+    assert mode_of(stored) == 3
+    assert len(stored) == 3 * ENTRY_BYTES + -(-size // 8) + 1
+    assert bytes(*decode_planes(memoryview(stored), 1, size)) == plane.tobytes()
+
+
+def test_a_skewed_coin_takes_less():
+    """Two values of which one is rare are not stored as bits, unless these are shorter."""
+    plane = (RNG.random(100_000) < 0.001).astype(np.uint8)
+    assert len(encode_planes([plane], Effort.STEADY)) < 0.02 * len(plane)
+
+
+@pytest.mark.parametrize("rows", [100, 1000, 3000])
+def test_far_repeats_under_random_signs_are_found(rows):
+    """A plane whose first half comes again with other signs takes little more than half, however long it is."""
+    half = RNG.integers(0, 256, rows * 384, dtype=np.uint8)
+    plane = np.concatenate([half, half ^ RNG.integers(0, 2, len(half), dtype=np.uint8)])
+    stored = encode_planes([plane], Effort.STEADY)
+    assert len(stored) < 0.6 * len(plane)
+    assert bytes(*decode_planes(memoryview(stored), 1, len(plane))) == plane.tobytes()
+
+
+@pytest.mark.parametrize("rows", [100, 2000])
+def test_rows_that_occur_again_are_found(rows):
+    """Rows of noise, each of which occurs several times and far from itself, are searched for."""
+    plane = RNG.integers(0, 256, (50, 384), dtype=np.uint8)[RNG.permutation(np.arange(rows) % 50)].reshape(-1)
+    assert len(encode_planes([plane], Effort.STEADY)) < 1.1 * 50 * 384 + 8 * rows
+
+
+@given(plane=st.binary(max_size=300).map(lambda data: np.frombuffer(data, dtype=np.uint8)), low=st.integers(0, 7))
+def test_planes_come_back(plane, low):
+    """Any plane comes back, also one with few varying bits."""
+    plane = plane & (1 << low) - 1
+    stored = encode_planes([plane, plane], Effort.STEADY)
+    assert len(stored) <= 2 * (len(plane) + ENTRY_BYTES)
+    assert [bytes(p) for p in decode_planes(memoryview(stored), 2, len(plane))] == 2 * [plane.tobytes()]
+
+
+def apart(bits, rest):
+    """Return one coded plane with its lowest bits apart, from the modes and payloads of its parts."""
+    head = b"".join(struct.pack("<BI", mode, len(payload)) for mode, payload in (bits, rest))
+    return entry(3, head + bits[1] + rest[1])
+
+
+REST = zstd.compress(SKEWED[:1001] >> np.uint8(1), Effort.STEADY)
+
+
+def test_lowest_bits_apart_are_read():
+    """A plane of mode 3 that another writer may have made is read: the bits of 1001 bytes, and their other bits."""
+    (plane,) = decode_planes(memoryview(apart((0, b"\x05" * 125 + b"\1"), (2, REST))), 1, 1001)
+    bits = np.resize(np.array([1, 0, 1, 0, 0, 0, 0, 0], dtype=np.uint8), 1001)
+    assert bytes(plane) == ((SKEWED[:1001] >> 1 << 1) | bits).tobytes()
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        apart((0, bytes(125)), (2, REST)),
+        apart((0, bytes(127)), (2, REST)),
+        apart((0, bytes(125) + b"\2"), (2, REST)),
+        apart((1, b"\xff"), (2, REST)),
+        apart((0, bytes(126)), (1, b"\x80")),
+        apart((0, bytes(126)), (1, b"")),
+        apart((0, bytes(126)), (0, bytes(1001))),
+        apart((0, bytes(126)), (2, zstd.compress(SKEWED[:1000] >> np.uint8(1), Effort.STEADY))),
+        apart((0, bytes(126)), (2, zstd.compress(SKEWED[:1001] | np.uint8(128), Effort.STEADY))),
+        apart((0, bytes(126)), (3, bytes(2 * ENTRY_BYTES))),
+        apart((3, bytes(2 * ENTRY_BYTES)), (1, b"\0")),
+        apart((4, b""), (1, b"\0")),
+        entry(3, b""),
+        entry(3, bytes(2 * ENTRY_BYTES - 1)),
+        entry(3, bytes(2 * ENTRY_BYTES)),
+        entry(3, apart((0, bytes(126)), (1, b"\0"))[ENTRY_BYTES:] + b"\0"),
+        entry(3, apart((0, bytes(126)), (1, b"\0"))[ENTRY_BYTES:-1]),
+    ],
+)
+def test_lowest_bits_apart_that_no_writer_wrote_are_refused(stored):
+    """Parts of wrong lengths or modes, and bits that belong to no byte, are malformed."""
+    with pytest.raises(MalformedError):
+        decode_planes(memoryview(stored), 1, 1001)
+
+
+@pytest.mark.parametrize("size", [0, 1, 10])
+def test_lowest_bits_apart_of_few_bytes_are_refused(size):
+    """A plane of mode 3 is shorter than its bytes."""
+    with pytest.raises(MalformedError):
+        decode_planes(memoryview(apart((1, b"\0"), (1, b"\0"))), 1, size)
+
+
 COMPRESSED = zstd.compress(SKEWED[:1000], Effort.STEADY)
 
 
@@ -107,6 +206,7 @@ HUGE_WINDOW = b"\x28\xb5\x2f\xfd" + bytes([0x40, 18 << 3, 1000 - 256 & 255, (100
         entry(2, NO_SIZE),
         entry(2, HUGE_WINDOW),
         entry(3, bytes(1000)),
+        entry(4, bytes(10)),
         entry(255, b"\0"),
     ],
 )

@@ -13,15 +13,28 @@ from mvc.types import DTYPES, dtype_of
 
 def coded_planes(stored, count, size):
     """Return the planes of `stored` (6.2)."""
-    planes, at = [], 5 * count
-    for k in range(count):
+    return planes_of_sizes(stored, [size] * count, apart)
+
+
+def planes_of_sizes(stored, sizes, apart_decoder):
+    """Return planes of several sizes (6.2)."""
+    planes, at = [], 5 * len(sizes)
+    for k, size in enumerate(sizes):
         mode, length = stored[5 * k], int.from_bytes(stored[5 * k + 1 : 5 * k + 5], "little")
         payload = stored[at : at + length]
         at += length
-        planes.append([payload, payload * size, None][mode] or zstandard.decompress(payload))
+        decoders = [lambda p, _: p, lambda p, n: p * n, lambda p, _: zstandard.decompress(p), apart_decoder]
+        planes.append(decoders[mode](payload, size))
         assert len(planes[-1]) == size
     assert at == len(stored)
     return planes
+
+
+def apart(payload, size):
+    """Return the plane whose lowest bits are stored apart (6.2, mode 3)."""
+    bits, rest = planes_of_sizes(payload, [-(-size // 8), size], None)
+    assert int.from_bytes(bits, "little") < 1 << size
+    return bytes(rest[i] << 1 | bits[i // 8] >> i % 8 & 1 for i in range(size))
 
 
 def words_of(planes):
@@ -229,6 +242,17 @@ def test_planes_follow_the_specification(data):
     """What `planes` writes is read by a decoder written from the text."""
     frame, _, spec = data.draw(cases(data.draw(st.sampled_from(list(DTYPES.values()))), 0, max_words=100))
     assert decode_planes_frame(Planes().encode(frame, (), spec), spec) == frame.tobytes()
+
+
+@pytest.mark.parametrize("words", [1, 7, 999, 20_000])
+def test_signs_apart_follow_the_specification(words):
+    """The same for random signs below constants, and below rows that occur twice."""
+    rng = np.random.default_rng(0)
+    signs = rng.integers(0, 2, words).astype("<u4") << 31
+    rows = np.resize(rng.integers(0, 1 << 31, 2560), words).astype("<u4")
+    spec = FrameSpec(dtype_of("F32"), words, 128)
+    for frame in (signs.view(np.uint8), (signs | rows).view(np.uint8)):
+        assert decode_planes_frame(Planes().encode(frame, (), spec), spec) == frame.tobytes()
 
 
 @settings(max_examples=200, deadline=None)
