@@ -38,8 +38,8 @@ __all__ = ["classify", "context_decode", "context_encode", "keys"]
 _EXACT: Final = 16
 """Deltas below this are symbols of their own."""
 
-_BITS_AT_ONCE: Final = 1 << 16
-"""Words whose raw bits are spread over one byte each at a time: at most 4 MiB."""
+_BITS_AT_ONCE: Final = 1 << 13
+"""Words whose raw bits are handled at a time, for they take up to 60 bytes each."""
 
 
 def keys(base: Bytes, keying: Keying, keys: Keys, counts: Counts, /) -> None:
@@ -176,7 +176,8 @@ def context_decode(
 
 def _decode_lanes(contexts: Bytes, tables: Frequencies, states: States, refills: Keys) -> Bytes | None:
     """Return the symbol of every word; None if the states end otherwise than a coder leaves them."""
-    owner = np.repeat(np.tile(np.arange(tables.shape[1]), len(tables)), tables.reshape(-1)).reshape(len(tables), SCALE)
+    every = np.tile(np.arange(tables.shape[1], dtype=np.uint8), len(tables))
+    owner = np.repeat(every, tables.reshape(-1)).reshape(len(tables), SCALE)
     starts = np.cumsum(tables, axis=1, dtype=np.uint32) - tables
     symbols = np.empty(len(contexts), dtype=np.uint8)
     used = 0
@@ -198,20 +199,26 @@ def _decode_lanes(contexts: Bytes, tables: Frequencies, states: States, refills:
 
 def _deltas(symbols: Bytes, bits: npt.NDArray[np.uint8], dtype: np.dtype[Any]) -> Words | None:
     """Return the zigzag deltas; None if the raw bits are too few or too many, or the unused ones are not 0."""
-    counts = _raw_bits(symbols)
-    total = int(counts.sum())
-    if len(bits) != -(-total // 8) or (total % 8 and bits[-1] >> total % 8):
-        return None
-    leading = np.where(symbols < _EXACT, symbols, 4 + (symbols & 3)).astype(np.uint64) << counts.astype(np.uint64)
-    window = _windows(bits, np.cumsum(counts) - counts)
-    mask = (np.uint64(1) << counts.astype(np.uint64)) - np.uint64(1)
-    u: Words = (leading | (window & mask)).astype(dtype)
-    return u
-
-
-def _windows(bits: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """Return the 64 bits of the stream that begin at each of `places`; zeros behind its end."""
     padded = np.concatenate([bits, np.zeros(9, np.uint8)])
+    u = np.empty(len(symbols), dtype)
+    place = 0
+    for start in range(0, len(symbols), _BITS_AT_ONCE):
+        s = symbols[start : start + _BITS_AT_ONCE]
+        counts = _raw_bits(s)
+        ends = place + np.cumsum(counts)
+        if ends[-1] > 8 * len(bits):
+            return None
+        widths = counts.astype(np.uint64)
+        leading = np.where(s < _EXACT, s, 4 + (s & 3)).astype(np.uint64) << widths
+        mask = (np.uint64(1) << widths) - np.uint64(1)
+        u[start : start + len(s)] = leading | (_windows(padded, ends - counts) & mask)
+        place = int(ends[-1])
+    whole = len(bits) == -(-place // 8) and not (place % 8 and bits[-1] >> place % 8)
+    return u if whole else None
+
+
+def _windows(padded: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """Return the 64 bits of a stream that begin at each of `places`; 9 bytes follow its end."""
     first, shift = places >> 3, (places & 7).astype(np.uint64)
     low = np.zeros(len(places), np.uint64)
     for k in range(8):

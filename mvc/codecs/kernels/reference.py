@@ -39,7 +39,7 @@ __all__ = [
     "unsort",
 ]
 
-_HALVES: Final = np.array([(46341 if k % 2 else 65536) >> k // 2 for k in range(41)])
+_HALVES: Final = np.array([(46341 if k % 2 else 65536) >> k // 2 for k in range(41)], dtype=np.int32)
 """2**(16 - k/2), rounded down, for k from 0 to 40."""
 
 
@@ -80,13 +80,15 @@ def measure(target: Bytes, base: Bytes, number: Number, row_words: int, deltas: 
     u = forward(words_of(target, number.word_bytes), b, is_float=number.exponent_bits > 0)
     deltas.view(u.dtype)[:] = u
     starts = np.arange(0, len(u), row_words)
-    each = bit_lengths(u).astype(np.int64)
+    each = bit_lengths(u).astype(np.int16)
     if number.exponent_bits:
-        each += exponents(b, number) * (u != 0)
+        each += exponents(b, number).astype(np.int16) * (u != 0)
     top = np.maximum.reduceat(each, starts)
-    below = np.where(u != 0, top.repeat(row_words)[: len(u)] - each, len(_HALVES))
+    below = top.repeat(row_words)[: len(u)]
+    below -= each
+    below[u == 0] = len(_HALVES)
     sizes[:, 0] = top
-    sizes[:, 1] = np.add.reduceat(_HALVES[np.minimum(below, len(_HALVES) - 1)], starts)
+    sizes[:, 1] = np.add.reduceat(_HALVES[np.minimum(below, len(_HALVES) - 1)], starts, dtype=np.int64)
 
 
 def sort(
