@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from mvc.codecs import kernels, workspace
-from mvc.codecs.abc import Bytes, Codec, FrameSpec
-from mvc.codecs.parameters import require_parameters
+from mvc.codecs.abc import Bytes, FrameSpec
+from mvc.codecs.plain import Plain
 from mvc.codecs.plane_coding import decode_planes, encode_planes
 from mvc.codecs.zstd import Effort
 
@@ -16,7 +16,7 @@ __all__ = ["Planes"]
 
 
 @dataclass(frozen=True, slots=True)
-class Planes(Codec):
+class Planes(Plain):
     """Split words into byte planes and code each on its own.
 
     The exponents of a trained weight take few values, its low mantissa bits are noise: apart from each other the first
@@ -24,17 +24,6 @@ class Planes(Codec):
     """
 
     name: ClassVar[str] = "planes"
-
-    @property
-    def parameters(self) -> Mapping[str, int]:
-        """None."""
-        return {}
-
-    @classmethod
-    def from_parameters(cls, parameters: Mapping[str, object]) -> Self:
-        """Return the codec; `parameters` must be empty."""
-        require_parameters(parameters, frozenset(), cls.name)
-        return cls()
 
     def encode(self, frame: Bytes, sides: Sequence[Bytes], spec: FrameSpec) -> bytes:  # noqa: ARG002
         """Return the coded planes of `frame`."""

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
-from mvc.codecs.abc import Bytes, Codec, FrameSpec
-from mvc.codecs.parameters import require_parameters
+from mvc.codecs.abc import Bytes, FrameSpec
+from mvc.codecs.plain import Plain
 from mvc.errors import MalformedError
 
 __all__ = ["Raw"]
 
 
 @dataclass(frozen=True, slots=True)
-class Raw(Codec):
+class Raw(Plain):
     """Store a frame as it is.
 
     For literals and tensors that nothing makes smaller: reading costs one copy.
     """
 
     name: ClassVar[str] = "raw"
-
-    @property
-    def parameters(self) -> Mapping[str, int]:
-        """None."""
-        return {}
-
-    @classmethod
-    def from_parameters(cls, parameters: Mapping[str, object]) -> Self:
-        """Return the codec; `parameters` must be empty."""
-        require_parameters(parameters, frozenset(), cls.name)
-        return cls()
 
     def encode(self, frame: Bytes, sides: Sequence[Bytes], spec: FrameSpec) -> bytes:  # noqa: ARG002
         """Return the bytes of `frame`."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
 import numpy as np
 
 from mvc.codecs import kernels, workspace
-from mvc.codecs.abc import Bytes, Codec, FrameSpec
+from mvc.codecs.abc import Bytes, FrameSpec
 from mvc.codecs.changes import Changes, decode_changes, encode_changes
-from mvc.codecs.parameters import require_parameters
+from mvc.codecs.plain import Plain
 from mvc.codecs.sorted_delta import SortedDelta
 from mvc.errors import MalformedError
 from mvc.types import DType
@@ -34,7 +34,7 @@ _SAMPLED_WORDS: Final = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
-class SparseDelta(Codec):
+class SparseDelta(Plain):
     """Store the words that differ from a base, and nothing of the others.
 
     A step of reinforcement learning changes about one bf16 weight of a hundred, most of them by one unit in the last
@@ -43,17 +43,6 @@ class SparseDelta(Codec):
 
     name: ClassVar[str] = "sparse-delta"
     roles: ClassVar[tuple[str, ...]] = ("base",)
-
-    @property
-    def parameters(self) -> Mapping[str, int]:
-        """None."""
-        return {}
-
-    @classmethod
-    def from_parameters(cls, parameters: Mapping[str, object]) -> Self:
-        """Return the codec; `parameters` must be empty."""
-        require_parameters(parameters, frozenset(), cls.name)
-        return cls()
 
     @classmethod
     def candidates(cls, dtype: DType) -> tuple[Self, ...]:  # noqa: ARG003
