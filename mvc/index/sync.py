@@ -111,6 +111,8 @@ def _envelope(store: ObjectStore, entry: StoredObject) -> Envelope:
     found = Envelope.fetch(stored.length, stored.read)
     if found.id != entry.oid:
         raise IntegrityError(f"it holds {found.id}")
+    if stored.length != found.stored_bytes:
+        raise IntegrityError(f"it has {stored.length} bytes, its header promises {found.stored_bytes}")
     return found
 
 

@@ -262,12 +262,16 @@ class _Attempt:
             begun |= wanted.keys()
             there = self.session.index.blobs(wanted)
             new = [
-                content if oid not in there else replace(content, damaged=True)
+                replace(content, damaged=oid in there or self._is_in_the_way(oid))
                 for oid, content in wanted.items()
                 if oid not in there or not batch.rely_on(oid, there[oid].location)
             ]
             tick(sum(content.spec.nbytes for content in run) - sum(content.spec.nbytes for content in new))
             yield new
+
+    def _is_in_the_way(self, oid: ObjectId) -> bool:
+        """Return True if a file has the name of a blob that the index does not know: it cannot be read, or decoded."""
+        return self.session.store.loose.size(oid) is not None
 
     def _encode(
         self,

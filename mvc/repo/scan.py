@@ -58,7 +58,7 @@ class Content:
     held : Bytes, optional
         The very bytes that were hashed, if they are kept.
     damaged : bool
-        True if it is stored, but what is stored is known to be incomplete.
+        True if something is stored under its id that cannot be read whole, and must be replaced.
     """
 
     kind: SegmentKind

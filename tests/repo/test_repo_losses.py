@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from mvc.errors import AlreadyExistsError, DirtyWorkTreeError, InvalidInputError
@@ -29,6 +30,46 @@ def test_lost_content_is_stored_again_and_never_as_a_delta_on_itself(lab):
     assert restored.repo.load("HEAD", framework="numpy").keys() == one.keys()
     assert restored.repo.load(second, framework="numpy").keys() == two.keys()
     assert first != second
+
+
+def cut_short(blob, lab):
+    """Cut off the end."""
+    blob.write_bytes(blob.read_bytes()[:-1000])
+
+
+def emptied(blob, lab):
+    """Leave nothing, as a crash of a file system may."""
+    blob.write_bytes(b"")
+
+
+def with_a_broken_header(blob, lab):
+    """Flip a bit of the header, and have the index made again, which leaves the blob out."""
+    data = bytearray(blob.read_bytes())
+    data[30] ^= 1
+    blob.write_bytes(data)
+    (lab.root / ".mvc" / "index.sqlite").unlink()
+
+
+@pytest.mark.parametrize("damage", [cut_short, emptied, with_a_broken_header])
+def test_a_damaged_blob_does_not_stand_in_the_way_of_a_good_one(lab, damage):
+    """Its name is taken, but what it holds is lost: committing the content again stores it again."""
+    content = np.random.default_rng(0).bytes(5 << 20)
+    (lab.root / "a.bin").write_bytes(content)
+    lab.commit()
+    (blob,) = (lab.root / ".mvc" / "objects").rglob("*.blob")
+    blob.chmod(0o644)
+    damage(blob, lab)
+    (lab.root / "a.bin").unlink()
+    later = lab.again()
+    later.write("b", "another commit, after which the index has looked at every blob")
+    later.commit()
+    last = later.again()
+    (last.root / "a.bin").write_bytes(content)
+    last.commit()
+    checked = last.again()
+    checked.repo.checkout("HEAD", to=lab.root.parent / "out")
+    assert (lab.root.parent / "out" / "a.bin").read_bytes() == content
+    assert fsck(checked.session).clean
 
 
 def test_a_changed_file_that_is_ignored_now_is_not_overwritten(lab):
