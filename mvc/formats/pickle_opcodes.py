@@ -22,6 +22,7 @@ def _ignore(width: int) -> Handler:
     """Consume an argument that says nothing about values."""
 
     def handle(machine: Machine) -> None:
+        """Skip it."""
         machine.take(width)
 
     return handle
@@ -29,6 +30,7 @@ def _ignore(width: int) -> Handler:
 
 def _push(make: Callable[[Machine], object]) -> Handler:
     def handle(machine: Machine) -> None:
+        """Push what `make` finds."""
         value = make(machine)  # first: it may bring back the stack below
         machine.stack.append(value)
 
@@ -45,6 +47,7 @@ def _bytes(width: int) -> Handler:
 
 def _tuple(length: int) -> Handler:
     def handle(machine: Machine) -> None:
+        """Replace the values on top by a tuple of them."""
         if len(machine.stack) < length:
             raise IndexError("the stack is empty")
         machine.stack[-length:] = [tuple(machine.stack[-length:])]
@@ -58,6 +61,7 @@ def _get(width: int) -> Handler:
 
 def _put(width: int) -> Handler:
     def handle(machine: Machine) -> None:
+        """Remember the value on top."""
         machine.memo[machine.unsigned(width)] = machine.stack[-1]
 
     return handle

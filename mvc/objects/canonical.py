@@ -183,10 +183,12 @@ class _Reader:
         return self.map(argument, depth)
 
     def room_for(self, items: int) -> None:
+        """Refuse a count that the bytes left cannot hold."""
         if items > len(self.data) - self.position:
             raise MalformedError(f"{items} items promised at byte {self.position}, fewer bytes are left")
 
     def float64(self) -> float:
+        """Return a float; of all NaNs only the canonical one is allowed."""
         start = self.position
         number: float = struct.unpack(">d", self.take(8))[0]
         if math.isnan(number) and self.data[start - 1 : self.position] != _NAN:
@@ -194,12 +196,14 @@ class _Reader:
         return number
 
     def text(self, length: int) -> str:
+        """Return `length` bytes as text."""
         try:
             return self.take(length).decode("utf-8")
         except UnicodeDecodeError as error:
             raise MalformedError(f"text before byte {self.position} is not UTF-8: {error.reason}") from None
 
     def map(self, entries: int, depth: int) -> dict[str, Value]:
+        """Return a map, whose keys must be texts in the order of their encodings."""
         result: dict[str, Value] = {}
         previous = b""
         for _ in range(entries):

@@ -129,7 +129,7 @@ class TestRefusals:
     def test_an_empty_message(self, lab, message):
         """A commit says why."""
         lab.write("a", "x")
-        self.refused(lab, InvalidInputError, "message is empty", message=message)
+        assert self.refused(lab, InvalidInputError, "message is empty", message=message).message
 
     def test_no_files(self, lab):
         """An empty tree is no first commit, unless that is wanted."""
@@ -141,7 +141,7 @@ class TestRefusals:
         model = lab.model()
         first = lab.committed(model)
         lab.write("model.safetensors", model)
-        self.refused(lab, InvalidInputError, "tree is that of HEAD")
+        assert self.refused(lab, InvalidInputError, "tree is that of HEAD").message
         second = lab.commit(allow_empty=True)
         assert lab.session.record(second.commit).manifest == lab.session.record(first).manifest
         assert second.new_tensors == 0
@@ -160,39 +160,39 @@ class TestRefusals:
         (tmp_path / "outside").mkdir()
         (tmp_path / "outside" / "secret").write_text("x")
         (lab.root / "link").symlink_to(tmp_path / "outside")
-        self.refused(lab, InvalidInputError, "symbolic link")
+        assert self.refused(lab, InvalidInputError, "symbolic link").message
 
     def test_a_pipe(self, lab):
         """A special file is not opened, which could wait for ever."""
         lab.write("a", "x")
         os.mkfifo(lab.root / "pipe")
-        self.refused(lab, InvalidInputError, "'pipe' is not a regular file")
+        assert self.refused(lab, InvalidInputError, "'pipe' is not a regular file").message
 
     def test_a_name_that_is_not_unicode(self, lab):
         """It could not be written on other systems."""
         (lab.root / os.fsdecode(b"a\xff")).write_bytes(b"x")
-        self.refused(lab, InvalidInputError, "not valid Unicode")
+        assert self.refused(lab, InvalidInputError, "not valid Unicode").message
 
     def test_names_that_clash_elsewhere(self, lab):
         """Two files that are one on a Mac."""
         lab.write("Model", "x")
         lab.write("model", "y")
-        self.refused(lab, InvalidInputError, "same file on some")
+        assert self.refused(lab, InvalidInputError, "same file on some").message
 
     def test_a_pattern_that_is_none(self, lab):
         """A wrong line of .mvcignore is reported, not ignored."""
         lab.write(".mvcignore", "!\n")
-        self.refused(lab, InvalidInputError, "no pattern")
+        assert self.refused(lab, InvalidInputError, "no pattern").message
 
     def test_an_ignore_file_that_is_not_text(self, lab):
         """Nor is one that cannot be read."""
         lab.write(".mvcignore", b"\xff\xfe")
-        self.refused(lab, InvalidInputError, "cannot be read")
+        assert self.refused(lab, InvalidInputError, "cannot be read").message
 
     def test_metadata_that_cannot_be_recorded(self, lab):
         """Found before anything is recorded."""
         lab.write("a", "x")
-        self.refused(lab, InvalidInputError, "64 bits", metadata={"huge": 1 << 64})
+        assert self.refused(lab, InvalidInputError, "64 bits", metadata={"huge": 1 << 64}).message
 
     def test_an_unknown_write_feature(self, lab):
         """A newer release has locked the repository against older writers; reading goes on."""

@@ -39,8 +39,8 @@ __all__ = [
     "unsort",
 ]
 
-_HALVES: Final = np.array([(46341 if k % 2 else 65536) >> k // 2 for k in range(41)], dtype=np.int32)
-"""2**(16 - k/2), rounded down, for k from 0 to 40."""
+_LEAST: Final = 40
+"""Half powers of two below the largest change of a row from which a change weighs nothing: 2**16 >> 20 is 0."""
 
 
 def _check_planes(planes: Sequence[Buffer], words: Buffer) -> None:
@@ -86,9 +86,14 @@ def measure(target: Bytes, base: Bytes, number: Number, row_words: int, deltas: 
     top = np.maximum.reduceat(each, starts)
     below = top.repeat(row_words)[: len(u)]
     below -= each
-    below[u == 0] = len(_HALVES)
+    below[u == 0] = _LEAST
+    del each
+    np.minimum(below, _LEAST, out=below)
+    weights = np.where(below & 1, np.int32(46341), np.int32(65536))
+    below >>= 1
+    weights >>= below
     sizes[:, 0] = top
-    sizes[:, 1] = np.add.reduceat(_HALVES[np.minimum(below, len(_HALVES) - 1)], starts, dtype=np.int64)
+    sizes[:, 1] = np.add.reduceat(weights, starts, dtype=np.int64)
 
 
 def sort(
