@@ -14,7 +14,6 @@ from mvc.codecs import kernels, workspace
 from mvc.codecs.abc import Bytes, FrameSpec
 from mvc.codecs.kernels import CLASSES, Buffer, Number, Positions
 from mvc.codecs.plane_coding import decode_planes, encode_planes
-from mvc.codecs.zstd import Effort
 from mvc.errors import MalformedError
 from mvc.types import DType
 
@@ -116,10 +115,10 @@ def _encode(gaps: Positions, top: int, counts: tuple[int, ...], signs: Bytes, pl
     units = _gap_bytes(quotients)
     lows = [_low_bits(gaps[part], shift) for part, shift in zip(parts, shifts, strict=True)]
     bits = np.packbits(np.concatenate([*lows, signs]), bitorder="little")
-    coded_units, coded_bits = encode_planes([units], Effort.STEADY), encode_planes([bits], Effort.STEADY)
+    coded_units, coded_bits = encode_planes([units], 0), encode_planes([bits])
     head = _HEAD.pack(top, len(counts), len(units), len(coded_units), len(coded_bits))
     classes = b"".join(map(_CLASS.pack, counts, shifts))
-    return b"".join((head, classes, coded_units, coded_bits, encode_planes(planes, Effort.STEADY)))
+    return b"".join((head, classes, coded_units, coded_bits, encode_planes(planes)))
 
 
 def _shift(gaps: Positions) -> int:

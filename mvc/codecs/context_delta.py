@@ -22,9 +22,9 @@ from mvc.codecs.context_tables import (
 from mvc.codecs.kernels import Counts
 from mvc.codecs.keyed import row_count
 from mvc.codecs.keyed_delta import KeyedDelta
+from mvc.codecs.lanes import lane_count
 from mvc.codecs.plane_coding import decode_planes, encode_planes
 from mvc.codecs.row_scale import row_bytes
-from mvc.codecs.zstd import Effort
 from mvc.errors import MalformedError
 
 __all__ = ["ContextDelta"]
@@ -35,14 +35,8 @@ _CODED: Final = 1
 _HEAD: Final = struct.Struct("<BBBBIII")
 """Form, binary logarithm of the lanes, contexts - 1, symbols - 1, bytes of rows and of tables, refills."""
 
-_LANE_WORDS: Final = 1 << 13
-"""Words for each lane: 4 bytes of state are then 0.1 % of what a bf16 frame takes."""
-
 _LEAST_LANES: Final = 16
 """What one vector unit works on at once; fewer would save little."""
-
-_MOST_LANES: Final = 128
-"""More gave no more speed, compiled."""
 
 
 class _Parts(NamedTuple):
@@ -96,7 +90,7 @@ class ContextDelta(KeyedDelta):
         context_of = contexts_of_keys(limits, len(key_counts))
         kernels.active.classify(deltas, spec.dtype.word_bytes, keys, context_of, symbols, contexts, counts)
         used = int(np.flatnonzero(counts.any(axis=0))[-1]) + 1
-        return _Coded(limits, levels_of(counts[:, :used]), symbols, contexts)
+        return _Coded(limits, np.ascontiguousarray(levels_of(counts)[:, :used]), symbols, contexts)
 
     def decode(self, stored: bytes | memoryview, sides: Sequence[Bytes], spec: FrameSpec, out: Bytes) -> None:
         """Write ``sides[0]`` plus the changes of `stored` into `out`."""
@@ -120,7 +114,7 @@ class ContextDelta(KeyedDelta):
             base,
             self._keying(rows, spec),
             contexts_of_keys(limits, kernels.key_count(self.mantissa)),
-            frequencies_of(levels, spec.dtype.word_bytes),
+            frequencies_of(levels, kernels.symbol_count(spec.dtype.word_bytes)),
             np.frombuffer(parts.states, dtype="<u4").copy(),
             np.frombuffer(parts.refills, dtype="<u2").copy(),  # aligned, which stored bytes need not be
             parts.bits,
@@ -136,7 +130,7 @@ class ContextDelta(KeyedDelta):
 
 def _join(deltas: Bytes, rows: Bytes, coded: _Coded, spec: FrameSpec) -> bytes:
     """Code the words of a frame, and return it with its head."""
-    lanes = _lanes(spec.words)
+    lanes = lane_count(spec.words, _LEAST_LANES)
     states = np.empty(lanes, dtype=np.uint32)
     refills = workspace.array("refills", 2 * spec.words + 2).view(np.uint16)
     bits = workspace.array("bits", spec.nbytes + 8)
@@ -145,25 +139,17 @@ def _join(deltas: Bytes, rows: Bytes, coded: _Coded, spec: FrameSpec) -> bytes:
         spec.dtype.word_bytes,
         coded.symbols,
         coded.contexts,
-        frequencies_of(coded.levels, spec.dtype.word_bytes),
+        frequencies_of(coded.levels, kernels.symbol_count(spec.dtype.word_bytes)),
         states,
         refills,
         bits,
     )
-    stored_rows = encode_planes([rows], Effort.STEADY)
-    tables = encode_planes([stored_levels(coded.levels)], Effort.STEADY)
+    stored_rows = encode_planes([rows])
+    tables = encode_planes([stored_levels(coded.levels)])
     contexts, symbols = coded.levels.shape
     head = _HEAD.pack(_CODED, lanes.bit_length() - 1, contexts - 1, symbols - 1, len(stored_rows), len(tables), count)
     parts = (head, coded.limits.data, stored_rows, tables, states.data, refills[:count].data, bits[:size].data)
     return b"".join(parts)
-
-
-def _lanes(words: int) -> int:
-    """Return how many coder states share a frame: a power of two."""
-    lanes = _LEAST_LANES
-    while lanes < _MOST_LANES and 2 * lanes * _LANE_WORDS <= words:
-        lanes *= 2
-    return lanes
 
 
 def _cut(stored: memoryview, spec: FrameSpec) -> _Parts:

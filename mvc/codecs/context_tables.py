@@ -6,8 +6,9 @@ from typing import Final
 
 import numpy as np
 
+from mvc.codecs import kernels
 from mvc.codecs.abc import Bytes
-from mvc.codecs.kernels import MAX_CONTEXTS, SCALE, Counts, Frequencies, Keys, symbol_count
+from mvc.codecs.kernels import MAX_CONTEXTS, Counts, Frequencies, Keys
 from mvc.errors import MalformedError
 
 __all__ = ["context_limits", "contexts_of_keys", "frequencies_of", "levels_of", "stored_levels", "unstored_levels"]
@@ -63,25 +64,20 @@ def contexts_of_keys(limits: Keys, keys: int) -> Bytes:
 
 def levels_of(counts: Counts) -> Bytes:
     """Return the level of each symbol in each context, shape (contexts, symbols), from how often it occurs."""
-    totals = counts.sum(axis=1, keepdims=True, dtype=np.int64)
-    scaled = (counts.astype(np.int64) * SCALE << 16) // np.maximum(totals, 1)
-    levels = 2 + np.searchsorted(_BOUNDS, scaled - (1 << 16), side="right")
-    levels[2 * scaled < 3 << 16] = 1  # nearer to a frequency of 1 than to 2
-    levels[counts == 0] = 0
-    levels[totals[:, 0] == 0, 0] = 1  # no word has this context
-    result: Bytes = levels.astype(np.uint8)
-    return result
+    levels: Bytes = np.empty(counts.shape, dtype=np.uint8)
+    kernels.active.levels(counts, counts.shape[1], _BOUNDS, levels)
+    return levels
 
 
-def frequencies_of(levels: Bytes, word_bytes: int) -> Frequencies:
+def frequencies_of(levels: Bytes, symbols: int) -> Frequencies:
     """Return the frequencies that `levels` state.
 
     Parameters
     ----------
     levels : array of uint8, shape (contexts, symbols)
         Untrusted.
-    word_bytes : int
-        Bytes of a word, which say how many symbols there can be.
+    symbols : int
+        How many there can be, at least as many as `levels` have.
 
     Returns
     -------
@@ -93,24 +89,19 @@ def frequencies_of(levels: Bytes, word_bytes: int) -> Frequencies:
     MalformedError
         If a level is too high, or a context has no symbol.
     """
-    present = levels > 0
-    if levels.max() > _MAX_LEVEL or not present.any(axis=1).all():
+    if levels.max() > _MAX_LEVEL or not levels.any(axis=1).all():
         raise MalformedError(f"a context has a level above {_MAX_LEVEL}, or no symbol")
-    weights = _WEIGHTS[levels]
-    rest = (SCALE - present.sum(axis=1, dtype=np.uint64))[:, None]
-    frequencies = weights * rest // np.maximum(weights.sum(axis=1, dtype=np.uint64), 1)[:, None] + present
-    rows = np.arange(len(levels))
-    frequencies[rows, frequencies.argmax(axis=1)] += np.uint64(SCALE) - frequencies.sum(axis=1, dtype=np.uint64)
-    result: Frequencies = np.zeros((len(levels), symbol_count(word_bytes)), dtype=np.uint16)
-    result[:, : levels.shape[1]] = frequencies
-    return result
+    frequencies: Frequencies = np.empty((len(levels), symbols), dtype=np.uint16)
+    kernels.active.frequencies(levels, levels.shape[1], _WEIGHTS, frequencies)
+    return frequencies
 
 
 def stored_levels(levels: Bytes) -> Bytes:
     """Return the bytes of the tables: how each level differs from that of the context before, zigzag."""
-    before = np.concatenate([np.zeros_like(levels[:1]), levels[:-1]])
-    change = (levels - before).ravel().view(np.int8).astype(np.int16)
-    stored: Bytes = ((change << 1) ^ (change >> 15)).astype(np.uint8)
+    change = levels.copy()
+    change[1:] -= levels[:-1]
+    signs = np.right_shift(change.view(np.int8), 7).view(np.uint8)
+    stored: Bytes = np.bitwise_xor(change << 1, signs).reshape(-1)
     return stored
 
 

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from mvc.codecs import zstd
+from mvc.codecs import kernels, zstd
 from mvc.codecs.abc import Bytes
+from mvc.codecs.kernels import IMPLEMENTATION, SURVEY_CHUNK, SURVEY_CHUNKS, SURVEY_FIELDS, Survey
+from mvc.codecs.logarithms import LOGARITHMS
 from mvc.codecs.zstd import Effort
 
-__all__ = ["Plan", "plans"]
+__all__ = ["Way", "ways"]
 
-_CHUNK: Final = 1 << 13
-"""Bytes of a sample: long enough for near repeats to show, short enough to have one distribution."""
+_SAMPLED: Final = SURVEY_CHUNKS * SURVEY_CHUNK
+"""Bytes of all samples. In a shorter plane everything is tried on the whole of it."""
 
-_GLANCE: Final = 1 << 6
-"""Bytes that tell almost every plane from one of two values."""
-
-_CHUNKS: Final = 3
-"""Samples of a plane. Trying both compressors on them costs about a twentieth of coding a plane of 1 MiB."""
-
-_SMALL: Final = 2 * _CHUNKS * _CHUNK
-"""Bytes of a plane that is not worth sampling: everything is tried on the whole of it."""
+_BITS: Final = 8 << 16
+"""Units of a surveyed entropy in a byte."""
 
 _NOISE: Final = 0.995
 """Compressed share of the samples above which a plane is stored raw: coding it would cost time and save nothing."""
@@ -32,77 +27,72 @@ _NOISE: Final = 0.995
 _REPEATS_GAIN: Final = 0.97
 """Searching for repeats must make the samples this much smaller: it is several times slower."""
 
-_STRIDE: Final = 16
-"""Words of 8 bytes from one piece to the next: repeated rows are mostly multiples of 128 elements apart."""
-
-_WINDOW: Final = 1 << 16
-"""Bytes of each of two windows in which pieces are looked for: many rows. More would cost time in every plane."""
-
-_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
-"""Factor of a multiplicative hash: 2^64 / golden ratio, odd."""
-
-_ABOVE_LOWEST: Final = np.uint64(0xFEFEFEFEFEFEFEFE)
-"""All bits of 8 bytes but the lowest of each, where the sign of a float is (spec-v1, section 6.3)."""
+_NEAR_REPEATED: Final = 1 / 64
+"""Share of places in the samples whose 8 bytes stood before: with fewer, searching saves nothing worth the time."""
 
 _REPEATED: Final = 1 / 32
 """Share of pieces that must have occurred before: searching costs several times the entropy coder."""
 
+_QUIET: Final = 1 / 64
+"""Share of the samples that is left by entropy coding where most of the plane is one value: runs may take less."""
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+
+class Way(Enum):
     """One way to code a plane."""
 
-    effort: Effort
-    apart: bool = False
-    """Whether the lowest bit of each byte is stored apart from the others."""
+    STRIPES = "stripes"
+    """By probabilities, stripe by stripe: smallest for skewed bytes without structure."""
+
+    LITERALS = "literals"
+    """By zstd's Huffman codes: the same where no kernels are compiled."""
+
+    REPEATS = "repeats"
+    """By zstd with a search for repeats."""
+
+    APART = "apart"
+    """The same, but for the lowest bits, which are stored by themselves."""
 
 
-def plans(plane: Bytes, effort: Effort) -> list[Plan]:
-    """Return what to try on the whole of `plane`, shape (N,); nothing if it looks like noise.
+_SKEWED: Final = Way.STRIPES if IMPLEMENTATION == "native" else Way.LITERALS
+"""How skewed bytes are coded. Interpreted, the coder of stripes takes a thousand times as long."""
 
-    `effort` is how the caller codes planes without repeats.
+
+def ways(plane: Bytes) -> list[Way] | None:
+    """Return what to try on the whole of `plane`, shape (N,), N > 0.
+
+    Returns
+    -------
+    list of Way or None
+        Nothing to try if the plane looks like noise; None if it has one value.
     """
-    if _two_valued(plane):
-        return [Plan(Effort.REPEATS, apart=True), Plan(effort), Plan(Effort.REPEATS)]
-    far = [Plan(Effort.REPEATS, apart=True)] if _repeats_afar(plane) else []
-    if far or len(plane) <= _SMALL:
-        return [Plan(effort), Plan(Effort.REPEATS), *far]
-    entropy, repeats = _sampled_size(plane, effort), _sampled_size(plane, Effort.REPEATS)
-    if repeats < _REPEATS_GAIN * entropy:
-        return [Plan(Effort.REPEATS)]
-    return [Plan(effort)] if entropy < _NOISE * _CHUNKS * _CHUNK else []
+    found: Survey = np.empty(SURVEY_FIELDS, dtype=np.int64)
+    kernels.active.survey(plane, LOGARITHMS, found)
+    varying, again, pieces, *samples = found.tolist()
+    if varying <= 1:
+        return [Way.APART, _SKEWED, Way.REPEATS] if varying else None
+    entropy, repeated = sum(samples[::2]) / _BITS, sum(samples[1::2])
+    if again > _REPEATED * pieces:
+        return [_SKEWED, Way.REPEATS, Way.APART]
+    if len(plane) < _SAMPLED:
+        return [_SKEWED, Way.REPEATS] if entropy < len(plane) else [Way.REPEATS]
+    return _by_samples(plane, entropy, repeated)
 
 
-def _two_valued(plane: Bytes) -> bool:
-    """Return whether only the lowest bit of the bytes varies. The beginning is looked at first: it mostly tells."""
-    return all(len(part) > 0 and bool((part >> 1 == part[0] >> 1).all()) for part in (plane[:_GLANCE], plane))
+def _by_samples(plane: Bytes, entropy: float, repeated: int) -> list[Way]:
+    """Return what to try, judged by the bytes that entropy coding leaves of the samples, and places that repeat."""
+    if repeated > _NEAR_REPEATED * _SAMPLED and _searched(plane) < _REPEATS_GAIN * entropy:
+        return [Way.REPEATS]
+    if entropy > _NOISE * _SAMPLED:
+        return []
+    return [_SKEWED, Way.REPEATS] if entropy < _QUIET * _SAMPLED else [_SKEWED]
 
 
-def _repeats_afar(plane: Bytes) -> bool:
-    """Return whether pieces of `plane`, but for their lowest bits and not of zeros, occur again far from each other.
-
-    Samples cannot see what lies farther apart than they are long, such as equal rows. The second window begins in the
-    middle of the plane, so equal halves are seen too.
-    """
-    middle = max(_WINDOW, len(plane) // 16 * 8)
-    ordered = np.sort(np.concatenate([_hashes(plane[:_WINDOW]), _hashes(plane[middle : middle + _WINDOW])]))
-    again = int(np.count_nonzero((ordered[1:] == ordered[:-1]) & (ordered[1:] != 0)))
-    return again > _REPEATED * len(ordered)
-
-
-def _hashes(window: Bytes) -> npt.NDArray[np.uint64]:
-    """Return a hash of 16 bytes of every `_STRIDE` words of `window`; 0 if they are zeros."""
-    words = window[: len(window) - len(window) % (8 * _STRIDE)].view(np.uint64)
-    first, second = words[::_STRIDE] & _ABOVE_LOWEST, words[1::_STRIDE] & _ABOVE_LOWEST
-    hashes: npt.NDArray[np.uint64] = (first * _FACTOR ^ second) * _FACTOR
-    return hashes
-
-
-def _sampled_size(plane: Bytes, effort: Effort) -> int:
-    """Return the compressed bytes of evenly spaced chunks of `plane`.
+def _searched(plane: Bytes) -> int:
+    """Return the bytes that zstd leaves of the samples.
 
     Each is compressed by itself: together they would share a Huffman table that suits none of them, and searching for
     repeats would seem to win.
     """
-    step = (len(plane) - _CHUNK) // (_CHUNKS - 1)
-    return sum(len(zstd.compress(plane[i * step : i * step + _CHUNK], effort)) for i in range(_CHUNKS))
+    step = (len(plane) - SURVEY_CHUNK) // (SURVEY_CHUNKS - 1)
+    chunks = (plane[k * step : k * step + SURVEY_CHUNK] for k in range(SURVEY_CHUNKS))
+    return sum(len(zstd.compress(chunk, Effort.REPEATS)) for chunk in chunks)

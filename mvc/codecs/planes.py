@@ -10,7 +10,6 @@ from mvc.codecs import kernels, workspace
 from mvc.codecs.abc import Bytes, FrameSpec
 from mvc.codecs.plain import Plain
 from mvc.codecs.plane_coding import decode_planes, encode_planes
-from mvc.codecs.zstd import Effort
 
 __all__ = ["Planes"]
 
@@ -29,7 +28,7 @@ class Planes(Plain):
         """Return the coded planes of `frame`."""
         planes = list(workspace.array("planes", spec.nbytes).reshape(spec.dtype.word_bytes, spec.words))
         kernels.active.split(frame, planes, spec.dtype.kind == "float")
-        return encode_planes(planes, Effort.STEADY)
+        return encode_planes(planes, min(spec.row_words, spec.words))
 
     def decode(self, stored: bytes | memoryview, sides: Sequence[Bytes], spec: FrameSpec, out: Bytes) -> None:  # noqa: ARG002
         """Decode the planes of `stored` and join them in `out`."""

@@ -1,4 +1,4 @@
-"""zstd as the codecs use it: three tuned compressors and one strict decompressor, one set for each thread.
+"""zstd as the codecs use it: two tuned compressors and one strict decompressor, one set for each thread.
 
 Measurements behind the settings: docs/explanation/codecs.md, "Tuning".
 """
@@ -25,16 +25,10 @@ _MAGIC: Final = b"\x28\xb5\x2f\xfd"
 
 
 class Effort(Enum):
-    """What the bytes look like, and so where their redundancy lies. The value is zstd's window log.
+    """Where the redundancy of the bytes lies. The value is zstd's window log."""
 
-    zstd makes a new Huffman table for each block, and a block is at most as long as the window.
-    """
-
-    STEADY = 17
-    """Skewed bytes without structure, of one distribution: long blocks, one table for 128 KiB."""
-
-    DRIFTING = 15
-    """Skewed bytes whose distribution changes along the way, as after a sort: a table for every 32 KiB."""
+    LITERALS = 17
+    """Skewed bytes without structure: one Huffman table for a block of 128 KiB."""
 
     REPEATS = 21
     """Runs and repeats: search for matches (level 3)."""
@@ -60,8 +54,7 @@ class _Contexts(threading.local):
 
     def __init__(self) -> None:
         self.compressors = {
-            Effort.STEADY: _entropy_coder(Effort.STEADY.value),
-            Effort.DRIFTING: _entropy_coder(Effort.DRIFTING.value),
+            Effort.LITERALS: _entropy_coder(Effort.LITERALS.value),
             Effort.REPEATS: ZstdCompressor(level=3, write_checksum=False, write_content_size=True),
         }
         self.decompressor = ZstdDecompressor()

@@ -109,7 +109,7 @@ def test_tables_sum_and_keep_every_symbol(counts):
     """Frequencies sum to 2048; a symbol has one above 0 if it occurs; levels survive being stored."""
     counts = np.array(counts, dtype=np.uint32)
     levels = levels_of(counts)
-    frequencies = frequencies_of(levels, 1)
+    frequencies = frequencies_of(levels, 32)
     assert (frequencies.sum(axis=1) == SCALE).all()
     assert (frequencies[:, : counts.shape[1]][counts > 0] > 0).all()
     assert (unstored_levels(stored_levels(levels), len(levels)) == levels).all()
@@ -118,14 +118,14 @@ def test_tables_sum_and_keep_every_symbol(counts):
 def test_frequencies_follow_the_counts():
     """A level is a quarter of a power of two, so no likely symbol is more than a tenth off."""
     counts = np.array([[1000, 500, 250, 125, 125]], dtype=np.uint32)
-    assert np.allclose(frequencies_of(levels_of(counts), 1)[0, :5] / SCALE, counts[0] / counts.sum(), rtol=0.1)
+    assert np.allclose(frequencies_of(levels_of(counts), 32)[0, :5] / SCALE, counts[0] / counts.sum(), rtol=0.1)
 
 
 @pytest.mark.parametrize("levels", [[[47, 1]], [[255, 0]], [[1, 1], [0, 0]]])
 def test_impossible_levels_are_refused(levels):
     """A level beyond the table of weights, and a context without symbols."""
     with pytest.raises(MalformedError):
-        frequencies_of(np.array(levels, dtype=np.uint8), 1)
+        frequencies_of(np.array(levels, dtype=np.uint8), 32)
 
 
 # ---- malformed frames
@@ -201,7 +201,7 @@ def coded_by(k, dtype, words, row_words, mantissa, lanes, seed):
     symbols, contexts = np.empty((2, words), np.uint8)
     counts = np.empty((6, kernels.symbol_count(width)), np.uint32)
     k.classify(deltas, width, keys, context_of, symbols, contexts, counts)
-    frequencies = frequencies_of(levels_of(counts), width)
+    frequencies = frequencies_of(levels_of(counts), 32 * width)
     states, refills, bits = (
         np.empty(lanes, np.uint32),
         np.zeros(words + 1, np.uint16),

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from mvc.codecs import FrameSpec, Planes, SortedDelta, SparseDelta, kernels
 from mvc.codecs.plane_coding import encode_planes
-from mvc.codecs.zstd import Effort
 from mvc.errors import MalformedError
 from mvc.testing.codecs import TensorCodecTests, decode, sparse_cases
 from mvc.types import DTYPES, dtype_of
@@ -100,7 +99,7 @@ def test_sparse_beats_the_other_codecs_on_few_changes():
 
 def plane(data):
     """Return one coded plane."""
-    return encode_planes([np.frombuffer(data, dtype=np.uint8)], Effort.STEADY)
+    return encode_planes([np.frombuffer(data, dtype=np.uint8)])
 
 
 def changes(

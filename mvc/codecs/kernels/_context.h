@@ -169,10 +169,11 @@ static PyObject *classify(PyObject *Py_UNUSED(module), PyObject *args)
 
 /* ---- coding -------------------------------------------------------------------------------------------------- */
 
-/* Number of contexts of a table of frequencies, each of which must sum to SCALE; 0 with an exception set. */
-static size_t tables_check(const Py_buffer *frequencies, number_t number)
+/* Number of contexts of a table of frequencies of 2^bits symbols, each of which must sum to SCALE; 0 with an exception
+ * set. */
+static size_t tables_check(const Py_buffer *frequencies, int bits)
 {
-    const size_t symbols = (size_t)1 << symbol_bits(number.word_bytes);
+    const size_t symbols = (size_t)1 << bits;
     size_t contexts = (size_t)frequencies->len / 2 / symbols;
     if (contexts == 0 || contexts > MAX_CONTEXTS || 2 * contexts * symbols != (size_t)frequencies->len ||
         !aligned(frequencies, 2)) {
@@ -217,7 +218,7 @@ static PyObject *context_encode(PyObject *Py_UNUSED(module), PyObject *args)
                           &frequencies, &states, &refills, &bits))
         return NULL;
     size_t n = (size_t)symbols.len, lanes = 0;
-    size_t count = number_check(number) == 0 ? tables_check(&frequencies, number) : 0;
+    size_t count = number_check(number) == 0 ? tables_check(&frequencies, symbol_bits(number.word_bytes)) : 0;
     lanes = count ? lanes_check(&states) : 0;
     if (lanes && (n > MAX_WORDS || (size_t)deltas.len != n * (size_t)number.word_bytes || (size_t)contexts.len != n ||
                   !aligned(&refills, 2) || (size_t)refills.len < 2 * n + 2 || (size_t)bits.len < (size_t)deltas.len + 8 ||
@@ -307,7 +308,7 @@ static PyObject *context_decode(PyObject *Py_UNUSED(module), PyObject *args)
                           &frequencies, &states, &refills, &bits, &target))
         return NULL;
     size_t n = frame_check(number, base.len, row_words, rows.len, mantissa);
-    size_t count = n ? tables_check(&frequencies, number) : 0;
+    size_t count = n ? tables_check(&frequencies, symbol_bits(number.word_bytes)) : 0;
     size_t lanes = count ? lanes_check(&states) : 0;
     if (lanes && (target.len != base.len || !aligned(&refills, 2) ||
                   (size_t)context_of.len < ((size_t)key_cap(mantissa) + 1) << mantissa ||

@@ -479,6 +479,9 @@ static PyObject *unsort(PyObject *Py_UNUSED(module), PyObject *args)
 }
 
 #include "_context.h"
+#include "_tables.h"
+#include "_survey.h"
+#include "_stripes.h"
 #include "_sparse_module.h"
 
 /* ---- module -------------------------------------------------------------------------------------------------- */
@@ -493,6 +496,12 @@ static PyMethodDef methods[] = {
     {"classify", classify, METH_VARARGS, classify_doc},
     {"context_encode", context_encode, METH_VARARGS, context_encode_doc},
     {"context_decode", context_decode, METH_VARARGS, context_decode_doc},
+    {"levels", levels, METH_VARARGS, levels_doc},
+    {"frequencies", frequencies, METH_VARARGS, frequencies_doc},
+    {"survey", survey, METH_VARARGS, survey_doc},
+    {"stripe_plan", stripe_plan, METH_VARARGS, stripe_plan_doc},
+    {"stripe_encode", stripe_encode, METH_VARARGS, stripe_encode_doc},
+    {"stripe_decode", stripe_decode, METH_VARARGS, stripe_decode_doc},
     {"changes", changes, METH_VARARGS, changes_doc},
     {"gaps", gaps, METH_VARARGS, gaps_doc},
     {"locate", locate, METH_VARARGS, locate_doc},

@@ -1,7 +1,21 @@
 from collections.abc import Sequence
 
 from mvc.codecs.abc import Bytes
-from mvc.codecs.kernels.abc import Buffer, Counts, Frequencies, Keying, Keys, Number, Positions, RowSizes, States
+from mvc.codecs.kernels.abc import (
+    Bounds,
+    Buffer,
+    Counts,
+    Frequencies,
+    Keying,
+    Keys,
+    Logarithms,
+    Number,
+    Positions,
+    RowSizes,
+    States,
+    Survey,
+    Weights,
+)
 
 def split(words: Buffer, planes: Sequence[Bytes], rotate: bool, /) -> None: ...
 def join(planes: Sequence[Buffer], words: Bytes, rotate: bool, /) -> None: ...
@@ -53,6 +67,16 @@ def context_decode(
     bits: Buffer,
     target: Bytes,
     /,
+) -> bool: ...
+def levels(counts: Counts, symbols: int, bounds: Bounds, levels: Bytes, /) -> None: ...
+def frequencies(levels: Bytes, symbols: int, weights: Weights, frequencies: Frequencies, /) -> None: ...
+def survey(plane: Bytes, logs: Logarithms, found: Survey, /) -> None: ...
+def stripe_plan(plane: Bytes, stripe: int, logs: Logarithms, contexts: Bytes, counts: Counts, /) -> int: ...
+def stripe_encode(
+    plane: Bytes, stripe: int, contexts: Buffer, frequencies: Frequencies, states: States, refills: Keys, /
+) -> int: ...
+def stripe_decode(
+    stripe: int, contexts: Buffer, frequencies: Frequencies, states: States, refills: Keys, plane: Bytes, /
 ) -> bool: ...
 def changes(target: Bytes, base: Bytes, number: Number, positions: Positions, deltas: Bytes, /) -> int: ...
 def gaps(base: Bytes, number: Number, top: int, positions: Positions, gaps: Positions, classes: Bytes, /) -> None: ...

@@ -42,42 +42,71 @@ static uint16_t *rans_encode_some(const uint8_t *symbols, const uint8_t *context
 }
 
 #ifdef VECTOR_LANES
-/* Sixteen words at a time, from the last to the first; n is a multiple of 16, lanes too. */
-__attribute__((target("avx512f,avx512bw,avx512vl"))) static uint16_t *
-rans_encode_vectors(const uint8_t *symbols, const uint8_t *contexts, size_t n, const uint32_t *ranges,
-                    uint32_t *states, size_t lanes, uint16_t *end)
+#define VECTOR_TARGET __attribute__((target("avx512f,avx512bw,avx512vl")))
+#define ROUND_DOWN (_MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC)
+
+/* Push one symbol, given by its range, onto each of sixteen states; refills are written downwards from *end. */
+VECTOR_TARGET static inline __m512i rans_push(__m512i x, __m512i range, uint16_t **end)
 {
-    const __m512i low = _mm512_set1_epi32(SCALE - 1), one = _mm512_set1_epi32(1), scale = _mm512_set1_epi32(SCALE);
+    const __m512i one = _mm512_set1_epi32(1), low16 = _mm512_set1_epi32(0xFFFF), scale = _mm512_set1_epi32(SCALE);
+    __m512i less = _mm512_and_si512(range, _mm512_set1_epi32(SCALE - 1)), f = _mm512_add_epi32(less, one);
+    __mmask16 full = _mm512_cmpgt_epu32_mask(_mm512_srli_epi32(x, 32 - SCALE_BITS), less);
+    __m256i refills = _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(full, x));
+    __asm__("" : "+v"(refills)); /* else compilers narrow and store at once, which takes several times as long */
+    int count = __builtin_popcount(full);
+    *end -= count;
+    _mm256_mask_storeu_epi16(*end, (__mmask16)((1u << count) - 1), refills);
+    x = _mm512_mask_srli_epi32(x, full, x, REFILL_BITS);
+    /* x / f in float, by the reciprocal of f, everything rounded towards zero: the error is less than 2^-21 of a
+     * quotient below 2^21, so that what is left when the point is cut off is right or one too small. */
+    __m512 divisor = _mm512_cvtepu32_ps(f), reciprocal = _mm512_rcp14_ps(divisor);
+    __m512 correction = _mm512_fnmadd_round_ps(divisor, reciprocal, _mm512_set1_ps(2), ROUND_DOWN);
+    reciprocal = _mm512_mul_round_ps(reciprocal, correction, ROUND_DOWN);
+    __m512 quotient = _mm512_mul_round_ps(_mm512_cvt_roundepu32_ps(x, ROUND_DOWN), reciprocal, ROUND_DOWN);
+    __m512i q = _mm512_cvttps_epu32(quotient);
+    /* what is left is less than 4096, so 16 bits of the product tell, and take half as long */
+    __m512i r = _mm512_and_si512(_mm512_sub_epi32(x, _mm512_mullo_epi16(q, f)), low16);
+    __mmask16 under = _mm512_cmpge_epu32_mask(r, f);
+    x = _mm512_add_epi32(_mm512_slli_epi32(q, SCALE_BITS), _mm512_add_epi32(r, _mm512_srli_epi32(range, SCALE_BITS)));
+    return _mm512_mask_add_epi32(x, under, x, _mm512_sub_epi32(scale, f));
+}
+
+/* Sixteen words at a time, from the last to the first; n is a multiple of 16, lanes too. */
+VECTOR_TARGET static uint16_t *rans_encode_vectors(const uint8_t *symbols, const uint8_t *contexts, size_t n,
+                                                   const uint32_t *ranges, uint32_t *states, size_t lanes,
+                                                   uint16_t *end)
+{
     for (size_t i = n; i > 0;) {
         i -= 16;
         uint32_t *state = states + (i & (lanes - 1));
-        __m512i x = _mm512_loadu_si512(state);
         __m512i symbol = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(symbols + i)));
         __m512i context = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(contexts + i)));
-        __m512i range = _mm512_i32gather_epi32(_mm512_or_si512(_mm512_slli_epi32(context, 8), symbol), ranges, 4);
-        __m512i f = _mm512_add_epi32(_mm512_and_si512(range, low), one);
-        __m512i start = _mm512_srli_epi32(range, SCALE_BITS);
-        __m512i limit = _mm512_sub_epi32(_mm512_slli_epi32(f, 32 - SCALE_BITS), one);
-        __mmask16 full = _mm512_cmpgt_epu32_mask(x, limit);
-        __m256i refills = _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(full, x));
-        int count = __builtin_popcount(full);
-        end -= count;
-        _mm256_mask_storeu_epi16(end, (__mmask16)((1u << count) - 1), refills);
-        x = _mm512_mask_srli_epi32(x, full, x, REFILL_BITS);
-        /* x / f in float, by the reciprocal of f: the error is below 2^-22 of a quotient below 2^21, so that what is
-         * left after the point is cut off is wrong by one at most. */
-        __m512 divisor = _mm512_cvtepu32_ps(f), reciprocal = _mm512_rcp14_ps(divisor);
-        reciprocal = _mm512_mul_ps(reciprocal, _mm512_fnmadd_ps(divisor, reciprocal, _mm512_set1_ps(2)));
-        __m512i q = _mm512_cvttps_epu32(_mm512_mul_ps(_mm512_cvtepu32_ps(x), reciprocal));
-        __m512i r = _mm512_sub_epi32(x, _mm512_mullo_epi32(q, f));
-        __mmask16 over = _mm512_cmplt_epi32_mask(r, _mm512_setzero_si512());
-        q = _mm512_mask_sub_epi32(q, over, q, one);
-        r = _mm512_mask_add_epi32(r, over, r, f);
-        __mmask16 under = _mm512_cmpge_epi32_mask(r, f);
-        q = _mm512_mask_add_epi32(q, under, q, one);
-        r = _mm512_mask_sub_epi32(r, under, r, f);
-        x = _mm512_add_epi32(_mm512_mullo_epi32(q, scale), _mm512_add_epi32(r, start));
-        _mm512_storeu_si512(state, x);
+        __m512i place = _mm512_or_si512(_mm512_slli_epi32(context, 8), symbol);
+        __m512i range = _mm512_i32gather_epi32(place, ranges, 4);
+        _mm512_storeu_si512(state, rans_push(_mm512_loadu_si512(state), range, &end));
+    }
+    return end;
+}
+
+/* Words first .. last - 1, both multiples of 16, all of one context. Its ranges of 64 symbols from `lowest` on fit four
+ * registers; only where another one occurs are they gathered from memory. */
+VECTOR_TARGET static uint16_t *rans_encode_alike(const uint8_t *symbols, size_t first, size_t last,
+                                                 const uint32_t *ranges, uint32_t lowest, uint32_t *states,
+                                                 size_t lanes, uint16_t *end)
+{
+    const __m512i half = _mm512_set1_epi32(32), most = _mm512_set1_epi32(63), base = _mm512_set1_epi32((int)lowest);
+    const __m512i a = _mm512_loadu_si512(ranges + lowest), b = _mm512_loadu_si512(ranges + lowest + 16);
+    const __m512i c = _mm512_loadu_si512(ranges + lowest + 32), d = _mm512_loadu_si512(ranges + lowest + 48);
+    for (size_t i = last; i > first;) {
+        i -= 16;
+        uint32_t *state = states + (i & (lanes - 1));
+        __m512i symbol = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(symbols + i)));
+        __m512i place = _mm512_sub_epi32(symbol, base);
+        __m512i low = _mm512_permutex2var_epi32(a, place, b), high = _mm512_permutex2var_epi32(c, place, d);
+        __m512i range = _mm512_mask_mov_epi32(low, _mm512_test_epi32_mask(place, half), high);
+        if (_mm512_cmpgt_epu32_mask(place, most))
+            range = _mm512_i32gather_epi32(symbol, ranges, 4);
+        _mm512_storeu_si512(state, rans_push(_mm512_loadu_si512(state), range, &end));
     }
     return end;
 }
@@ -148,7 +177,7 @@ static inline const uint16_t *rans_decode_lanes(const uint8_t *contexts, uint8_t
 
 #ifdef VECTOR_LANES
 /* Sixteen lanes at a time. */
-__attribute__((target("avx512f,avx512bw,avx512vl"))) static const uint16_t *
+VECTOR_TARGET static const uint16_t *
 rans_decode_vectors(const uint8_t *contexts, uint8_t *symbols, size_t lanes, const uint32_t *slots, uint32_t *states,
                     const uint16_t *next)
 {

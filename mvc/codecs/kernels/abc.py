@@ -15,18 +15,26 @@ __all__ = [
     "CLASSES",
     "LOWEST_STATE",
     "MAX_CONTEXTS",
+    "PLAN_CONTEXTS",
     "SCALE",
     "SCALE_BITS",
+    "SURVEY_CHUNK",
+    "SURVEY_CHUNKS",
+    "SURVEY_FIELDS",
+    "Bounds",
     "Buffer",
     "Counts",
     "Frequencies",
     "Kernels",
     "Keying",
     "Keys",
+    "Logarithms",
     "Number",
     "Positions",
     "RowSizes",
     "States",
+    "Survey",
+    "Weights",
     "key_count",
     "number_of",
     "scratch_bytes",
@@ -47,6 +55,30 @@ Counts = npt.NDArray[np.uint32]
 
 Frequencies = npt.NDArray[np.uint16]
 """Shape (contexts, `symbol_count`): how likely each symbol is in each context; rows sum to `SCALE`."""
+
+Logarithms = npt.NDArray[np.uint32]
+"""log2(1 + i / 4096) for i from 0 to 4095, in units of 2**-16; choices are made of integers, so that all agree."""
+
+Survey = npt.NDArray[np.int64]
+"""What `Kernels.survey` finds, `SURVEY_FIELDS` numbers."""
+
+SURVEY_CHUNK: Final = 1 << 13
+"""Bytes of a sample: long enough for near repeats to show, short enough to have one distribution."""
+
+SURVEY_CHUNKS: Final = 3
+"""Samples of a plane."""
+
+SURVEY_FIELDS: Final = 3 + 2 * SURVEY_CHUNKS
+
+PLAN_CONTEXTS: Final = 16
+"""Contexts that stripes are first put into; those that do not pay are merged. 32 gained 0.03 % on rows, and nothing
+elsewhere."""
+
+Bounds = npt.NDArray[np.int64]
+"""Ascending: from which scaled frequency on a level is the next."""
+
+Weights = npt.NDArray[np.uint64]
+"""Weight of each level."""
 
 States = npt.NDArray[np.uint32]
 """One state of the entropy coder for each lane."""
@@ -242,6 +274,60 @@ class Kernels(Protocol):
         -------
         bool
             False if refills or raw bits end too early or too late, or a state does not end as it began.
+        """
+
+    def levels(self, counts: Counts, symbols: int, bounds: Bounds, levels: Bytes, /) -> None:
+        """Write the level of each symbol in each context (spec-v1, section 6.5, step 4), from how often it occurs.
+
+        A symbol that occurs has level 1, or 2 plus the number of `bounds` that are not greater than its frequency less
+        1, times 2**16. A context without symbols gets level 1 for its first.
+        """
+
+    def frequencies(self, levels: Bytes, symbols: int, weights: Weights, frequencies: Frequencies, /) -> None:
+        """Write the frequencies that `levels` state, shape (contexts, symbols or more), 0 behind the last symbol.
+
+        Every level has a weight, and every context a level above 0.
+        """
+
+    def survey(self, plane: Bytes, logs: Logarithms, found: Survey, /) -> None:
+        """Look at a plane of at least one byte.
+
+        ``found[0]`` becomes the bits that differ between any two bytes. ``found[1]`` of the ``found[2]`` pieces looked
+        at stood elsewhere before, but for their lowest bits and if they are not 0: two windows of 64 KiB, at the
+        beginning and behind the middle, have a piece of 16 bytes every 128 bytes. Two fields follow for each of
+        `SURVEY_CHUNKS` chunks, evenly spaced: their entropy in 2**-16 bits, and at how many places among the first 4096
+        8 bytes stand that stood there before. A plane too short for them is one chunk; the other fields are 0.
+        """
+
+    def stripe_plan(self, plane: Bytes, stripe: int, logs: Logarithms, contexts: Bytes, counts: Counts, /) -> int:
+        """Put the stripes of a plane into contexts, by their means, as few as make it smallest (section 6.2, mode 4).
+
+        Writes the context of each stripe, and how often each byte occurs in each context, shape (`PLAN_CONTEXTS`, 256).
+
+        Returns
+        -------
+        int
+            The number of contexts, each of which has a stripe.
+        """
+
+    def stripe_encode(
+        self, plane: Bytes, stripe: int, contexts: Buffer, frequencies: Frequencies, states: States, refills: Keys, /
+    ) -> int:
+        """Code the bytes of a plane; return how many u16 of `refills` were written.
+
+        There are as many lanes as `states`, which receive what the decoder starts with. `refills` needs room for one
+        u16 more than there are bytes. Tables have 256 columns; every byte that occurs has a frequency above 0.
+        """
+
+    def stripe_decode(
+        self, stripe: int, contexts: Buffer, frequencies: Frequencies, states: States, refills: Keys, plane: Bytes, /
+    ) -> bool:
+        """Undo `stripe_encode`: write `plane`. `states` are changed.
+
+        Returns
+        -------
+        bool
+            False if refills end too early or too late, or a state does not end as it began.
         """
 
     def changes(self, target: Bytes, base: Bytes, number: Number, positions: Positions, deltas: Bytes, /) -> int:

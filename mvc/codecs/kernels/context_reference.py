@@ -9,10 +9,6 @@ import numpy.typing as npt
 
 from mvc.codecs.abc import Bytes
 from mvc.codecs.kernels.abc import (
-    LOWEST_STATE,
-    MAX_CONTEXTS,
-    SCALE,
-    SCALE_BITS,
     Buffer,
     Counts,
     Frequencies,
@@ -22,6 +18,7 @@ from mvc.codecs.kernels.abc import (
     key_count,
     symbol_count,
 )
+from mvc.codecs.kernels.rans_reference import checked_tables, decode_lanes, encode_lanes
 from mvc.codecs.kernels.words import (
     UNSIGNED,
     Words,
@@ -37,6 +34,9 @@ __all__ = ["classify", "context_decode", "context_encode", "keys"]
 
 _EXACT: Final = 16
 """Deltas below this are symbols of their own."""
+
+_LEAST_LANES: Final = 8
+"""Lanes of a frame (spec-v1, section 6.5, step 5)."""
 
 _BITS_AT_ONCE: Final = 1 << 13
 """Words whose raw bits are handled at a time, for they take up to 60 bytes each."""
@@ -84,12 +84,8 @@ def _raw_bits(symbols: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
 
 
 def _checked_tables(frequencies: Frequencies, word_bytes: int, lanes: int) -> Frequencies:
-    check(word_bytes in UNSIGNED and frequencies.size % symbol_count(word_bytes) == 0, "tables lack symbols")
-    tables = frequencies.reshape(-1, symbol_count(word_bytes))
-    check(0 < len(tables) <= MAX_CONTEXTS, "there must be 1 to 256 contexts")
-    check(bool((tables.sum(axis=1, dtype=np.int64) == SCALE).all()), "the frequencies of a context do not sum to 2048")
-    check(lanes in {8, 16, 32, 64, 128, 256}, "lanes must be a power of two from 8 to 256")
-    return tables
+    check(word_bytes in UNSIGNED and lanes >= _LEAST_LANES, "a word has 1, 2, 4 or 8 bytes, and a frame 8 lanes")
+    return checked_tables(frequencies, symbol_count(word_bytes), lanes)
 
 
 def context_encode(
@@ -109,26 +105,11 @@ def context_encode(
     check(len(deltas) == words * word_bytes and len(contexts) == words, "deltas, symbols and contexts disagree")
     check(len(refills) > words and len(bits) >= len(deltas) + 8, "there is no room for the result")
     check(not words or (int(symbols.max()) < tables.shape[1] and int(contexts.max()) < len(tables)), "no such table")
-    coded = _encode_lanes(symbols, contexts, tables, states)
+    coded = encode_lanes(symbols, contexts, tables, states)
     refills[: len(coded)] = coded
     packed = _packed(words_of(deltas, word_bytes), _raw_bits(symbols))
     bits[: len(packed)] = packed
     return len(coded), len(packed)
-
-
-def _encode_lanes(symbols: Bytes, contexts: Bytes, tables: Frequencies, states: States) -> Keys:
-    """Set the states that a decoder begins with; return what it refills them with."""
-    states[:] = LOWEST_STATE
-    starts = np.cumsum(tables, axis=1, dtype=np.uint64) - tables
-    coded: list[Keys] = []
-    for begin in reversed(range(0, len(symbols), len(states))):
-        s, c = symbols[begin : begin + len(states)], contexts[begin : begin + len(states)]
-        x, f = states[: len(s)].astype(np.uint64), tables[c, s].astype(np.uint64)
-        full = x >= f << (32 - SCALE_BITS)
-        coded.append((x[full] & 0xFFFF).astype(np.uint16))
-        x[full] >>= 16
-        states[: len(s)] = (x // f << SCALE_BITS) + x % f + starts[c, s]
-    return np.concatenate([np.empty(0, np.uint16), *reversed(coded)])
 
 
 def _packed(u: Words, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
@@ -166,35 +147,12 @@ def context_decode(
     check(len(target) == len(base), "base and target differ in size")
     check(len(context_of) >= key_count(keying.mantissa), "a key has no context")
     check(int(context_of.max()) < len(tables), "a context has no table")
-    symbols = _decode_lanes(context_of[keys_of(b, *keying)], tables, states, refills)
+    symbols = decode_lanes(context_of[keys_of(b, *keying)], tables, states, refills)
     u = None if symbols is None else _deltas(symbols, np.frombuffer(bits, np.uint8), b.dtype)
     if u is None:
         return False
     target.view(b.dtype)[:] = inverse(u, b, is_float=keying.number.exponent_bits > 0)
     return True
-
-
-def _decode_lanes(contexts: Bytes, tables: Frequencies, states: States, refills: Keys) -> Bytes | None:
-    """Return the symbol of every word; None if the states end otherwise than a coder leaves them."""
-    every = np.tile(np.arange(tables.shape[1], dtype=np.uint8), len(tables))
-    owner = np.repeat(every, tables.reshape(-1)).reshape(len(tables), SCALE)
-    starts = np.cumsum(tables, axis=1, dtype=np.uint32) - tables
-    symbols = np.empty(len(contexts), dtype=np.uint8)
-    used = 0
-    for begin in range(0, len(contexts), len(states)):
-        c = contexts[begin : begin + len(states)]
-        x = states[: len(c)]
-        y = x % np.uint32(SCALE)
-        s = symbols[begin : begin + len(c)] = owner[c, y]
-        x = tables[c, s] * (x >> np.uint32(SCALE_BITS)) + y - starts[c, s]
-        empty = x < LOWEST_STATE
-        new = refills[used : used + np.count_nonzero(empty)]
-        if len(new) < np.count_nonzero(empty):
-            return None
-        x[empty] = x[empty] << np.uint32(16) | new
-        states[: len(c)] = x
-        used += len(new)
-    return symbols if used == len(refills) and (states == LOWEST_STATE).all() else None
 
 
 def _deltas(symbols: Bytes, bits: npt.NDArray[np.uint8], dtype: np.dtype[Any]) -> Words | None:

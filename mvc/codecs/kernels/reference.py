@@ -11,6 +11,9 @@ from mvc.codecs.abc import Bytes
 from mvc.codecs.kernels.abc import Buffer, Number, RowSizes, scratch_bytes
 from mvc.codecs.kernels.context_reference import classify, context_decode, context_encode, keys
 from mvc.codecs.kernels.sparse_reference import changes, gaps, locate, patch
+from mvc.codecs.kernels.stripes_reference import stripe_decode, stripe_encode
+from mvc.codecs.kernels.survey_reference import stripe_plan, survey
+from mvc.codecs.kernels.tables_reference import frequencies, levels
 from mvc.codecs.kernels.words import (
     UNSIGNED,
     bit_lengths,
@@ -28,14 +31,20 @@ __all__ = [
     "classify",
     "context_decode",
     "context_encode",
+    "frequencies",
     "gaps",
     "join",
     "keys",
+    "levels",
     "locate",
     "measure",
     "patch",
     "sort",
     "split",
+    "stripe_decode",
+    "stripe_encode",
+    "stripe_plan",
+    "survey",
     "unsort",
 ]
 

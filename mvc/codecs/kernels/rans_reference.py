@@ -1,0 +1,59 @@
+"""Interleaved rANS in NumPy (spec-v1, section 6.5, step 5): one symbol of every lane at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mvc.codecs.abc import Bytes
+from mvc.codecs.kernels.abc import LOWEST_STATE, MAX_CONTEXTS, SCALE, SCALE_BITS, Frequencies, Keys, States
+from mvc.codecs.kernels.words import check
+
+__all__ = ["checked_tables", "decode_lanes", "encode_lanes"]
+
+
+def checked_tables(frequencies: Frequencies, symbols: int, lanes: int) -> Frequencies:
+    """Return the tables, one row of `symbols` frequencies for each context, if a coder of `lanes` can use them."""
+    check(frequencies.size % symbols == 0, "tables lack symbols")
+    tables = frequencies.reshape(-1, symbols)
+    check(0 < len(tables) <= MAX_CONTEXTS, "there must be 1 to 256 contexts")
+    check(bool((tables.sum(axis=1, dtype=np.int64) == SCALE).all()), "the frequencies of a context do not sum to 2048")
+    check(lanes in {1 << k for k in range(9)}, "lanes must be a power of two up to 256")
+    return tables
+
+
+def encode_lanes(symbols: Bytes, contexts: Bytes, tables: Frequencies, states: States) -> Keys:
+    """Set the states that a decoder begins with; return what it refills them with."""
+    states[:] = LOWEST_STATE
+    starts = np.cumsum(tables, axis=1, dtype=np.uint64) - tables
+    coded: list[Keys] = []
+    for begin in reversed(range(0, len(symbols), len(states))):
+        s, c = symbols[begin : begin + len(states)], contexts[begin : begin + len(states)]
+        x, f = states[: len(s)].astype(np.uint64), tables[c, s].astype(np.uint64)
+        full = x >= f << (32 - SCALE_BITS)
+        coded.append((x[full] & 0xFFFF).astype(np.uint16))
+        x[full] >>= 16
+        states[: len(s)] = (x // f << SCALE_BITS) + x % f + starts[c, s]
+    return np.concatenate([np.empty(0, np.uint16), *reversed(coded)])
+
+
+def decode_lanes(contexts: Bytes, tables: Frequencies, states: States, refills: Keys) -> Bytes | None:
+    """Return the symbol of every word; None if the states end otherwise than a coder leaves them."""
+    every = np.tile(np.arange(tables.shape[1], dtype=np.uint8), len(tables))
+    owner = np.repeat(every, tables.reshape(-1)).reshape(len(tables), SCALE)
+    starts = np.cumsum(tables, axis=1, dtype=np.uint32) - tables
+    symbols = np.empty(len(contexts), dtype=np.uint8)
+    used = 0
+    for begin in range(0, len(contexts), len(states)):
+        c = contexts[begin : begin + len(states)]
+        x = states[: len(c)]
+        y = x % np.uint32(SCALE)
+        s = symbols[begin : begin + len(c)] = owner[c, y]
+        x = tables[c, s] * (x >> np.uint32(SCALE_BITS)) + y - starts[c, s]
+        empty = x < LOWEST_STATE
+        new = refills[used : used + np.count_nonzero(empty)]
+        if len(new) < np.count_nonzero(empty):
+            return None
+        x[empty] = x[empty] << np.uint32(16) | new
+        states[: len(c)] = x
+        used += len(new)
+    return symbols if used == len(refills) and (states == LOWEST_STATE).all() else None

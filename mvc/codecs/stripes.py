@@ -1,0 +1,201 @@
+"""Entropy-coded planes (spec-v1, section 6.2, mode 4): stripes, the contexts that they share, and the coded bytes."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from mvc.codecs import kernels, workspace
+from mvc.codecs.abc import Bytes
+from mvc.codecs.context_tables import frequencies_of, levels_of, stored_levels, unstored_levels
+from mvc.codecs.kernels import Buffer, Counts, Frequencies
+from mvc.codecs.lanes import lane_count
+from mvc.codecs.logarithms import LOGARITHMS
+from mvc.codecs.plane_parts import Coded, cut_off, decode_part, encode_part, laid_out
+from mvc.errors import MalformedError
+
+__all__ = ["decode_stripes", "encode_stripes"]
+
+_HEAD: Final = struct.Struct("<BBBBH")
+"""Binary logarithm of the lanes, contexts - 1, first symbol, symbols - 1, bytes of a stripe."""
+
+_BYTES: Final = 256
+"""Values of a byte."""
+
+_LEAST_LANES: Final = 1
+"""A lane costs two bytes; short planes are coded in no time anyway."""
+
+_MOST_LOG_LANES: Final = 8
+
+_LEAST_STRIPE: Final = 128
+"""Bytes; the mean of fewer is chance, and their context takes half a byte."""
+
+_MOST_STRIPE: Final = 4096
+"""Bytes; longer rows are cut, as what they hold changes along them."""
+
+_STRIPE: Final = 1024
+"""Bytes of a stripe where rows tell nothing."""
+
+_LEAST_STRIPES: Final = 8
+"""A plane with no more has one context."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Which stripes share a table.
+
+    Parameters
+    ----------
+    stripe : int
+        Bytes of a stripe.
+    contexts : Bytes, shape (stripes,)
+        The context of each.
+    counts : Counts, shape (contexts, 256)
+        How often each byte occurs in each context.
+    """
+
+    stripe: int
+    contexts: Bytes
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """The tables of a plane.
+
+    Parameters
+    ----------
+    first : int
+        The lowest byte that occurs.
+    levels : Bytes, shape (contexts, symbols)
+        The level of that byte and the ones above it in each context.
+    """
+
+    first: int
+    levels: Bytes
+
+    def frequencies(self) -> Frequencies:
+        """Return the frequencies of all 256 bytes."""
+        contexts, symbols = self.levels.shape
+        frequencies: Frequencies = np.zeros((contexts, _BYTES), dtype=np.uint16)
+        frequencies[:, self.first : self.first + symbols] = frequencies_of(self.levels, symbols)
+        return frequencies
+
+
+def encode_stripes(plane: Bytes, row: int) -> bytes:
+    """Return the payload of a plane of at least one byte.
+
+    Parameters
+    ----------
+    plane : Bytes, shape (N,)
+        Not modified.
+    row : int
+        Bytes of a row, or 0.
+    """
+    plan = _plan(plane, row)
+    occurring = np.flatnonzero(plan.counts.any(axis=0))
+    tables = _Tables(
+        int(occurring[0]), np.ascontiguousarray(levels_of(plan.counts)[:, occurring[0] : occurring[-1] + 1])
+    )
+    states = np.empty(lane_count(len(plane), _LEAST_LANES), dtype=np.uint32)
+    refills = workspace.array("plane refills", 2 * len(plane) + 2).view(np.uint16)
+    count = kernels.active.stripe_encode(plane, plan.stripe, plan.contexts, tables.frequencies(), states, refills)
+    contexts, symbols = tables.levels.shape
+    several = contexts > 1
+    head = _HEAD.pack(len(states).bit_length() - 1, contexts - 1, tables.first, symbols - 1, several * plan.stripe)
+    parts = [*([plan.contexts] if several else []), stored_levels(tables.levels)]
+    return b"".join((head, laid_out(list(map(encode_part, parts))), states.data, refills[:count].data))
+
+
+def _tables(counts: Counts) -> _Tables:
+    occurring = np.flatnonzero(counts.any(axis=0))
+    first, last = int(occurring[0]), int(occurring[-1])
+    return _Tables(first, np.ascontiguousarray(levels_of(counts)[:, first : last + 1]))
+
+
+def _plan(plane: Bytes, row: int) -> _Plan:
+    """Put the stripes of a plane into as many contexts as pay."""
+    stripe = _stripe(row)
+    if len(plane) <= _LEAST_STRIPES * stripe:
+        stripe = len(plane)
+    return _planned(plane, stripe)
+
+
+def _planned(plane: Bytes, stripe: int) -> _Plan:
+    contexts = np.empty(-(-len(plane) // stripe), dtype=np.uint8)
+    counts: Counts = np.empty((kernels.PLAN_CONTEXTS, _BYTES), dtype=np.uint32)
+    found = kernels.active.stripe_plan(plane, stripe, LOGARITHMS, contexts, counts)
+    return _Plan(stripe, contexts, counts[:found])
+
+
+def _stripe(row: int) -> int:
+    """Return the bytes of a stripe: a whole number of rows if that can be."""
+    if not 0 < row <= _MOST_STRIPE:
+        return _STRIPE
+    return row * -(-_LEAST_STRIPE // row)
+
+
+def decode_stripes(payload: memoryview, size: int) -> Buffer:
+    """Return the plane of `size` bytes that `encode_stripes` was given.
+
+    Raises
+    ------
+    MalformedError
+        If `payload` does not follow the specification. Lengths are checked before anything is decoded.
+    """
+    if len(payload) < _HEAD.size:
+        raise MalformedError(f"entropy-coded plane has {len(payload)} bytes; at least {_HEAD.size} are needed")
+    log_lanes, contexts, first, symbols, stripe = _HEAD.unpack_from(payload)
+    contexts, symbols = contexts + 1, symbols + 1
+    if log_lanes > _MOST_LOG_LANES or first + symbols > _BYTES or (stripe == 0) != (contexts == 1):
+        raise MalformedError(
+            f"entropy-coded plane has 2^{log_lanes} lanes, {contexts} contexts of {symbols} symbols from {first} on, "
+            f"and stripes of {stripe} bytes"
+        )
+    parts, rest = cut_off(payload[_HEAD.size :], 2 if stripe else 1)
+    tables = np.frombuffer(decode_part(*parts[-1], contexts * symbols), dtype=np.uint8)
+    coded = _Stored(
+        stripe or size,
+        _contexts_of(parts[0], -(-size // stripe), contexts) if stripe else bytes(1),
+        _Tables(first, unstored_levels(tables, contexts)),
+        rest[: 4 << log_lanes],
+        rest[4 << log_lanes :],
+    )
+    return _decoded(coded, log_lanes, size)
+
+
+class _Stored(NamedTuple):
+    """A coded plane, taken apart."""
+
+    stripe: int
+    contexts: Buffer
+    tables: _Tables
+    states: memoryview
+    refills: memoryview
+
+
+def _decoded(coded: _Stored, log_lanes: int, size: int) -> Buffer:
+    """Return the plane."""
+    if len(coded.states) != 4 << log_lanes or len(coded.refills) % 2 or len(coded.refills) > 2 * size:
+        raise MalformedError(
+            f"a plane of {size} bytes has {len(coded.states)} bytes of states and {len(coded.refills)} of refills"
+        )
+    plane = np.empty(size, dtype=np.uint8)
+    states = np.frombuffer(coded.states, dtype="<u4").copy()
+    refills = np.frombuffer(coded.refills, dtype="<u2").copy()  # aligned, which stored bytes need not be
+    frequencies = coded.tables.frequencies()
+    if not kernels.active.stripe_decode(coded.stripe, coded.contexts, frequencies, states, refills, plane):
+        raise MalformedError("an entropy-coded plane does not end where its refills do")
+    return plane
+
+
+def _contexts_of(part: Coded, stripes: int, count: int) -> Buffer:
+    """Return the context of each stripe; refuse one without a table."""
+    contexts = decode_part(*part, stripes)
+    largest = int(np.frombuffer(contexts, dtype=np.uint8).max())
+    if largest >= count:
+        raise MalformedError(f"a stripe has context {largest} of {count}")
+    return contexts
