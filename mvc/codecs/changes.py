@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from operator import mul
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from mvc.codecs import kernels, workspace
 from mvc.codecs.abc import Bytes, FrameSpec
-from mvc.codecs.kernels import CLASSES, Buffer, Number, Positions
+from mvc.codecs.kernels import CLASSES, Number, Positions
 from mvc.codecs.plane_coding import decode_planes, encode_planes
 from mvc.codecs.zstd import Effort
 from mvc.errors import MalformedError
@@ -72,30 +71,32 @@ class _Layout:
         return sum(self.counts)
 
     @property
-    def bits(self) -> int:
-        """Low bits of all gaps, and one sign for each change."""
-        return self.changed + sum(count * shift for count, shift in zip(self.counts, self.shifts, strict=True))
+    def bit_bytes(self) -> int:
+        """Bytes of the low bits of all gaps and one sign for each change."""
+        return -(-(self.changed + sum(map(mul, self.counts, self.shifts))) // 8)
 
     @property
-    def parts(self) -> list[slice]:
-        """Where each class lies among all changed words."""
-        ends = np.cumsum([0, *self.counts]).tolist()
-        return [slice(start, end) for start, end in pairwise(ends)]
+    def arrays(self) -> tuple[Positions, Positions]:
+        """Counts and shifts of all `CLASSES`, as kernels take them."""
+        result = np.zeros((2, CLASSES), dtype=np.uint32)
+        result[:, : len(self.counts)] = self.counts, self.shifts
+        return result[0], result[1]
 
 
 def encode_changes(changed: Changes, base: Bytes, dtype: DType) -> bytes:
     """Return the stored bytes of at least one change; positions ascend."""
     number = kernels.number_of(dtype)
-    count = len(changed.positions)
     top = _top(changed.positions, base, number)
-    gaps, classes = np.empty(count, dtype=np.uint32), np.empty(count, dtype=np.uint8)
-    kernels.active.gaps(base, number, top, changed.positions, gaps, classes)
-    order = np.argsort(classes, kind="stable")
-    words = changed.deltas.view(f"<u{dtype.word_bytes}")[order]
-    planes = list(np.empty((dtype.word_bytes, count), dtype=np.uint8))
-    kernels.active.split((words >> 1).view(np.uint8), planes, False)
-    counts = tuple(np.trim_zeros(np.bincount(classes, minlength=CLASSES), "b").tolist())
-    return _encode(gaps[order], top, counts, (words & 1).astype(np.uint8), planes)
+    (counts, sums), gaps = np.empty((2, CLASSES), dtype=np.uint32), _numbers("gaps", len(changed.positions))
+    ordered = workspace.array("ordered", len(changed.deltas))
+    kernels.active.gaps(base, number, top, changed.positions, changed.deltas, counts, sums, gaps, ordered)
+    layout = _layout(top, counts, sums, len(base) // dtype.word_bytes)
+    return _encode(layout, gaps, ordered)
+
+
+def _numbers(use: str, count: int) -> Positions:
+    """Return working memory for so many numbers."""
+    return workspace.array(use, 4 * count).view(np.uint32)
 
 
 def _top(positions: Positions, base: Bytes, number: Number) -> int:
@@ -109,51 +110,31 @@ def _top(positions: Positions, base: Bytes, number: Number) -> int:
     return min(int(np.partition(fields, place)[place]) + 1, (1 << number.exponent_bits) - 1)
 
 
-def _encode(gaps: Positions, top: int, counts: tuple[int, ...], signs: Bytes, planes: list[Bytes]) -> bytes:
-    parts = _Layout(top, counts, counts, 0).parts
-    shifts = tuple(_shift(gaps[part]) for part in parts)
-    quotients = np.concatenate([gaps[part] >> shift for part, shift in zip(parts, shifts, strict=True)])
-    units = _gap_bytes(quotients)
-    lows = [_low_bits(gaps[part], shift) for part, shift in zip(parts, shifts, strict=True)]
-    bits = np.packbits(np.concatenate([*lows, signs]), bitorder="little")
-    coded_units, coded_bits = encode_planes([units], Effort.STEADY), encode_planes([bits], Effort.STEADY)
-    head = _HEAD.pack(top, len(counts), len(units), len(coded_units), len(coded_bits))
-    classes = b"".join(map(_CLASS.pack, counts, shifts))
+def _layout(top: int, counts: Positions, sums: Positions, words: int) -> _Layout:
+    """Return how to store changes of a frame of so many words; as many gap bytes as there may be."""
+    every = counts.tolist()
+    used = max(c for c in range(CLASSES) if every[c]) + 1
+    shifts = tuple(_shift(*pair) for pair in zip(every[:used], sums.tolist(), strict=False))
+    return _Layout(top, tuple(every[:used]), shifts, sum(every) + words // _SKIP)
+
+
+def _shift(count: int, total: int) -> int:
+    """Return how many low bits of the gaps of a class are kept apart, given their number and sum."""
+    return max(0, (total // max(1, count)).bit_length() - _QUOTIENT_BITS)
+
+
+def _encode(layout: _Layout, gaps: Positions, deltas: Bytes) -> bytes:
+    counts, shifts = layout.arrays
+    units = workspace.array("gap bytes", layout.gap_bytes)
+    bits = workspace.array("bits", layout.bit_bytes)
+    size = len(deltas) // len(gaps)
+    planes = list(workspace.array("magnitudes", len(deltas)).reshape(size, -1))
+    used = kernels.active.pack(gaps, deltas, counts, shifts, units, bits, planes)
+    coded_units = encode_planes([units[:used]], Effort.STEADY)
+    coded_bits = encode_planes([bits], Effort.STEADY)
+    head = _HEAD.pack(layout.top, len(layout.counts), used, len(coded_units), len(coded_bits))
+    classes = b"".join(map(_CLASS.pack, layout.counts, layout.shifts))
     return b"".join((head, classes, coded_units, coded_bits, encode_planes(planes, Effort.STEADY)))
-
-
-def _shift(gaps: Positions) -> int:
-    """Return how many low bits of the gaps of a class are kept apart."""
-    mean = int(gaps.sum(dtype=np.int64)) // max(1, len(gaps))
-    return max(0, mean.bit_length() - _QUOTIENT_BITS)
-
-
-def _gap_bytes(quotients: Positions) -> Bytes:
-    """Return each number as so many times 255 and a smaller byte."""
-    skips = quotients // _SKIP
-    ends = np.cumsum(skips + 1, dtype=np.int64) - 1
-    result = np.full(int(ends[-1]) + 1, _SKIP, dtype=np.uint8)
-    result[ends] = quotients - skips * _SKIP
-    return result
-
-
-def _low_bits(numbers: Positions, count: int) -> Bytes:
-    """Return the `count` low bits of each number, lowest first, one in a byte."""
-    used = -(-count // 8)
-    octets = np.ascontiguousarray(numbers.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :used])
-    bits = np.unpackbits(octets.reshape(-1), bitorder="little").reshape(len(numbers), 8 * used)
-    return bits[:, :count].reshape(-1)
-
-
-def _numbers(bits: Bytes, count: int) -> Positions:
-    """Undo `_low_bits`."""
-    used = -(-count // 8)
-    padded = np.zeros((len(bits) // count, 8 * used), dtype=np.uint8)
-    padded[:, :count] = bits.reshape(-1, count)
-    numbers = np.zeros((len(padded), 4), dtype=np.uint8)
-    numbers[:, :used] = np.packbits(padded.reshape(-1), bitorder="little").reshape(-1, used)
-    result: Positions = numbers.view("<u4").reshape(-1)
-    return result
 
 
 def decode_changes(stored: memoryview, base: Bytes, spec: FrameSpec, most: int) -> Changes:
@@ -176,28 +157,17 @@ def decode_changes(stored: memoryview, base: Bytes, spec: FrameSpec, most: int) 
         If `stored` does not follow the specification. Counts are checked before anything is decoded.
     """
     layout, coded_units, coded_bits, coded_values = _take_apart(stored, spec, most)
+    count, (counts, shifts) = layout.changed, layout.arrays
     (units,) = decode_planes(coded_units, 1, layout.gap_bytes)
-    (packed,) = decode_planes(coded_bits, 1, -(-layout.bits // 8))
-    planes = decode_planes(coded_values, spec.dtype.word_bytes, layout.changed)
-    bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=layout.bits, bitorder="little")
-    quotients = _quotients(np.frombuffer(units, dtype=np.uint8), layout.changed, spec.words)
-    gaps = _gaps(quotients, bits, layout, spec.words)
-    counts = np.zeros(CLASSES, dtype=np.uint32)
-    counts[: len(layout.counts)] = layout.counts
-    positions = np.empty(layout.changed, dtype=np.uint32)
+    (bits,) = decode_planes(coded_bits, 1, layout.bit_bytes)
+    planes = decode_planes(coded_values, spec.dtype.word_bytes, count)
+    gaps, deltas = _numbers("gaps", count), workspace.array("deltas", spec.dtype.word_bytes * count)
+    if not kernels.active.unpack(units, bits, planes, counts, shifts, spec.words, gaps, deltas):
+        raise MalformedError(f"gap bytes do not hold the gaps of {count} changes in {spec.words} words")
+    positions = _numbers("positions", count)
     if not kernels.active.locate(base, kernels.number_of(spec.dtype), layout.top, counts, gaps, positions):
         raise MalformedError("a gap leads beyond the last word of its class")
-    return Changes(positions, _deltas(planes, bits[-layout.changed :]))
-
-
-def _deltas(planes: Sequence[Buffer], signs: Bytes) -> Bytes:
-    """Return the deltas whose magnitudes lie in `planes`."""
-    deltas = workspace.array("deltas", len(planes) * len(signs))
-    kernels.active.join(planes, deltas, False)
-    words = deltas.view(f"<u{len(planes)}")
-    words <<= 1
-    words |= signs
-    return deltas
+    return Changes(positions, deltas)
 
 
 def _take_apart(stored: memoryview, spec: FrameSpec, most: int) -> tuple[_Layout, memoryview, memoryview, memoryview]:
@@ -229,26 +199,3 @@ def _check_layout(layout: _Layout, spec: FrameSpec, most: int) -> None:
     if not layout.changed <= layout.gap_bytes <= layout.changed + spec.words // _SKIP:
         raise MalformedError(f"{layout.changed} changes have {layout.gap_bytes} gap bytes")
 
-
-def _quotients(units: Bytes, count: int, words: int) -> Positions:
-    """Return the numbers that `_gap_bytes` wrote; their sum is at most `words`."""
-    last = units != _SKIP
-    total = int(units.sum(dtype=np.int64))
-    if np.count_nonzero(last) != count or not last[-1] or total > words:
-        raise MalformedError(f"gap bytes of {count} changes add up to {total} of {words} words")
-    quotients: Positions = np.diff(np.cumsum(units, dtype=np.uint32)[last], prepend=np.uint32(0))
-    return quotients
-
-
-def _gaps(quotients: Positions, bits: Bytes, layout: _Layout, words: int) -> Positions:
-    """Return `quotients` with the low bits of the gaps appended; none reaches 2**26."""
-    start = 0
-    for part, shift in zip(layout.parts, layout.shifts, strict=True):
-        covered = int(quotients[part].sum(dtype=np.int64)) << shift
-        if covered > words:
-            raise MalformedError(f"gaps of one class cover {covered} of {words} words")
-        end = start + shift * (part.stop - part.start)
-        if shift:
-            quotients[part] = (quotients[part] << shift) | _numbers(bits[start:end], shift)
-        start = end
-    return quotients

@@ -497,6 +497,8 @@ static PyMethodDef methods[] = {
     {"gaps", gaps, METH_VARARGS, gaps_doc},
     {"locate", locate, METH_VARARGS, locate_doc},
     {"patch", patch, METH_VARARGS, patch_doc},
+    {"pack", pack, METH_VARARGS, pack_doc},
+    {"unpack", unpack, METH_VARARGS, unpack_doc},
     {NULL, NULL, 0, NULL},
 };
 

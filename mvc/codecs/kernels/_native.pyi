@@ -55,8 +55,40 @@ def context_decode(
     /,
 ) -> bool: ...
 def changes(target: Bytes, base: Bytes, number: Number, positions: Positions, deltas: Bytes, /) -> int: ...
-def gaps(base: Bytes, number: Number, top: int, positions: Positions, gaps: Positions, classes: Bytes, /) -> None: ...
+def gaps(
+    base: Bytes,
+    number: Number,
+    top: int,
+    positions: Positions,
+    deltas: Bytes,
+    counts: Positions,
+    sums: Positions,
+    gaps: Positions,
+    ordered: Bytes,
+    /,
+) -> None: ...
 def locate(
     base: Bytes, number: Number, top: int, counts: Positions, gaps: Positions, positions: Positions, /
 ) -> bool: ...
 def patch(base: Bytes, number: Number, positions: Positions, deltas: Bytes, target: Bytes, /) -> None: ...
+def pack(
+    gaps: Positions,
+    deltas: Bytes,
+    counts: Positions,
+    shifts: Positions,
+    units: Bytes,
+    bits: Bytes,
+    planes: Sequence[Bytes],
+    /,
+) -> int: ...
+def unpack(
+    units: Buffer,
+    bits: Buffer,
+    planes: Sequence[Buffer],
+    counts: Positions,
+    shifts: Positions,
+    words: int,
+    gaps: Positions,
+    deltas: Bytes,
+    /,
+) -> bool: ...
