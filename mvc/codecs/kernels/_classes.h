@@ -12,14 +12,19 @@ static CLONES size_t largest_position(const uint32_t *positions, size_t count)
 #define MAX_EXPONENT 2047 /* that of fp64 */
 #define MAX_SHIFT 24      /* a frame has at most 2^24 words */
 #define SKIP 255          /* the gap byte that goes on */
+#define NO_GAP UINT32_MAX  /* stands behind the last gap: more words than a frame has */
 #define BLOCK 64          /* words looked at as the bits of one number */
 #define BLOCKS (TILE / BLOCK)
 
-/* Bit i of the result is bit `bit` of byte i of BLOCK. The sanitizers see the form for other machines. */
+#if defined(VECTOR_LANES) && !defined(MVC_NO_CLONES) /* the sanitizers see the forms for other machines */
+#define X86_BITS
+#endif
+
+/* Bit i of the result is bit `bit` of byte i of BLOCK. */
 static inline uint64_t gathered_bits(const uint8_t *bytes, int bit)
 {
     uint64_t bits = 0;
-#if defined(VECTOR_LANES) && !defined(MVC_NO_CLONES)
+#ifdef X86_BITS
     for (int i = 0; i < BLOCK; i += 16) {
         const __m128i top = _mm_slli_epi16(_mm_loadu_si128((const __m128i *)(bytes + i)), 7 - bit);
         bits |= (uint64_t)(uint32_t)_mm_movemask_epi8(top) << i;
@@ -43,13 +48,37 @@ static inline uint64_t lowest_bits(size_t n)
 /* The words of a tile by class: as bits of each block, and how many lie in the blocks before it. */
 typedef struct {
     uint64_t members[BLOCKS][CLASSES];
-    uint16_t before[CLASSES][BLOCKS], total[CLASSES];
+    uint16_t before[BLOCKS + 1][CLASSES];
 } ranks_t;
 
-/* `classes` holds TILE bytes, of which only the first m count. */
-static CLONES void rank_tile(const uint8_t *classes, size_t m, ranks_t *ranks)
+#ifdef X86_BITS
+/* rank_tile for whole blocks: a lane for each class. */
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))) static void rank_tile_vectors(const uint8_t *classes,
+                                                                                        ranks_t *ranks)
 {
-    uint16_t seen[CLASSES] = {0};
+    const __m512i flip0 = _mm512_set_epi64(0, -1, 0, -1, 0, -1, 0, -1), flip1 = _mm512_set_epi64(0, 0, -1, -1, 0, 0, -1, -1),
+                  flip2 = _mm512_set_epi64(0, 0, 0, 0, -1, -1, -1, -1), four = _mm512_set1_epi8(15),
+                  ones = _mm512_broadcast_i32x4(_mm_set_epi8(4, 3, 3, 2, 3, 2, 2, 1, 3, 2, 2, 1, 2, 1, 1, 0));
+    __m512i seen = _mm512_setzero_si512();
+    for (size_t b = 0; b < BLOCKS; b++) {
+        const __m512i each = _mm512_loadu_si512(classes + b * BLOCK);
+        const __m512i low = _mm512_set1_epi64((int64_t)_mm512_test_epi8_mask(each, _mm512_set1_epi8(1)));
+        const __m512i middle = _mm512_set1_epi64((int64_t)_mm512_test_epi8_mask(each, _mm512_set1_epi8(2)));
+        const __m512i high = _mm512_set1_epi64((int64_t)_mm512_test_epi8_mask(each, _mm512_set1_epi8(4)));
+        const __m512i mine = _mm512_and_si512(_mm512_and_si512(_mm512_xor_si512(low, flip0), _mm512_xor_si512(middle, flip1)), _mm512_xor_si512(high, flip2));
+        const __m512i nibbles = _mm512_add_epi8(_mm512_shuffle_epi8(ones, _mm512_and_si512(mine, four)), _mm512_shuffle_epi8(ones, _mm512_and_si512(_mm512_srli_epi16(mine, 4), four)));
+        _mm512_storeu_si512(ranks->members[b], mine);
+        _mm_storeu_si128((__m128i *)ranks->before[b], _mm512_cvtepi64_epi16(seen));
+        seen = _mm512_add_epi64(seen, _mm512_sad_epu8(nibbles, _mm512_setzero_si512()));
+    }
+    _mm_storeu_si128((__m128i *)ranks->before[BLOCKS], _mm512_cvtepi64_epi16(seen));
+}
+#endif
+
+/* `classes` holds TILE bytes, of which only the first m count. */
+static CLONES void rank_words(const uint8_t *classes, size_t m, ranks_t *ranks)
+{
+    memset(ranks->before[0], 0, sizeof ranks->before[0]);
     for (size_t b = 0; b < BLOCKS; b++) {
         const uint64_t words = m > b * BLOCK ? lowest_bits(m - b * BLOCK) : 0;
         const uint64_t low = gathered_bits(classes + b * BLOCK, 0), middle = gathered_bits(classes + b * BLOCK, 1),
@@ -57,11 +86,20 @@ static CLONES void rank_tile(const uint8_t *classes, size_t m, ranks_t *ranks)
         for (int c = 0; c < CLASSES; c++) {
             const uint64_t mine = words & (c & 1 ? low : ~low) & (c & 2 ? middle : ~middle) & (c & 4 ? high : ~high);
             ranks->members[b][c] = mine;
-            ranks->before[c][b] = seen[c];
-            seen[c] = (uint16_t)(seen[c] + __builtin_popcountll(mine));
+            ranks->before[b + 1][c] = (uint16_t)(ranks->before[b][c] + __builtin_popcountll(mine));
         }
     }
-    memcpy(ranks->total, seen, sizeof seen);
+}
+
+static void rank_tile(const uint8_t *classes, size_t m, ranks_t *ranks)
+{
+#ifdef X86_BITS
+    if (m == TILE && vectors_help()) {
+        rank_tile_vectors(classes, ranks);
+        return;
+    }
+#endif
+    rank_words(classes, m, ranks);
 }
 
 /* Where the bit lies that has `rank` ones below it; x has more than `rank` ones. First the byte is found by the numbers of
@@ -89,11 +127,6 @@ typedef struct {
     size_t missing; /* changed words that are still to be found */
 } finder_t;
 
-static inline uint64_t next_gap(const finder_t *finder, int c)
-{
-    return finder->gap[c] < finder->end[c] ? *finder->gap[c] : UINT32_MAX; /* more words than a frame has */
-}
-
 static void finder_start(finder_t *finder, const uint32_t *counts, const uint32_t *gaps, uint32_t *positions)
 {
     finder->missing = 0;
@@ -102,26 +135,38 @@ static void finder_start(finder_t *finder, const uint32_t *counts, const uint32_
         finder->position[c] = positions + finder->missing;
         finder->missing += counts[c];
         finder->end[c] = gaps + finder->missing;
-        finder->left[c] = next_gap(finder, c);
+        finder->left[c] = counts[c] ? *finder->gap[c] : NO_GAP;
     }
 }
 
+/* Where the word of a class lies that has `rank` others before it in the tile. */
+static inline uint32_t place_of(const ranks_t *ranks, int c, uint32_t rank)
+{
+    size_t b = 0;
+    for (size_t half = BLOCKS / 2; half; half /= 2)
+        b += ranks->before[b + half][c] <= rank ? half : 0;
+    return (uint32_t)(b * BLOCK) + select_bit(ranks->members[b][c], rank - ranks->before[b][c]);
+}
+
 /* Write the places that gaps lead to in the tile from word `start` of the frame on. */
-static CLONES void finder_tile(finder_t *finder, const ranks_t *ranks, size_t start)
+static CLONES void finder_tile(finder_t *finder, const ranks_t *ranks, uint32_t start)
 {
     for (int c = 0; c < CLASSES; c++) {
+        const uint64_t words = ranks->before[BLOCKS][c];
         uint64_t rank = finder->left[c];
-        while (rank < ranks->total[c]) {
-            size_t b = 0;
-            for (size_t next = 1; next < BLOCKS; next++)
-                b += ranks->before[c][next] <= (uint16_t)rank;
-            const uint32_t bit = select_bit(ranks->members[b][c], (uint32_t)rank - ranks->before[c][b]);
-            *finder->position[c]++ = (uint32_t)(start + b * BLOCK) + bit;
-            finder->gap[c]++;
-            finder->missing--;
-            rank += 1 + next_gap(finder, c);
+        if (rank < words) {
+            const uint32_t *gap = finder->gap[c], *const end = finder->end[c];
+            uint32_t *position = finder->position[c];
+            do {
+                *position++ = start + place_of(ranks, c, (uint32_t)rank);
+                gap++;
+                rank += 1 + (uint64_t)(gap < end ? *gap : NO_GAP);
+            } while (rank < words);
+            finder->missing -= (size_t)(gap - finder->gap[c]);
+            finder->gap[c] = gap;
+            finder->position[c] = position;
         }
-        finder->left[c] = rank - ranks->total[c];
+        finder->left[c] = rank - words;
     }
 }
 

@@ -74,13 +74,13 @@ static CLONES size_t FN(tile_gaps_)(FN(walk_t) * walk, const uint8_t *classes, c
         const size_t i = positions[k] - start;
         const int c = classes[i];
         const uint64_t below = ranks->members[i / BLOCK][c] & lowest_bits(i % BLOCK);
-        const uint32_t rank = walk->seen[c] + ranks->before[c][i / BLOCK] + (uint32_t)__builtin_popcountll(below);
+        const uint32_t rank = walk->seen[c] + ranks->before[i / BLOCK][c] + (uint32_t)__builtin_popcountll(below);
         gaps[walk->next[c]] = rank - walk->last[c];
         FN(store_)(ordered, walk->next[c]++, FN(load_)(deltas, k));
         walk->last[c] = rank + 1;
     }
     for (int c = 0; c < CLASSES; c++)
-        walk->seen[c] += ranks->total[c];
+        walk->seen[c] += ranks->before[BLOCKS][c];
     return k;
 }
 
@@ -120,7 +120,7 @@ static int FN(locate_)(const uint8_t *base, size_t n, number_t number, int top, 
         if (number.exponent_bits)
             FN(classes_)(base + start * WORD_BYTES, m, number, top, classes);
         rank_tile(classes, m, &ranks);
-        finder_tile(&finder, &ranks, start);
+        finder_tile(&finder, &ranks, (uint32_t)start);
     }
     return finder.missing == 0;
 }
