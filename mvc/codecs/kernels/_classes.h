@@ -13,6 +13,8 @@ static CLONES size_t largest_position(const uint32_t *positions, size_t count)
 #define MAX_SHIFT 24      /* a frame has at most 2^24 words */
 #define SKIP 255          /* the gap byte that goes on */
 #define NO_GAP UINT32_MAX  /* stands behind the last gap: more words than a frame has */
+#define AT_ONCE 3             /* changed words of a block that are written without a branch */
+#define HIGHEST_BIT ((uint64_t)1 << 63)
 #define BLOCK 64          /* words looked at as the bits of one number */
 #define BLOCKS (TILE / BLOCK)
 
@@ -43,6 +45,23 @@ static inline uint64_t gathered_bits(const uint8_t *bytes, int bit)
 static inline uint64_t lowest_bits(size_t n)
 {
     return n < 64 ? ((uint64_t)1 << n) - 1 : UINT64_MAX;
+}
+
+/* Where flags are set among the first m of TILE; returns how many there are. The first places of a block are written
+ * whether there are so many or not: few blocks have more, so the branch is foreseen, unlike the end of a short loop. */
+static CLONES size_t flagged_places(const uint8_t *flags, size_t m, uint16_t *places)
+{
+    size_t found = 0;
+    for (size_t block = 0; block < m; block += BLOCK) {
+        uint64_t set = gathered_bits(flags + block, 0) & lowest_bits(m - block);
+        const size_t end = found + (size_t)__builtin_popcountll(set);
+        for (size_t j = 0; j < AT_ONCE; j++, set &= set - 1)
+            places[found + j] = (uint16_t)(block + (size_t)__builtin_ctzll(set | HIGHEST_BIT));
+        for (size_t j = found + AT_ONCE; j < end; j++, set &= set - 1)
+            places[j] = (uint16_t)(block + (size_t)__builtin_ctzll(set));
+        found = end;
+    }
+    return found;
 }
 
 /* The words of a tile by class: as bits of each block, and how many lie in the blocks before it. */

@@ -20,20 +20,19 @@ static CLONES size_t FN(changes_)(const uint8_t *target, const uint8_t *base, si
                                   uint32_t *positions, uint8_t *deltas, size_t most)
 {
     uint8_t flags[TILE] = {0};
+    uint16_t places[TILE + AT_ONCE];
     size_t k = 0;
     for (size_t start = 0; start < n; start += TILE) {
         const size_t m = n - start < TILE ? n - start : TILE;
         const uint8_t *t = target + start * WORD_BYTES, *b = base + start * WORD_BYTES;
         FN(differ_)(t, b, m, flags);
-        for (size_t block = 0; block < m; block += BLOCK) {
-            uint64_t changed = gathered_bits(flags + block, 0) & lowest_bits(m - block);
-            if (k + (size_t)__builtin_popcountll(changed) > most)
-                return SIZE_MAX;
-            for (; changed; changed &= changed - 1, k++) {
-                const size_t i = block + (size_t)__builtin_ctzll(changed);
-                positions[k] = (uint32_t)(start + i);
-                FN(store_)(deltas, k, (W)(FN(forward_)(FN(load_)(t, i), FN(load_)(b, i), is_float) - 1));
-            }
+        const size_t found = flagged_places(flags, m, places);
+        if (found > most - k)
+            return SIZE_MAX;
+        for (size_t j = 0; j < found; j++, k++) {
+            const size_t i = places[j];
+            positions[k] = (uint32_t)(start + i);
+            FN(store_)(deltas, k, (W)(FN(forward_)(FN(load_)(t, i), FN(load_)(b, i), is_float) - 1));
         }
     }
     return k;
