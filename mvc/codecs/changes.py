@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from operator import mul
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from mvc.codecs import kernels, workspace
+from mvc.codecs import kernels
 from mvc.codecs.abc import Bytes, FrameSpec
 from mvc.codecs.kernels import CLASSES, Number, Positions
 from mvc.codecs.plane_coding import decode_planes, encode_planes
@@ -73,62 +72,54 @@ class _Layout:
     @property
     def bit_bytes(self) -> int:
         """Bytes of the low bits of all gaps and one sign for each change."""
-        return -(-(self.changed + sum(map(mul, self.counts, self.shifts))) // 8)
-
-    @property
-    def arrays(self) -> tuple[Positions, Positions]:
-        """Counts and shifts of all `CLASSES`, as kernels take them."""
-        result = np.zeros((2, CLASSES), dtype=np.uint32)
-        result[:, : len(self.counts)] = self.counts, self.shifts
-        return result[0], result[1]
+        lows = sum(count * shift for count, shift in zip(self.counts, self.shifts, strict=True))
+        return -(-(self.changed + lows) // 8)
 
 
 def encode_changes(changed: Changes, base: Bytes, dtype: DType) -> bytes:
     """Return the stored bytes of at least one change; positions ascend."""
-    number = kernels.number_of(dtype)
+    number, count = kernels.number_of(dtype), len(changed.positions)
     top = _top(changed.positions, base, number)
-    (counts, sums), gaps = np.empty((2, CLASSES), dtype=np.uint32), _numbers("gaps", len(changed.positions))
-    ordered = workspace.array("ordered", len(changed.deltas))
-    kernels.active.gaps(base, number, top, changed.positions, changed.deltas, counts, sums, gaps, ordered)
+    tally = np.empty((2, CLASSES), dtype=np.uint32)
+    gaps, ordered = np.empty(count, dtype=np.uint32), np.empty(len(changed.deltas), dtype=np.uint8)
+    kernels.active.gaps(base, number, top, changed.positions, changed.deltas, tally, gaps, ordered)
+    counts, sums = tally.tolist()
     layout = _layout(top, counts, sums, len(base) // dtype.word_bytes)
     return _encode(layout, gaps, ordered)
-
-
-def _numbers(use: str, count: int) -> Positions:
-    """Return working memory for so many numbers."""
-    return workspace.array(use, 4 * count).view(np.uint32)
 
 
 def _top(positions: Positions, base: Bytes, number: Number) -> int:
     """Return the exponent field above the one that about one changed word of `_RARE` exceeds."""
     if not number.exponent_bits:
         return 0
-    some = positions[:: len(positions) // _LOOKED_AT + 1]
-    words = base.view(f"<u{number.word_bytes}")[some]
-    fields = (words >> number.mantissa_bits) & ((1 << number.exponent_bits) - 1)
-    place = len(fields) - 1 - len(fields) // _RARE
-    return min(int(np.partition(fields, place)[place]) + 1, (1 << number.exponent_bits) - 1)
+    step = len(positions) // _LOOKED_AT + 1
+    above = -(-len(positions) // step) // _RARE
+    exceeded = kernels.active.exponent(base, number, positions, step, above)
+    return min(exceeded + 1, (1 << number.exponent_bits) - 1)
 
 
-def _layout(top: int, counts: Positions, sums: Positions, words: int) -> _Layout:
-    """Return how to store changes of a frame of so many words; as many gap bytes as there may be."""
-    every = counts.tolist()
-    used = max(c for c in range(CLASSES) if every[c]) + 1
-    shifts = tuple(_shift(*pair) for pair in zip(every[:used], sums.tolist(), strict=False))
-    return _Layout(top, tuple(every[:used]), shifts, sum(every) + words // _SKIP)
+def _layout(top: int, counts: list[int], sums: list[int], words: int) -> _Layout:
+    """Return how to store changes of a frame of so many words, in at most as many gap bytes as stated."""
+    while not counts[-1]:
+        counts.pop()
+    shifts = tuple(_shift(total // max(1, count)) for count, total in zip(counts, sums, strict=False))
+    return _Layout(top, tuple(counts), shifts, sum(counts) + words // _SKIP)
 
 
-def _shift(count: int, total: int) -> int:
-    """Return how many low bits of the gaps of a class are kept apart, given their number and sum."""
-    return max(0, (total // max(1, count)).bit_length() - _QUOTIENT_BITS)
+def _shift(mean: int) -> int:
+    """Return how many low bits of the gaps of a class are kept apart."""
+    return max(0, mean.bit_length() - _QUOTIENT_BITS)
+
+
+def _padded(values: tuple[int, ...]) -> Positions:
+    """Return a number for each of the `CLASSES`, as kernels take them."""
+    return np.array(values + (0,) * (CLASSES - len(values)), dtype=np.uint32)
 
 
 def _encode(layout: _Layout, gaps: Positions, deltas: Bytes) -> bytes:
-    counts, shifts = layout.arrays
-    units = workspace.array("gap bytes", layout.gap_bytes)
-    bits = workspace.array("bits", layout.bit_bytes)
-    size = len(deltas) // len(gaps)
-    planes = list(workspace.array("magnitudes", len(deltas)).reshape(size, -1))
+    units, bits = np.empty(layout.gap_bytes, dtype=np.uint8), np.empty(layout.bit_bytes, dtype=np.uint8)
+    planes = list(np.empty((len(deltas) // len(gaps), len(gaps)), dtype=np.uint8))
+    counts, shifts = _padded(layout.counts), _padded(layout.shifts)
     used = kernels.active.pack(gaps, deltas, counts, shifts, units, bits, planes)
     coded_units = encode_planes([units[:used]], Effort.STEADY)
     coded_bits = encode_planes([bits], Effort.STEADY)
@@ -157,14 +148,14 @@ def decode_changes(stored: memoryview, base: Bytes, spec: FrameSpec, most: int) 
         If `stored` does not follow the specification. Counts are checked before anything is decoded.
     """
     layout, coded_units, coded_bits, coded_values = _take_apart(stored, spec, most)
-    count, (counts, shifts) = layout.changed, layout.arrays
+    count, counts, shifts = layout.changed, _padded(layout.counts), _padded(layout.shifts)
     (units,) = decode_planes(coded_units, 1, layout.gap_bytes)
     (bits,) = decode_planes(coded_bits, 1, layout.bit_bytes)
     planes = decode_planes(coded_values, spec.dtype.word_bytes, count)
-    gaps, deltas = _numbers("gaps", count), workspace.array("deltas", spec.dtype.word_bytes * count)
+    gaps, positions = np.empty((2, count), dtype=np.uint32)
+    deltas = np.empty(spec.dtype.word_bytes * count, dtype=np.uint8)
     if not kernels.active.unpack(units, bits, planes, counts, shifts, spec.words, gaps, deltas):
         raise MalformedError(f"gap bytes do not hold the gaps of {count} changes in {spec.words} words")
-    positions = _numbers("positions", count)
     if not kernels.active.locate(base, kernels.number_of(spec.dtype), layout.top, counts, gaps, positions):
         raise MalformedError("a gap leads beyond the last word of its class")
     return Changes(positions, deltas)
@@ -198,4 +189,3 @@ def _check_layout(layout: _Layout, spec: FrameSpec, most: int) -> None:
         raise MalformedError(f"changes of {spec.words} words have more low bits than their gaps need")
     if not layout.changed <= layout.gap_bytes <= layout.changed + spec.words // _SKIP:
         raise MalformedError(f"{layout.changed} changes have {layout.gap_bytes} gap bytes")
-

@@ -494,6 +494,7 @@ static PyMethodDef methods[] = {
     {"context_encode", context_encode, METH_VARARGS, context_encode_doc},
     {"context_decode", context_decode, METH_VARARGS, context_decode_doc},
     {"changes", changes, METH_VARARGS, changes_doc},
+    {"exponent", exponent, METH_VARARGS, exponent_doc},
     {"gaps", gaps, METH_VARARGS, gaps_doc},
     {"locate", locate, METH_VARARGS, locate_doc},
     {"patch", patch, METH_VARARGS, patch_doc},

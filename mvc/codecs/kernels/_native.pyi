@@ -55,14 +55,14 @@ def context_decode(
     /,
 ) -> bool: ...
 def changes(target: Bytes, base: Bytes, number: Number, positions: Positions, deltas: Bytes, /) -> int: ...
+def exponent(base: Bytes, number: Number, positions: Positions, step: int, above: int, /) -> int: ...
 def gaps(
     base: Bytes,
     number: Number,
     top: int,
     positions: Positions,
     deltas: Bytes,
-    counts: Positions,
-    sums: Positions,
+    tally: Positions,
     gaps: Positions,
     ordered: Bytes,
     /,

@@ -53,6 +53,20 @@ static inline uint8_t FN(class_)(W word, number_t number, int top)
     return (uint8_t)(c > CLASSES - 1 ? CLASSES - 1 : c);
 }
 
+/* See reference.exponent. */
+static int FN(exponent_)(const uint8_t *base, number_t number, const uint32_t *positions, size_t count, size_t step,
+                         size_t above)
+{
+    const W mask = (W)(((W)1 << number.exponent_bits) - 1);
+    uint32_t seen[MAX_EXPONENT + 1] = {0};
+    for (size_t k = 0; k < count; k += step)
+        seen[(W)(FN(load_)(base, positions[k]) >> number.mantissa_bits) & mask]++;
+    int exponent = (int)mask;
+    for (; exponent > 0 && above >= seen[exponent]; exponent--)
+        above -= seen[exponent];
+    return exponent;
+}
+
 static CLONES void FN(classes_)(const uint8_t *base, size_t n, number_t number, int top, uint8_t *restrict classes)
 {
     for (size_t i = 0; i < n; i++)

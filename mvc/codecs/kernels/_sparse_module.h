@@ -56,21 +56,50 @@ static int ascend(const uint32_t *positions, size_t count, size_t n)
     return 1;
 }
 
+PyDoc_STRVAR(exponent_doc, "exponent(base, number, positions, step, above)\n--\n\nSee reference.exponent.");
+
+static PyObject *exponent(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Py_buffer base, positions;
+    number_t number;
+    Py_ssize_t step, above;
+    int found = 0;
+    if (!PyArg_ParseTuple(args, "y*(iii)y*nn:exponent", &base, &number.word_bytes, &number.exponent_bits,
+                          &number.mantissa_bits, &positions, &step, &above))
+        return NULL;
+    size_t n = frame_check(number, base.len, PY_SSIZE_T_MAX, 1, 0);
+    const size_t count = (size_t)positions.len / 4;
+    if (n && (!number.exponent_bits || !numbers_fit(&positions, count) || step < 1 || above < 0 ||
+              (size_t)above >= count || (size_t)above > (count - 1) / (size_t)step || largest_position(positions.buf, count) >= n)) {
+        fail("a position lies beyond the frame, or fewer words are looked at");
+        n = 0;
+    }
+    if (n) {
+        Py_BEGIN_ALLOW_THREADS
+        FOR_WIDTH(number.word_bytes, found = exponent_,
+                  (base.buf, number, positions.buf, count, (size_t)step, (size_t)above));
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&base);
+    PyBuffer_Release(&positions);
+    return n ? PyLong_FromLong(found) : NULL;
+}
+
 PyDoc_STRVAR(gaps_doc,
-             "gaps(base, number, top, positions, deltas, counts, sums, gaps, ordered)\n--\n\nSee reference.gaps.");
+             "gaps(base, number, top, positions, deltas, tally, gaps, ordered)\n--\n\nSee reference.gaps.");
 
 static PyObject *gaps(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    Py_buffer base, positions, deltas, counts, sums, found, ordered;
+    Py_buffer base, positions, deltas, tally, found, ordered;
     number_t number;
     int top;
-    if (!PyArg_ParseTuple(args, "y*(iii)iy*y*w*w*w*w*:gaps", &base, &number.word_bytes, &number.exponent_bits,
-                          &number.mantissa_bits, &top, &positions, &deltas, &counts, &sums, &found, &ordered))
+    if (!PyArg_ParseTuple(args, "y*(iii)iy*y*w*w*w*:gaps", &base, &number.word_bytes, &number.exponent_bits,
+                          &number.mantissa_bits, &top, &positions, &deltas, &tally, &found, &ordered))
         return NULL;
     size_t n = frame_check(number, base.len, PY_SSIZE_T_MAX, 1, 0);
     const size_t count = (size_t)positions.len / 4;
     if (n && (top < 0 || top > MAX_EXPONENT || !numbers_fit(&positions, count) || !numbers_fit(&found, count) ||
-              !numbers_fit(&counts, CLASSES) || !numbers_fit(&sums, CLASSES) || ordered.len != deltas.len ||
+              !numbers_fit(&tally, 2 * CLASSES) || ordered.len != deltas.len ||
               (uint64_t)deltas.len != (uint64_t)count * (uint64_t)number.word_bytes ||
               !ascend(positions.buf, count, n))) {
         fail("positions, deltas and gaps differ in number, or a value is out of range");
@@ -79,15 +108,14 @@ static PyObject *gaps(PyObject *Py_UNUSED(module), PyObject *args)
     if (n) {
         Py_BEGIN_ALLOW_THREADS
         FOR_WIDTH(number.word_bytes, gaps_,
-                  (base.buf, n, number, top, positions.buf, deltas.buf, count, counts.buf, sums.buf, found.buf,
-                   ordered.buf));
+                  (base.buf, n, number, top, positions.buf, deltas.buf, count, tally.buf,
+                   (uint32_t *)tally.buf + CLASSES, found.buf, ordered.buf));
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&base);
     PyBuffer_Release(&positions);
     PyBuffer_Release(&deltas);
-    PyBuffer_Release(&counts);
-    PyBuffer_Release(&sums);
+    PyBuffer_Release(&tally);
     PyBuffer_Release(&found);
     PyBuffer_Release(&ordered);
     return n ? Py_NewRef(Py_None) : NULL;

@@ -256,6 +256,12 @@ class Kernels(Protocol):
             The number of changed words, or -1 if there are more than fit.
         """
 
+    def exponent(self, base: Bytes, number: Number, positions: Positions, step: int, above: int, /) -> int:
+        """Return the exponent field of one of every `step`-th changed word of a float.
+
+        It is the field that comes behind `above` larger ones in descending order, one of each of these words.
+        """
+
     def gaps(
         self,
         base: Bytes,
@@ -263,16 +269,15 @@ class Kernels(Protocol):
         top: int,
         positions: Positions,
         deltas: Bytes,
-        counts: Positions,
-        sums: Positions,
+        tally: Positions,
         gaps: Positions,
         ordered: Bytes,
         /,
     ) -> None:
         """Write the gap of each changed word, and `deltas`, class by class (spec-v1, section 6.7, steps 1 to 3).
 
-        `top` is T, 0 to 2047; `positions` ascend. ``counts[c]`` becomes the number of changed words of class c, of
-        which there are `CLASSES`, ``sums[c]`` the sum of their gaps.
+        `top` is T, 0 to 2047; `positions` ascend. ``tally[0, c]`` becomes the number of changed words of class c, of
+        which there are `CLASSES`, ``tally[1, c]`` the sum of their gaps.
         """
 
     def locate(

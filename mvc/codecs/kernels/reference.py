@@ -10,7 +10,7 @@ import numpy as np
 from mvc.codecs.abc import Bytes
 from mvc.codecs.kernels.abc import Buffer, Number, RowSizes, scratch_bytes
 from mvc.codecs.kernels.context_reference import classify, context_decode, context_encode, keys
-from mvc.codecs.kernels.sparse_reference import changes, gaps, locate, pack, patch, unpack
+from mvc.codecs.kernels.sparse_reference import changes, exponent, gaps, locate, pack, patch, unpack
 from mvc.codecs.kernels.words import (
     UNSIGNED,
     bit_lengths,
@@ -28,6 +28,7 @@ __all__ = [
     "classify",
     "context_decode",
     "context_encode",
+    "exponent",
     "gaps",
     "join",
     "keys",

@@ -12,7 +12,7 @@ from mvc.codecs.abc import Bytes
 from mvc.codecs.kernels.abc import CLASSES, Buffer, Number, Positions
 from mvc.codecs.kernels.words import UNSIGNED, Words, check, check_frame, exponents, forward, inverse, words_of
 
-__all__ = ["changes", "gaps", "locate", "pack", "patch", "unpack"]
+__all__ = ["changes", "exponent", "gaps", "locate", "pack", "patch", "unpack"]
 
 _MAX_EXPONENT: Final = 2047
 """Largest exponent field: that of fp64."""
@@ -45,14 +45,23 @@ def _classes(b: Words, number: Number, top: int) -> Bytes:
     return np.clip(top - exponents(b, number).astype(np.int16), 0, CLASSES - 1).astype(np.uint8)
 
 
+def exponent(base: Bytes, number: Number, positions: Positions, step: int, above: int, /) -> int:
+    """Return the exponent field of one of every `step`-th changed word (`Kernels.exponent`)."""
+    check_frame(number, len(base), len(base), 1, 0)
+    check(number.exponent_bits > 0, "words without exponents")
+    check(step >= 1 and 0 <= above < -(-len(positions) // step), "fewer words are looked at")
+    b = words_of(base, number.word_bytes)
+    check(int(positions.max()) < len(b), "a position lies beyond the frame")
+    return int(np.sort(exponents(b[positions[::step]], number))[-1 - above])
+
+
 def gaps(
     base: Bytes,
     number: Number,
     top: int,
     positions: Positions,
     deltas: Bytes,
-    counts: Positions,
-    sums: Positions,
+    tally: Positions,
     gaps: Positions,
     ordered: Bytes,
     /,
@@ -61,18 +70,18 @@ def gaps(
     check_frame(number, len(base), len(base), 1, 0)
     check(len(positions) == len(gaps), "positions and gaps differ in number")
     check(number.word_bytes * len(gaps) == len(deltas) == len(ordered), "positions and deltas differ in number")
-    check(len(counts) == len(sums) == CLASSES, "there must be a count and a sum for each class")
+    check(tally.shape == (2, CLASSES), "there must be a count and a sum for each class")
     check(0 <= top <= _MAX_EXPONENT, "top exponent out of range")
     b = words_of(base, number.word_bytes)
     check(not len(positions) or int(positions[-1]) < len(b), "a position lies beyond the frame")
     check(bool((positions[1:] > positions[:-1]).all()), "positions do not ascend")
     every = _classes(b, number, top)
     classes = every[positions]
-    counts[:] = np.bincount(classes, minlength=CLASSES)
-    for c, part in enumerate(_parts(counts)):
+    tally[0] = np.bincount(classes, minlength=CLASSES)
+    for c, part in enumerate(_parts(tally[0])):
         ranks = np.searchsorted(np.flatnonzero(every == c), positions[classes == c])
         gaps[part] = np.diff(ranks, prepend=-1) - 1
-        sums[c] = gaps[part].sum()
+        tally[1, c] = gaps[part].sum()
     order = np.argsort(classes, kind="stable")
     ordered.view(b.dtype)[:] = words_of(deltas, number.word_bytes)[order]
 
