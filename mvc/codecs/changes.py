@@ -100,10 +100,9 @@ def _top(positions: Positions, base: Bytes, number: Number) -> int:
 
 def _layout(top: int, counts: list[int], sums: list[int], words: int) -> _Layout:
     """Return how to store changes of a frame of so many words, in at most as many gap bytes as stated."""
-    while not counts[-1]:
-        counts.pop()
-    shifts = tuple(_shift(total // max(1, count)) for count, total in zip(counts, sums, strict=False))
-    return _Layout(top, tuple(counts), shifts, sum(counts) + words // _SKIP)
+    used = max(c for c, count in enumerate(counts) if count) + 1
+    shifts = tuple(_shift(total // max(1, count)) for count, total in zip(counts[:used], sums[:used], strict=True))
+    return _Layout(top, tuple(counts[:used]), shifts, sum(counts) + words // _SKIP)
 
 
 def _shift(mean: int) -> int:

@@ -12,10 +12,10 @@ static CLONES size_t largest_position(const uint32_t *positions, size_t count)
 #define MAX_EXPONENT 2047 /* that of fp64 */
 #define MAX_SHIFT 24      /* a frame has at most 2^24 words */
 #define SKIP 255          /* the gap byte that goes on */
-#define NO_GAP UINT32_MAX  /* stands behind the last gap: more words than a frame has */
-#define AT_ONCE 3             /* changed words of a block that are written without a branch */
-#define HIGHEST_BIT ((uint64_t)1 << 63)
+#define NO_GAP UINT32_MAX /* stands behind the last gap: more words than a frame has */
 #define BLOCK 64          /* words looked at as the bits of one number */
+#define HIGHEST_BIT ((uint64_t)1 << 63)
+#define AT_ONCE 3 /* changed words of a block written without a branch; with 1 % changed few blocks have more */
 #define BLOCKS (TILE / BLOCK)
 
 #if defined(VECTOR_LANES) && !defined(MVC_NO_CLONES) /* the sanitizers see the forms for other machines */
@@ -47,8 +47,8 @@ static inline uint64_t lowest_bits(size_t n)
     return n < 64 ? ((uint64_t)1 << n) - 1 : UINT64_MAX;
 }
 
-/* Where flags are set among the first m of TILE; returns how many there are. The first places of a block are written
- * whether there are so many or not: few blocks have more, so the branch is foreseen, unlike the end of a short loop. */
+/* Where flags are set among the first m of TILE; returns how many there are. The first AT_ONCE places of a block are
+ * written whether there are so many or not: that costs less than a loop whose end the processor cannot foresee. */
 static CLONES size_t flagged_places(const uint8_t *flags, size_t m, uint16_t *places)
 {
     size_t found = 0;
@@ -71,24 +71,39 @@ typedef struct {
 } ranks_t;
 
 #ifdef X86_BITS
-/* rank_tile for whole blocks: a lane for each class. */
-__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))) static void rank_tile_vectors(const uint8_t *classes,
-                                                                                        ranks_t *ranks)
+/* Bit i of every lane is bit `bit` of byte i; inverted in the lanes of `flip`. */
+__attribute__((target("avx512f,avx512bw,avx512vl"))) static inline __m512i lanes_of_bits(__m512i bytes, int bit,
+                                                                                        __m512i flip)
 {
-    const __m512i flip0 = _mm512_set_epi64(0, -1, 0, -1, 0, -1, 0, -1), flip1 = _mm512_set_epi64(0, 0, -1, -1, 0, 0, -1, -1),
-                  flip2 = _mm512_set_epi64(0, 0, 0, 0, -1, -1, -1, -1), four = _mm512_set1_epi8(15),
+    const __mmask64 set = _mm512_test_epi8_mask(bytes, _mm512_set1_epi8((char)(1 << bit)));
+    return _mm512_xor_si512(_mm512_set1_epi64((int64_t)set), flip);
+}
+
+/* The number of ones of each lane. */
+__attribute__((target("avx512f,avx512bw,avx512vl"))) static inline __m512i lanes_of_ones(__m512i x)
+{
+    const __m512i low = _mm512_set1_epi8(15),
                   ones = _mm512_broadcast_i32x4(_mm_set_epi8(4, 3, 3, 2, 3, 2, 2, 1, 3, 2, 2, 1, 2, 1, 1, 0));
+    const __m512i right = _mm512_shuffle_epi8(ones, _mm512_and_si512(x, low));
+    const __m512i left = _mm512_shuffle_epi8(ones, _mm512_and_si512(_mm512_srli_epi16(x, 4), low));
+    return _mm512_sad_epu8(_mm512_add_epi8(right, left), _mm512_setzero_si512());
+}
+
+/* rank_words for TILE words: a lane for each class. */
+__attribute__((target("avx512f,avx512bw,avx512vl"))) static void rank_tile_vectors(const uint8_t *classes,
+                                                                                  ranks_t *ranks)
+{
+    const __m512i flip0 = _mm512_set_epi64(0, -1, 0, -1, 0, -1, 0, -1),
+                  flip1 = _mm512_set_epi64(0, 0, -1, -1, 0, 0, -1, -1),
+                  flip2 = _mm512_set_epi64(0, 0, 0, 0, -1, -1, -1, -1);
     __m512i seen = _mm512_setzero_si512();
     for (size_t b = 0; b < BLOCKS; b++) {
         const __m512i each = _mm512_loadu_si512(classes + b * BLOCK);
-        const __m512i low = _mm512_set1_epi64((int64_t)_mm512_test_epi8_mask(each, _mm512_set1_epi8(1)));
-        const __m512i middle = _mm512_set1_epi64((int64_t)_mm512_test_epi8_mask(each, _mm512_set1_epi8(2)));
-        const __m512i high = _mm512_set1_epi64((int64_t)_mm512_test_epi8_mask(each, _mm512_set1_epi8(4)));
-        const __m512i mine = _mm512_and_si512(_mm512_and_si512(_mm512_xor_si512(low, flip0), _mm512_xor_si512(middle, flip1)), _mm512_xor_si512(high, flip2));
-        const __m512i nibbles = _mm512_add_epi8(_mm512_shuffle_epi8(ones, _mm512_and_si512(mine, four)), _mm512_shuffle_epi8(ones, _mm512_and_si512(_mm512_srli_epi16(mine, 4), four)));
+        const __m512i lower = _mm512_and_si512(lanes_of_bits(each, 0, flip0), lanes_of_bits(each, 1, flip1));
+        const __m512i mine = _mm512_and_si512(lower, lanes_of_bits(each, 2, flip2));
         _mm512_storeu_si512(ranks->members[b], mine);
         _mm_storeu_si128((__m128i *)ranks->before[b], _mm512_cvtepi64_epi16(seen));
-        seen = _mm512_add_epi64(seen, _mm512_sad_epu8(nibbles, _mm512_setzero_si512()));
+        seen = _mm512_add_epi64(seen, lanes_of_ones(mine));
     }
     _mm_storeu_si128((__m128i *)ranks->before[BLOCKS], _mm512_cvtepi64_epi16(seen));
 }
@@ -121,8 +136,8 @@ static void rank_tile(const uint8_t *classes, size_t m, ranks_t *ranks)
     rank_words(classes, m, ranks);
 }
 
-/* Where the bit lies that has `rank` ones below it; x has more than `rank` ones. First the byte is found by the numbers of
- * ones up to each byte, then the bit in the same way, each spread over a byte. */
+/* Where the bit lies that has `rank` ones below it; x has more than `rank` ones. First the byte is found by the numbers
+ * of ones up to each byte, then the bit in the same way, each spread over a byte. */
 static inline uint32_t select_bit(uint64_t x, uint32_t rank)
 {
     const uint64_t each = 0x0101010101010101u, tops = each << 7;
@@ -202,10 +217,10 @@ static inline void put_bits(stream_t *stream, uint32_t bits, uint32_t count)
     }
 }
 
-/* Write the gap bytes of all classes and put the low bits into `stream`. Returns the number of gap bytes, or SIZE_MAX if
- * there are more than `room`. */
-static size_t pack_gaps(const uint32_t *gaps, const uint32_t *counts, const uint32_t *shifts, uint8_t *units, size_t room,
-                        stream_t *stream)
+/* Write the gap bytes of all classes and put the low bits into `stream`. Returns the number of gap bytes, or SIZE_MAX
+ * if there are more than `room`. */
+static size_t pack_gaps(const uint32_t *gaps, const uint32_t *counts, const uint32_t *shifts, uint8_t *units,
+                        size_t room, stream_t *stream)
 {
     size_t used = 0;
     for (int c = 0; c < CLASSES; c++) {
@@ -224,8 +239,8 @@ static size_t pack_gaps(const uint32_t *gaps, const uint32_t *counts, const uint
     return used;
 }
 
-/* Undo pack_gaps, from the beginning of `bits`, which holds all the low bits; 0 if the `size` gap bytes are too few or too
- * many, or the gaps of a class cover more than `words`. */
+/* Undo pack_gaps, from the beginning of `bits`, which holds all the low bits; 0 if the `size` gap bytes are too few or
+ * too many, or the gaps of a class cover more than `words`. */
 static int unpack_gaps(const uint8_t *units, size_t size, const uint8_t *bits, size_t bit_bytes, const uint32_t *counts,
                        const uint32_t *shifts, size_t words, uint32_t *gaps)
 {

@@ -88,8 +88,11 @@ static CLONES size_t FN(tile_gaps_)(FN(walk_t) * walk, const uint8_t *classes, c
         const int c = classes[i];
         const uint64_t below = ranks->members[i / BLOCK][c] & lowest_bits(i % BLOCK);
         const uint32_t rank = walk->seen[c] + ranks->before[i / BLOCK][c] + (uint32_t)__builtin_popcountll(below);
-        gaps[walk->next[c]] = rank - walk->last[c];
-        FN(store_)(ordered, walk->next[c]++, FN(load_)(deltas, k));
+        const size_t at = walk->next[c]++;
+        if (at < count) { /* unless another thread has changed the base since the classes were counted */
+            gaps[at] = rank - walk->last[c];
+            FN(store_)(ordered, at, FN(load_)(deltas, k));
+        }
         walk->last[c] = rank + 1;
     }
     for (int c = 0; c < CLASSES; c++)

@@ -70,7 +70,8 @@ static PyObject *exponent(PyObject *Py_UNUSED(module), PyObject *args)
     size_t n = frame_check(number, base.len, PY_SSIZE_T_MAX, 1, 0);
     const size_t count = (size_t)positions.len / 4;
     if (n && (!number.exponent_bits || !numbers_fit(&positions, count) || step < 1 || above < 0 ||
-              (size_t)above >= count || (size_t)above > (count - 1) / (size_t)step || largest_position(positions.buf, count) >= n)) {
+              (size_t)above >= count || (size_t)above > (count - 1) / (size_t)step ||
+              largest_position(positions.buf, count) >= n)) {
         fail("a position lies beyond the frame, or fewer words are looked at");
         n = 0;
     }
@@ -183,8 +184,8 @@ static PyObject *patch(PyObject *Py_UNUSED(module), PyObject *args)
     return n ? Py_NewRef(Py_None) : NULL;
 }
 
-/* Changes class by class: what `pack` and `unpack` check before they touch anything. `places` receives the number of low
- * bits of all gaps, which is where the signs begin. 0, or -1 with an exception set. */
+/* Changes class by class: what `pack` and `unpack` check before they touch anything. `places` receives the number of
+ * low bits of all gaps, which is where the signs begin. 0, or -1 with an exception set. */
 static int packed_check(const Py_buffer *gaps, const Py_buffer *deltas, const Py_buffer *counts,
                         const Py_buffer *shifts, const planes_t *planes, const Py_buffer *bits, uint64_t *places)
 {
