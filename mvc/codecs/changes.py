@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from mvc.codecs import kernels, workspace
+from mvc.codecs import kernels
 from mvc.codecs.abc import Bytes, FrameSpec
-from mvc.codecs.kernels import CLASSES, Buffer, Number, Positions
+from mvc.codecs.kernels import CLASSES, Number, Positions
 from mvc.codecs.plane_coding import decode_planes, encode_planes
 from mvc.errors import MalformedError
 from mvc.types import DType
@@ -71,88 +69,61 @@ class _Layout:
         return sum(self.counts)
 
     @property
-    def bits(self) -> int:
-        """Low bits of all gaps, and one sign for each change."""
-        return self.changed + sum(count * shift for count, shift in zip(self.counts, self.shifts, strict=True))
-
-    @property
-    def parts(self) -> list[slice]:
-        """Where each class lies among all changed words."""
-        ends = np.cumsum([0, *self.counts]).tolist()
-        return [slice(start, end) for start, end in pairwise(ends)]
+    def bit_bytes(self) -> int:
+        """Bytes of the low bits of all gaps and one sign for each change."""
+        lows = sum(count * shift for count, shift in zip(self.counts, self.shifts, strict=True))
+        return -(-(self.changed + lows) // 8)
 
 
 def encode_changes(changed: Changes, base: Bytes, dtype: DType) -> bytes:
     """Return the stored bytes of at least one change; positions ascend."""
-    number = kernels.number_of(dtype)
-    count = len(changed.positions)
+    number, count = kernels.number_of(dtype), len(changed.positions)
     top = _top(changed.positions, base, number)
-    gaps, classes = np.empty(count, dtype=np.uint32), np.empty(count, dtype=np.uint8)
-    kernels.active.gaps(base, number, top, changed.positions, gaps, classes)
-    order = np.argsort(classes, kind="stable")
-    words = changed.deltas.view(f"<u{dtype.word_bytes}")[order]
-    planes = list(np.empty((dtype.word_bytes, count), dtype=np.uint8))
-    kernels.active.split((words >> 1).view(np.uint8), planes, False)
-    counts = tuple(np.trim_zeros(np.bincount(classes, minlength=CLASSES), "b").tolist())
-    return _encode(gaps[order], top, counts, (words & 1).astype(np.uint8), planes)
+    tally = np.empty((2, CLASSES), dtype=np.uint32)
+    gaps, ordered = np.empty(count, dtype=np.uint32), np.empty(len(changed.deltas), dtype=np.uint8)
+    kernels.active.gaps(base, number, top, changed.positions, changed.deltas, tally, gaps, ordered)
+    counts, sums = tally.tolist()
+    layout = _layout(top, counts, sums, len(base) // dtype.word_bytes)
+    return _encode(layout, gaps, ordered)
 
 
 def _top(positions: Positions, base: Bytes, number: Number) -> int:
     """Return the exponent field above the one that about one changed word of `_RARE` exceeds."""
     if not number.exponent_bits:
         return 0
-    some = positions[:: len(positions) // _LOOKED_AT + 1]
-    words = base.view(f"<u{number.word_bytes}")[some]
-    fields = (words >> number.mantissa_bits) & ((1 << number.exponent_bits) - 1)
-    place = len(fields) - 1 - len(fields) // _RARE
-    return min(int(np.partition(fields, place)[place]) + 1, (1 << number.exponent_bits) - 1)
+    step = len(positions) // _LOOKED_AT + 1
+    above = -(-len(positions) // step) // _RARE
+    exceeded = kernels.active.exponent(base, number, positions, step, above)
+    return min(exceeded + 1, (1 << number.exponent_bits) - 1)
 
 
-def _encode(gaps: Positions, top: int, counts: tuple[int, ...], signs: Bytes, planes: list[Bytes]) -> bytes:
-    parts = _Layout(top, counts, counts, 0).parts
-    shifts = tuple(_shift(gaps[part]) for part in parts)
-    quotients = np.concatenate([gaps[part] >> shift for part, shift in zip(parts, shifts, strict=True)])
-    units = _gap_bytes(quotients)
-    lows = [_low_bits(gaps[part], shift) for part, shift in zip(parts, shifts, strict=True)]
-    bits = np.packbits(np.concatenate([*lows, signs]), bitorder="little")
-    coded_units, coded_bits = encode_planes([units], 0), encode_planes([bits])
-    head = _HEAD.pack(top, len(counts), len(units), len(coded_units), len(coded_bits))
-    classes = b"".join(map(_CLASS.pack, counts, shifts))
-    return b"".join((head, classes, coded_units, coded_bits, encode_planes(planes)))
+def _layout(top: int, counts: list[int], sums: list[int], words: int) -> _Layout:
+    """Return how to store changes of a frame of so many words, in at most as many gap bytes as stated."""
+    used = max(c for c, count in enumerate(counts) if count) + 1
+    shifts = tuple(_shift(total // max(1, count)) for count, total in zip(counts[:used], sums[:used], strict=True))
+    return _Layout(top, tuple(counts[:used]), shifts, sum(counts) + words // _SKIP)
 
 
-def _shift(gaps: Positions) -> int:
+def _shift(mean: int) -> int:
     """Return how many low bits of the gaps of a class are kept apart."""
-    mean = int(gaps.sum(dtype=np.int64)) // max(1, len(gaps))
     return max(0, mean.bit_length() - _QUOTIENT_BITS)
 
 
-def _gap_bytes(quotients: Positions) -> Bytes:
-    """Return each number as so many times 255 and a smaller byte."""
-    skips = quotients // _SKIP
-    ends = np.cumsum(skips + 1, dtype=np.int64) - 1
-    result = np.full(int(ends[-1]) + 1, _SKIP, dtype=np.uint8)
-    result[ends] = quotients - skips * _SKIP
-    return result
+def _padded(values: tuple[int, ...]) -> Positions:
+    """Return a number for each of the `CLASSES`, as kernels take them."""
+    return np.array(values + (0,) * (CLASSES - len(values)), dtype=np.uint32)
 
 
-def _low_bits(numbers: Positions, count: int) -> Bytes:
-    """Return the `count` low bits of each number, lowest first, one in a byte."""
-    used = -(-count // 8)
-    octets = np.ascontiguousarray(numbers.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :used])
-    bits = np.unpackbits(octets.reshape(-1), bitorder="little").reshape(len(numbers), 8 * used)
-    return bits[:, :count].reshape(-1)
-
-
-def _numbers(bits: Bytes, count: int) -> Positions:
-    """Undo `_low_bits`."""
-    used = -(-count // 8)
-    padded = np.zeros((len(bits) // count, 8 * used), dtype=np.uint8)
-    padded[:, :count] = bits.reshape(-1, count)
-    numbers = np.zeros((len(padded), 4), dtype=np.uint8)
-    numbers[:, :used] = np.packbits(padded.reshape(-1), bitorder="little").reshape(-1, used)
-    result: Positions = numbers.view("<u4").reshape(-1)
-    return result
+def _encode(layout: _Layout, gaps: Positions, deltas: Bytes) -> bytes:
+    units, bits = np.empty(layout.gap_bytes, dtype=np.uint8), np.empty(layout.bit_bytes, dtype=np.uint8)
+    planes = list(np.empty((len(deltas) // len(gaps), len(gaps)), dtype=np.uint8))
+    counts, shifts = _padded(layout.counts), _padded(layout.shifts)
+    used = kernels.active.pack(gaps, deltas, counts, shifts, units, bits, planes)
+    coded_units = encode_planes([units[:used]])
+    coded_bits = encode_planes([bits])
+    head = _HEAD.pack(layout.top, len(layout.counts), used, len(coded_units), len(coded_bits))
+    classes = b"".join(map(_CLASS.pack, layout.counts, layout.shifts))
+    return b"".join((head, classes, coded_units, coded_bits, encode_planes(planes)))
 
 
 def decode_changes(stored: memoryview, base: Bytes, spec: FrameSpec, most: int) -> Changes:
@@ -175,28 +146,17 @@ def decode_changes(stored: memoryview, base: Bytes, spec: FrameSpec, most: int) 
         If `stored` does not follow the specification. Counts are checked before anything is decoded.
     """
     layout, coded_units, coded_bits, coded_values = _take_apart(stored, spec, most)
+    count, counts, shifts = layout.changed, _padded(layout.counts), _padded(layout.shifts)
     (units,) = decode_planes(coded_units, 1, layout.gap_bytes)
-    (packed,) = decode_planes(coded_bits, 1, -(-layout.bits // 8))
-    planes = decode_planes(coded_values, spec.dtype.word_bytes, layout.changed)
-    bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=layout.bits, bitorder="little")
-    quotients = _quotients(np.frombuffer(units, dtype=np.uint8), layout.changed, spec.words)
-    gaps = _gaps(quotients, bits, layout, spec.words)
-    counts = np.zeros(CLASSES, dtype=np.uint32)
-    counts[: len(layout.counts)] = layout.counts
-    positions = np.empty(layout.changed, dtype=np.uint32)
+    (bits,) = decode_planes(coded_bits, 1, layout.bit_bytes)
+    planes = decode_planes(coded_values, spec.dtype.word_bytes, count)
+    gaps, positions = np.empty((2, count), dtype=np.uint32)
+    deltas = np.empty(spec.dtype.word_bytes * count, dtype=np.uint8)
+    if not kernels.active.unpack(units, bits, planes, counts, shifts, spec.words, gaps, deltas):
+        raise MalformedError(f"gap bytes do not hold the gaps of {count} changes in {spec.words} words")
     if not kernels.active.locate(base, kernels.number_of(spec.dtype), layout.top, counts, gaps, positions):
         raise MalformedError("a gap leads beyond the last word of its class")
-    return Changes(positions, _deltas(planes, bits[-layout.changed :]))
-
-
-def _deltas(planes: Sequence[Buffer], signs: Bytes) -> Bytes:
-    """Return the deltas whose magnitudes lie in `planes`."""
-    deltas = workspace.array("deltas", len(planes) * len(signs))
-    kernels.active.join(planes, deltas, False)
-    words = deltas.view(f"<u{len(planes)}")
-    words <<= 1
-    words |= signs
-    return deltas
+    return Changes(positions, deltas)
 
 
 def _take_apart(stored: memoryview, spec: FrameSpec, most: int) -> tuple[_Layout, memoryview, memoryview, memoryview]:
@@ -227,27 +187,3 @@ def _check_layout(layout: _Layout, spec: FrameSpec, most: int) -> None:
         raise MalformedError(f"changes of {spec.words} words have more low bits than their gaps need")
     if not layout.changed <= layout.gap_bytes <= layout.changed + spec.words // _SKIP:
         raise MalformedError(f"{layout.changed} changes have {layout.gap_bytes} gap bytes")
-
-
-def _quotients(units: Bytes, count: int, words: int) -> Positions:
-    """Return the numbers that `_gap_bytes` wrote; their sum is at most `words`."""
-    last = units != _SKIP
-    total = int(units.sum(dtype=np.int64))
-    if np.count_nonzero(last) != count or not last[-1] or total > words:
-        raise MalformedError(f"gap bytes of {count} changes add up to {total} of {words} words")
-    quotients: Positions = np.diff(np.cumsum(units, dtype=np.uint32)[last], prepend=np.uint32(0))
-    return quotients
-
-
-def _gaps(quotients: Positions, bits: Bytes, layout: _Layout, words: int) -> Positions:
-    """Return `quotients` with the low bits of the gaps appended; none reaches 2**26."""
-    start = 0
-    for part, shift in zip(layout.parts, layout.shifts, strict=True):
-        covered = int(quotients[part].sum(dtype=np.int64)) << shift
-        if covered > words:
-            raise MalformedError(f"gaps of one class cover {covered} of {words} words")
-        end = start + shift * (part.stop - part.start)
-        if shift:
-            quotients[part] = (quotients[part] << shift) | _numbers(bits[start:end], shift)
-        start = end
-    return quotients

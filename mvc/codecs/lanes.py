@@ -7,8 +7,8 @@ from typing import Final
 __all__ = ["lane_count"]
 
 _SYMBOLS: Final = 1 << 12
-"""Symbols for each lane: two bytes of its state are then 0.15 % of the exponents of bf16, and a matrix of 384 by 384 has
-32 lanes, with which it is decoded in half the time of 16."""
+"""Symbols for each lane: two bytes of its state are then 0.15 % of the exponents of bf16, and a matrix of 384 by 384
+has 32 lanes, with which it is decoded in half the time of 16."""
 
 _MOST: Final = 128
 """More gave no more speed, compiled."""

@@ -79,24 +79,24 @@ def run_sparse(k, case, top, most):
     if count < 0:
         return [count]
     positions, deltas = positions[:count], deltas[: count * size]
-    gaps, classes = np.empty(count, dtype=np.uint32), np.empty(count, dtype=np.uint8)
-    k.gaps(base, number, top, positions, gaps, classes)
-    order = np.argsort(classes, kind="stable")
-    counts = np.bincount(classes, minlength=CLASSES).astype(np.uint32)
+    gaps, ordered = np.empty(count, dtype=np.uint32), np.empty_like(deltas)
+    tally = np.empty((2, CLASSES), dtype=np.uint32)
+    k.gaps(base, number, top, positions, deltas, tally, gaps, ordered)
     found = np.empty_like(positions)
-    assert k.locate(base, number, top, counts, gaps[order], found)
-    assert (found == positions[order]).all()
+    assert k.locate(base, number, top, tally[0], gaps, found)
+    assert sorted(found) == positions.tolist()
     back = np.empty_like(frame)
-    k.patch(base, number, positions, deltas, back)
+    k.patch(base, number, found, ordered, back)
     assert back.tobytes() == frame.tobytes()
-    return [count, *(array.tobytes() for array in (positions, deltas, gaps, classes))]
+    some = [k.exponent(base, number, positions, 3, above) for above in range(-(-count // 3)) if number.exponent_bits]
+    return [count, *some, *(array.tobytes() for array in (positions, deltas, tally, gaps, ordered, found))]
 
 
 @needs_native
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_native_and_reference_agree_on_sparse_deltas(data):
-    """Both find the same words, gaps and classes, whatever is class 0, and give up at the same number of changes."""
+    """Both find the same words, gaps and order, whatever is class 0, and give up at the same number of changes."""
     dtype = data.draw(st.sampled_from(list(DTYPES.values())))
     case = data.draw(sparse_cases(dtype))
     top = data.draw(st.sampled_from([0, 3, 15, 120, 127, 255, 1023, 2047]))
@@ -136,14 +136,131 @@ def test_changes_are_values_less_one(k):
     assert k.changes(target, base, number, positions[:1], deltas[:1].view(np.uint8)) == -1
 
 
+@needs_native
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize("share", [0.002, 0.1, 1.0])
+def test_native_and_reference_agree_on_long_sparse_deltas(dtype, share):
+    """They agree beyond the length of a tile, with words of all classes, many changes and unaligned memory."""
+    rng, size, words = np.random.default_rng(0), dtype.word_bytes, 5001
+    number, memory = number_of(dtype), np.zeros((2, words * size + 1), dtype=np.uint8)
+    frame, base = memory[:, 1:]
+    fields = rng.integers(0, max(1, min(12, 1 << number.exponent_bits)), words, dtype=np.uint64)
+    base[:] = (fields << number.mantissa_bits).astype(f"<u{size}").view(np.uint8)
+    frame[:] = base
+    frame[::size] ^= (rng.random(words) < share).astype(np.uint8)
+    case = (frame, base, type("Spec", (), {"dtype": dtype}))
+    assert run_sparse(native, case, 9, words) == run_sparse(reference, case, 9, words)
+
+
 @every_implementation
 def test_gaps_count_words_of_one_class(k):
     """Exponents 127, 126 and 120 are classes 0, 1 and 7 of T = 127; 130 joins class 0, 100 joins class 7."""
     base = (np.array([127, 126, 127, 120, 130, 126, 100, 127]) << 7).astype("<u2").view(np.uint8)
     number, positions = number_of(dtype_of("BF16")), np.array([2, 5, 6, 7], dtype=np.uint32)
-    gaps, classes = np.zeros(4, dtype=np.uint32), np.zeros(4, dtype=np.uint8)
-    k.gaps(base, number, 127, positions, gaps, classes)
-    assert (gaps.tolist(), classes.tolist()) == ([1, 1, 1, 1], [0, 1, 7, 0])
+    deltas, ordered = np.arange(4, dtype="<u2").view(np.uint8), np.zeros(8, dtype=np.uint8)
+    tally, gaps = np.ones((2, CLASSES), dtype=np.uint32), np.zeros(4, dtype=np.uint32)
+    k.gaps(base, number, 127, positions, deltas, tally, gaps, ordered)
+    assert tally.tolist() == [[2, 1, 0, 0, 0, 0, 0, 1]] * 2
+    assert gaps.tolist() == [1, 1, 1, 1]
+    assert ordered.view("<u2").tolist() == [0, 3, 1, 2]
+
+
+@every_implementation
+def test_exponents_are_counted_from_the_largest(k):
+    """Of every second changed word, of exponents 1, 3 and 2, the largest has none above it."""
+    base = (np.array([1, 9, 3, 9, 2, 9]) << 7).astype("<u2").view(np.uint8)
+    number, positions = number_of(dtype_of("BF16")), np.arange(6, dtype=np.uint32)
+    assert [k.exponent(base, number, positions, 2, above) for above in range(3)] == [3, 2, 1]
+
+
+def run_packed(k, size, changes, room):
+    """Return what the kernels `k` write of changes class by class, and check that they undo it."""
+    counts, shifts, gaps, deltas = changes
+    count = len(gaps)
+    units = np.zeros(room, dtype=np.uint8)
+    bits = np.zeros(-(-(count + int(counts.astype(np.int64) @ shifts)) // 8), dtype=np.uint8)
+    planes = empty_planes(size, count)
+    used = k.pack(gaps, deltas, counts, shifts, units, bits, planes)
+    found, values = np.empty_like(gaps), np.empty_like(deltas)
+    coded = [bytes(plane) for plane in planes]
+    assert k.unpack(units[:used].tobytes(), bits.tobytes(), coded, counts, shifts, 1 << 24, found, values)
+    assert found.tolist() == gaps.tolist()
+    assert values.tobytes() == deltas.tobytes()
+    return [used, units.tobytes(), bits.tobytes(), *coded]
+
+
+@st.composite
+def ordered_changes(draw):
+    """Bytes of a word; counts, shifts, gaps and deltas of changes class by class."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    size = draw(st.sampled_from([1, 2, 4, 8]))
+    counts = rng.integers(0, draw(st.sampled_from([1, 2, 30])), CLASSES, dtype=np.uint32)
+    shifts = rng.integers(draw(st.sampled_from([0, 9])), draw(st.sampled_from([10, 25])), CLASSES, dtype=np.uint32)
+    count = int(counts.sum())
+    gaps = rng.integers(0, draw(st.sampled_from([1, 254, 20_000])), count, dtype=np.uint32)
+    return size, (counts, shifts, gaps, rng.integers(0, 256, count * size, dtype=np.uint8))
+
+
+@needs_native
+@settings(max_examples=300, deadline=None)
+@given(case=ordered_changes())
+def test_native_and_reference_pack_the_same_bytes(case):
+    """Gap bytes, bits and magnitudes are equal, whatever counts, shifts and gaps are, and come back."""
+    size, changes = case
+    room = int((changes[2] // 255 + 1).sum())
+    assert run_packed(native, size, changes, room) == run_packed(reference, size, changes, room)
+
+
+@needs_native
+@settings(max_examples=300, deadline=None)
+@given(case=ordered_changes(), data=st.data())
+def test_native_and_reference_unpack_the_same_changes(case, data):
+    """Any gap bytes are refused by both, or are the same gaps to both."""
+    size, (counts, shifts, gaps, deltas) = case
+    rng, count = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))), len(gaps)
+    units = rng.integers(0, 256, count + data.draw(st.integers(0, 2)), dtype=np.uint8)
+    units[: len(units) // 2] |= data.draw(st.sampled_from([0, 0xFF]))
+    if data.draw(st.booleans()):
+        units = np.append(units[units != 255], np.zeros(count, dtype=np.uint8))[:count]
+    bits = rng.integers(0, 256, -(-(count + int(counts.astype(np.int64) @ shifts)) // 8), dtype=np.uint8)
+    planes = list(rng.integers(0, 256, (size, count), dtype=np.uint8))
+    words, results = data.draw(st.sampled_from([1, 1000, 1 << 17, 1 << 24])), []
+    for k in (native, reference):
+        good = k.unpack(units, bits, planes, counts, shifts, words, gaps, deltas)
+        results.append((good, gaps.tobytes(), deltas.tobytes()) if good else False)
+    assert results[0] == results[1]
+
+
+@every_implementation
+def test_gaps_are_so_many_times_255_and_a_rest(k):
+    """Gaps 1 and 1020, without a shift, and 5 with one of 1, whose low bit comes before the signs 1, 0, 1."""
+    counts, shifts = np.array([2, 0, 0, 1, 0, 0, 0, 0], dtype=np.uint32), np.array([0] * 3 + [1] + [0] * 4, np.uint32)
+    units, bits, planes = np.full(9, 7, dtype=np.uint8), np.zeros(1, dtype=np.uint8), empty_planes(2, 3)
+    deltas = np.array([0x201, 4, 0xFFFF], dtype="<u2").view(np.uint8)
+    assert k.pack(np.array([1, 1020, 5], dtype=np.uint32), deltas, counts, shifts, units, bits, planes) == 7
+    assert units.tolist() == [1, 255, 255, 255, 255, 0, 2, 7, 7]
+    assert bits.tolist() == [0b1011]
+    assert [plane.tolist() for plane in planes] == [[0, 2, 255], [1, 0, 127]]
+
+
+@every_implementation
+@pytest.mark.parametrize(
+    ("units", "words", "good"),
+    [
+        (b"\1\xff\0\2", 512, True),
+        (b"\1\xff\0\2", 511, False),
+        (b"\1\xff\0", 512, False),
+        (b"\1\xff\0\2\0", 512, False),
+        (b"\1\xff\0\xff", 512, False),
+        (b"", 512, False),
+    ],
+)
+def test_gap_bytes_must_fit(k, units, words, good):
+    """Too few, too many, unfinished or too large gaps are refused."""
+    counts, shifts = np.array([2, 1, 0, 0, 0, 0, 0, 0], dtype=np.uint32), np.array([1] + [0] * 7, dtype=np.uint32)
+    gaps, deltas = np.zeros(3, dtype=np.uint32), np.zeros(3, dtype=np.uint8)
+    assert k.unpack(units, b"\2", [bytes(3)], counts, shifts, words, gaps, deltas) is good
+    assert not good or gaps.tolist() == [2, 511, 2]
 
 
 @every_implementation
@@ -170,10 +287,27 @@ def test_sort_orders_by_scale_and_exponent(k):
     assert planes[0].tolist() == [2, 3, 1, 4]  # keys 2, 0 | 1, 3
 
 
+ARGUMENTS = {
+    "split": "u planes rotate",
+    "join": "planes target rotate",
+    "measure": "target base number row_words u sizes",
+    "sort": "u base number rows row_words mantissa planes scratch",
+    "unsort": "planes base number rows row_words mantissa target scratch",
+    "changes": "target base number positions values",
+    "exponent": "base number positions step above",
+    "gaps": "base number top positions values tally gaps ordered",
+    "locate": "base number top counts gaps positions",
+    "patch": "base number positions values target",
+    "pack": "gaps values counts shifts units bits magnitudes",
+    "unpack": "units bits magnitudes counts shifts words gaps values",
+}
+
+
 def call(k, name, **changes):
     """Call a kernel with arguments that fit, but for `changes`."""
-    number = changes.pop("number", Number(2, 8, 7))
-    given_ = {
+    fitting = {
+        "number": Number(2, 8, 7),
+        "rotate": False,
         "u": np.zeros(8, dtype=np.uint8),
         "base": np.zeros(8, dtype=np.uint8),
         "rows": np.zeros(2, dtype=np.uint8),
@@ -187,31 +321,18 @@ def call(k, name, **changes):
         "positions": np.arange(3, dtype=np.uint32),
         "values": np.zeros(6, dtype=np.uint8),
         "gaps": np.zeros(3, dtype=np.uint32),
-        "classes": np.zeros(3, dtype=np.uint8),
+        "ordered": np.zeros(6, dtype=np.uint8),
+        "tally": np.zeros((2, CLASSES), dtype=np.uint32),
+        "shifts": np.full(CLASSES, 2, dtype=np.uint32),
+        "units": np.zeros(3, dtype=np.uint8),
+        "bits": np.zeros(2, dtype=np.uint8),
+        "magnitudes": empty_planes(2, 3),
+        "words": 4,
+        "step": 1,
+        "above": 2,
         "counts": np.array([0, 0, 0, 0, 0, 0, 0, 3], dtype=np.uint32),
     } | changes
-    v = given_.get
-    match name:
-        case "split":
-            k.split(v("u"), v("planes"), False)
-        case "join":
-            k.join(v("planes"), v("target"), True)
-        case "measure":
-            k.measure(v("target"), v("base"), number, v("row_words"), v("u"), v("sizes"))
-        case "sort":
-            k.sort(v("u"), v("base"), number, v("rows"), v("row_words"), v("mantissa"), v("planes"), v("scratch"))
-        case "changes":
-            k.changes(v("target"), v("base"), number, v("positions"), v("values"))
-        case "gaps":
-            k.gaps(v("base"), number, v("top"), v("positions"), v("gaps"), v("classes"))
-        case "locate":
-            k.locate(v("base"), number, v("top"), v("counts"), v("gaps"), v("positions"))
-        case "patch":
-            k.patch(v("base"), number, v("positions"), v("values"), v("target"))
-        case "unsort":
-            k.unsort(
-                v("planes"), v("base"), number, v("rows"), v("row_words"), v("mantissa"), v("target"), v("scratch")
-            )
+    getattr(k, name)(*(fitting[argument] for argument in ARGUMENTS[name].split()))
 
 
 SHORT = np.zeros(6, dtype=np.uint8)
@@ -242,19 +363,35 @@ BAD = [
     *((name, {"planes": empty_planes(2, 3)}) for name in ("sort", "unsort")),
     ("sort", {"u": SHORT}),
     ("unsort", {"target": SHORT}),
-    *((name, {"number": Number(3, 8, 15)}) for name in ("changes", "gaps", "locate", "patch")),
-    *((name, {"base": np.zeros(7, dtype=np.uint8)}) for name in ("changes", "gaps", "locate", "patch")),
-    *((name, {"base": np.zeros(0, dtype=np.uint8)}) for name in ("changes", "gaps", "locate", "patch")),
+    *((name, {"number": Number(3, 8, 15)}) for name in ("changes", "exponent", "gaps", "locate", "patch")),
+    *((name, {"base": np.zeros(7, dtype=np.uint8)}) for name in ("changes", "exponent", "gaps", "locate", "patch")),
+    *((name, {"base": np.zeros(0, dtype=np.uint8)}) for name in ("changes", "exponent", "gaps", "locate", "patch")),
     *((name, {"target": SHORT}) for name in ("changes", "patch")),
-    *((name, {"values": np.zeros(5, dtype=np.uint8)}) for name in ("changes", "patch")),
-    *((name, {"values": np.zeros(8, dtype=np.uint8)}) for name in ("changes", "patch")),
+    *((name, {"values": np.zeros(5, dtype=np.uint8)}) for name in ("changes", "gaps", "patch", "pack", "unpack")),
+    *((name, {"values": np.zeros(8, dtype=np.uint8)}) for name in ("changes", "gaps", "patch", "pack", "unpack")),
     *((name, {"top": top}) for name in ("gaps", "locate") for top in (-1, 2048)),
-    *((name, {"gaps": np.zeros(2, dtype=np.uint32)}) for name in ("gaps", "locate")),
+    *((name, {"gaps": np.zeros(2, dtype=np.uint32)}) for name in ("gaps", "locate", "pack", "unpack")),
     *((name, {"positions": np.zeros(2, dtype=np.uint32)}) for name in ("gaps", "locate", "changes", "patch")),
-    *((name, {"positions": np.array([0, 1, 4], dtype=np.uint32)}) for name in ("gaps", "patch")),
+    *((name, {"positions": np.array([0, 1, 4], dtype=np.uint32)}) for name in ("exponent", "gaps", "patch")),
     ("gaps", {"positions": np.array([0, 2, 2], dtype=np.uint32)}),
     ("gaps", {"positions": np.array([0, 2, 1], dtype=np.uint32)}),
-    ("gaps", {"classes": np.zeros(2, dtype=np.uint8)}),
+    ("gaps", {"ordered": SHORT[:4]}),
+    ("gaps", {"tally": np.zeros((2, 7), dtype=np.uint32)}),
+    ("exponent", {"number": Number(2, 0, 0)}),
+    *(("exponent", {"step": step}) for step in (-1, 0, 2)),
+    *(("exponent", {"above": above}) for above in (-1, 3)),
+    ("exponent", {"positions": np.zeros(0, dtype=np.uint32), "above": 0}),
+    *((name, {"magnitudes": empty_planes(2, 2)}) for name in ("pack", "unpack")),
+    *((name, {"magnitudes": empty_planes(1, 3)}) for name in ("pack", "unpack")),
+    *((name, {"magnitudes": []}) for name in ("pack", "unpack")),
+    *((name, {"counts": np.array([3], dtype=np.uint32)}) for name in ("pack", "unpack")),
+    *((name, {"counts": np.array([1, 1, 0, 0, 0, 0, 0, 0], dtype=np.uint32)}) for name in ("pack", "unpack")),
+    *((name, {"counts": np.array([2**31] * 2 + [3] + [0] * 5, dtype=np.uint32)}) for name in ("pack", "unpack")),
+    *((name, {"shifts": np.full(7, 2, dtype=np.uint32)}) for name in ("pack", "unpack")),
+    *((name, {"shifts": np.array([25] + [2] * 7, dtype=np.uint32)}) for name in ("pack", "unpack")),
+    *((name, {"bits": np.zeros(size, dtype=np.uint8)}) for name in ("pack", "unpack") for size in (1, 3)),
+    ("pack", {"units": np.zeros(2, dtype=np.uint8)}),
+    ("unpack", {"words": 0}),
     ("locate", {"counts": np.array([3], dtype=np.uint32)}),
     ("locate", {"counts": np.array([1, 1, 1, 1, 0, 0, 0, 0], dtype=np.uint32)}),
     ("locate", {"counts": np.array([2**31, 2**31, 3, 0, 0, 0, 0, 0], dtype=np.uint32)}),

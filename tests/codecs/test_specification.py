@@ -13,17 +13,18 @@ from mvc.types import DTYPES, dtype_of
 
 def coded_planes(stored, count, size):
     """Return the planes of `stored` (6.2)."""
-    return planes_of_sizes(stored, [size] * count, apart)
+    return planes_of_sizes(stored, [size] * count)
 
 
-def planes_of_sizes(stored, sizes, apart_decoder):
+def planes_of_sizes(stored, sizes, nested=True):
     """Return planes of several sizes (6.2)."""
     planes, at = [], 5 * len(sizes)
     for k, size in enumerate(sizes):
         mode, length = stored[5 * k], int.from_bytes(stored[5 * k + 1 : 5 * k + 5], "little")
         payload = stored[at : at + length]
         at += length
-        decoders = [lambda p, _: p, lambda p, n: p * n, lambda p, _: zstandard.decompress(p), apart_decoder]
+        simple = [lambda p, _: p, lambda p, n: p * n, lambda p, _: zstandard.decompress(p)]
+        decoders = [*simple, apart, stripes] if nested else simple
         planes.append(decoders[mode](payload, size))
         assert len(planes[-1]) == size
     assert at == len(stored)
@@ -32,9 +33,47 @@ def planes_of_sizes(stored, sizes, apart_decoder):
 
 def apart(payload, size):
     """Return the plane whose lowest bits are stored apart (6.2, mode 3)."""
-    bits, rest = planes_of_sizes(payload, [-(-size // 8), size], None)
+    bits, rest = planes_of_sizes(payload, [-(-size // 8), size], nested=False)
     assert int.from_bytes(bits, "little") < 1 << size
     return bytes(rest[i] << 1 | bits[i // 8] >> i % 8 & 1 for i in range(size))
+
+
+def stripes(payload, size):
+    """Return the plane that is coded by entropy (6.2, mode 4)."""
+    lanes, contexts, first, symbols = 1 << payload[0], payload[1] + 1, payload[2], payload[3] + 1
+    stripe = int.from_bytes(payload[4:6], "little")
+    assert (stripe == 0) == (contexts == 1)
+    sizes = [-(-size // stripe), contexts * symbols] if stripe else [symbols]
+    at = 6 + sum(5 + int.from_bytes(payload[7 + 5 * k : 11 + 5 * k], "little") for k in range(len(sizes)))
+    *owners, tables = planes_of_sizes(payload[6:at], sizes, nested=False)
+    frequencies = tables_of(tables, contexts, symbols)
+    states, refills = integers(payload[at : at + 4 * lanes], 4), iter(integers(payload[at + 4 * lanes :], 2))
+    plane = []
+    for i in range(size):
+        s, states[i % lanes] = advanced(
+            frequencies[owners[0][i // stripe] if stripe else 0], states[i % lanes], refills
+        )
+        plane.append(first + s)
+    assert set(states) == {65536}
+    assert not list(refills)
+    return bytes(plane)
+
+
+def tables_of(tables, contexts, symbols):
+    """Return the frequencies of every context (6.5, step 4)."""
+    levels = [[0] * symbols]
+    for c in range(contexts):
+        row = tables[c * symbols : (c + 1) * symbols]
+        levels.append([q + zigzag_back(z) for q, z in zip(levels[-1], row, strict=True)])
+    return [frequencies_of(row) for row in levels[1:]]
+
+
+def advanced(f, x, refills):
+    """Return the symbol that a state holds, and the state behind it (6.5, step 5)."""
+    y = x % 2048
+    s = next(s for s in range(len(f)) if sum(f[:s]) <= y < sum(f[: s + 1]))
+    x = f[s] * (x // 2048) + y - sum(f[:s])
+    return s, (x * 65536 + next(refills) if x < 65536 else x)
 
 
 def words_of(planes):
@@ -160,19 +199,11 @@ def decode_context_delta(stored, base, spec, mantissa):
     bits, place = int.from_bytes(stored[at:], "little"), 0
     (rows,) = coded_planes(parts[1], 1, -(-spec.words // row_words))
     (tables,) = coded_planes(parts[2], 1, contexts * symbols)
-    levels = [[0] * symbols]
-    for c in range(contexts):
-        row = tables[c * symbols : (c + 1) * symbols]
-        levels.append([q + zigzag_back(z) for q, z in zip(levels[-1], row, strict=True)])
-    frequencies = [frequencies_of(row) for row in levels[1:]]
+    frequencies = tables_of(tables, contexts, symbols)
     b, words = integers(base, size), []
     for i, key in enumerate(keys_of(b, rows, row_words, dtype, mantissa)):
         f = frequencies[sum(limit <= key for limit in limits)]
-        x = states[i % lanes]
-        y = x % 2048
-        s = next(s for s in range(symbols) if sum(f[:s]) <= y < sum(f[: s + 1]))
-        x = f[s] * (x // 2048) + y - sum(f[:s])
-        states[i % lanes] = x * 65536 + next(refills) if x < 65536 else x
+        s, states[i % lanes] = advanced(f, states[i % lanes], refills)
         u = s
         if s >= 16:
             length = 5 + (s - 16) // 4

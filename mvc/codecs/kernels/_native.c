@@ -503,9 +503,12 @@ static PyMethodDef methods[] = {
     {"stripe_encode", stripe_encode, METH_VARARGS, stripe_encode_doc},
     {"stripe_decode", stripe_decode, METH_VARARGS, stripe_decode_doc},
     {"changes", changes, METH_VARARGS, changes_doc},
+    {"exponent", exponent, METH_VARARGS, exponent_doc},
     {"gaps", gaps, METH_VARARGS, gaps_doc},
     {"locate", locate, METH_VARARGS, locate_doc},
     {"patch", patch, METH_VARARGS, patch_doc},
+    {"pack", pack, METH_VARARGS, pack_doc},
+    {"unpack", unpack, METH_VARARGS, unpack_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -79,8 +79,40 @@ def stripe_decode(
     stripe: int, contexts: Buffer, frequencies: Frequencies, states: States, refills: Keys, plane: Bytes, /
 ) -> bool: ...
 def changes(target: Bytes, base: Bytes, number: Number, positions: Positions, deltas: Bytes, /) -> int: ...
-def gaps(base: Bytes, number: Number, top: int, positions: Positions, gaps: Positions, classes: Bytes, /) -> None: ...
+def exponent(base: Bytes, number: Number, positions: Positions, step: int, above: int, /) -> int: ...
+def gaps(
+    base: Bytes,
+    number: Number,
+    top: int,
+    positions: Positions,
+    deltas: Bytes,
+    tally: Positions,
+    gaps: Positions,
+    ordered: Bytes,
+    /,
+) -> None: ...
 def locate(
     base: Bytes, number: Number, top: int, counts: Positions, gaps: Positions, positions: Positions, /
 ) -> bool: ...
 def patch(base: Bytes, number: Number, positions: Positions, deltas: Bytes, target: Bytes, /) -> None: ...
+def pack(
+    gaps: Positions,
+    deltas: Bytes,
+    counts: Positions,
+    shifts: Positions,
+    units: Bytes,
+    bits: Bytes,
+    planes: Sequence[Bytes],
+    /,
+) -> int: ...
+def unpack(
+    units: Buffer,
+    bits: Buffer,
+    planes: Sequence[Buffer],
+    counts: Positions,
+    shifts: Positions,
+    words: int,
+    gaps: Positions,
+    deltas: Bytes,
+    /,
+) -> bool: ...

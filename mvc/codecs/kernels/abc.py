@@ -342,12 +342,28 @@ class Kernels(Protocol):
             The number of changed words, or -1 if there are more than fit.
         """
 
-    def gaps(
-        self, base: Bytes, number: Number, top: int, positions: Positions, gaps: Positions, classes: Bytes, /
-    ) -> None:
-        """Write the class and the gap of each changed word (spec-v1, section 6.7, steps 1 and 3), in their order.
+    def exponent(self, base: Bytes, number: Number, positions: Positions, step: int, above: int, /) -> int:
+        """Return the exponent field of one of every `step`-th changed word of a float.
 
-        `top` is T, 0 to 2047; `positions` ascend. A gap counts words of one class.
+        It is the field that comes behind `above` larger ones in descending order, one of each of these words.
+        """
+
+    def gaps(
+        self,
+        base: Bytes,
+        number: Number,
+        top: int,
+        positions: Positions,
+        deltas: Bytes,
+        tally: Positions,
+        gaps: Positions,
+        ordered: Bytes,
+        /,
+    ) -> None:
+        """Write the gap of each changed word, and `deltas`, class by class (spec-v1, section 6.7, steps 1 to 3).
+
+        `top` is T, 0 to 2047; `positions` ascend. ``tally[0, c]`` becomes the number of changed words of class c, of
+        which there are `CLASSES`, ``tally[1, c]`` the sum of their gaps.
         """
 
     def locate(
@@ -365,3 +381,50 @@ class Kernels(Protocol):
 
     def patch(self, base: Bytes, number: Number, positions: Positions, deltas: Bytes, target: Bytes, /) -> None:
         """Undo `changes`: write `base`, and the words at `positions` where `deltas` say; every one must be in range."""
+
+    def pack(
+        self,
+        gaps: Positions,
+        deltas: Bytes,
+        counts: Positions,
+        shifts: Positions,
+        units: Bytes,
+        bits: Bytes,
+        planes: Sequence[Bytes],
+        /,
+    ) -> int:
+        """Write the gap bytes, bits and magnitudes of changes class by class (spec-v1, section 6.7, steps 3 to 5).
+
+        `counts` and `shifts` have a number for each of the `CLASSES`, shifts of at most 24. `bits` has exactly the
+        bytes that it takes, `planes` one byte for each change; what is left of `units` stays as it is.
+
+        Returns
+        -------
+        int
+            The number of gap bytes.
+
+        Raises
+        ------
+        ValueError
+            Also if `units` has no room for them all.
+        """
+
+    def unpack(
+        self,
+        units: Buffer,
+        bits: Buffer,
+        planes: Sequence[Buffer],
+        counts: Positions,
+        shifts: Positions,
+        words: int,
+        gaps: Positions,
+        deltas: Bytes,
+        /,
+    ) -> bool:
+        """Undo `pack`, for a frame of so many words.
+
+        Returns
+        -------
+        bool
+            False if `units` do not hold exactly the gaps of all classes, or those of one cover more than the frame.
+        """

@@ -10,7 +10,7 @@ import numpy as np
 from mvc.codecs.abc import Bytes
 from mvc.codecs.kernels.abc import Buffer, Number, RowSizes, scratch_bytes
 from mvc.codecs.kernels.context_reference import classify, context_decode, context_encode, keys
-from mvc.codecs.kernels.sparse_reference import changes, gaps, locate, patch
+from mvc.codecs.kernels.sparse_reference import changes, exponent, gaps, locate, pack, patch, unpack
 from mvc.codecs.kernels.stripes_reference import stripe_decode, stripe_encode
 from mvc.codecs.kernels.survey_reference import stripe_plan, survey
 from mvc.codecs.kernels.tables_reference import frequencies, levels
@@ -31,6 +31,7 @@ __all__ = [
     "classify",
     "context_decode",
     "context_encode",
+    "exponent",
     "frequencies",
     "gaps",
     "join",
@@ -38,6 +39,7 @@ __all__ = [
     "levels",
     "locate",
     "measure",
+    "pack",
     "patch",
     "sort",
     "split",
@@ -45,6 +47,7 @@ __all__ = [
     "stripe_encode",
     "stripe_plan",
     "survey",
+    "unpack",
     "unsort",
 ]
 
