@@ -13,7 +13,7 @@ from mvc.codecs.kernels import IMPLEMENTATION, SURVEY_CHUNK, SURVEY_CHUNKS, SURV
 from mvc.codecs.logarithms import LOGARITHMS
 from mvc.codecs.zstd import Effort
 
-__all__ = ["Way", "ways"]
+__all__ = ["IN_ORDER", "Way", "ways"]
 
 _SAMPLED: Final = SURVEY_CHUNKS * SURVEY_CHUNK
 """Bytes of all samples. In a shorter plane everything is tried on the whole of it."""
@@ -46,6 +46,9 @@ class Way(Enum):
     LITERALS = "literals"
     """By zstd's Huffman codes: the same where no kernels are compiled."""
 
+    DRIFTING = "drifting"
+    """By zstd's Huffman codes in short blocks, and its long matches: smallest for sorted words, which begin in runs."""
+
     REPEATS = "repeats"
     """By zstd with a search for repeats."""
 
@@ -53,12 +56,21 @@ class Way(Enum):
     """The same, but for the lowest bits, which are stored by themselves."""
 
 
-_SKEWED: Final = Way.STRIPES if IMPLEMENTATION == "native" else Way.LITERALS
-"""How skewed bytes are coded. Interpreted, the coder of stripes takes a thousand times as long."""
+IN_ORDER: Final = Way.STRIPES if IMPLEMENTATION == "native" else Way.LITERALS
+"""How skewed bytes in the order of a tensor are coded. The coder of stripes takes a thousand times as long in NumPy."""
+
+_EFFORTS: Final = {Way.LITERALS: Effort.LITERALS, Way.DRIFTING: Effort.DRIFTING}
 
 
-def ways(plane: Bytes) -> list[Way] | None:
-    """Return what to try on the whole of `plane`, shape (N,), N > 0.
+def ways(plane: Bytes, skewed: Way) -> list[Way] | None:
+    """Return what to try on the whole of `plane`.
+
+    Parameters
+    ----------
+    plane : Bytes, shape (N,)
+        At least one byte.
+    skewed : Way
+        How the caller codes planes without repeats.
 
     Returns
     -------
@@ -69,25 +81,26 @@ def ways(plane: Bytes) -> list[Way] | None:
     kernels.active.survey(plane, LOGARITHMS, found)
     varying, again, pieces, *samples = found.tolist()
     if varying <= 1:
-        return [Way.APART, _SKEWED, Way.REPEATS] if varying else None
+        return [Way.APART, skewed, Way.REPEATS] if varying else None
     entropy, repeated = sum(samples[::2]) / _BITS, sum(samples[1::2])
     if again > _REPEATED * pieces:
-        return [_SKEWED, Way.REPEATS, Way.APART]
+        return [skewed, Way.REPEATS, Way.APART]
     if len(plane) < _SAMPLED:
-        return [_SKEWED, Way.REPEATS] if entropy < len(plane) else [Way.REPEATS]
-    return _by_samples(plane, entropy, repeated)
+        return [skewed, Way.REPEATS] if entropy < len(plane) else [Way.REPEATS]
+    return _by_samples(plane, skewed, entropy, repeated)
 
 
-def _by_samples(plane: Bytes, entropy: float, repeated: int) -> list[Way]:
-    """Return what to try, judged by the bytes that entropy coding leaves of the samples, and places that repeat."""
-    if repeated > _NEAR_REPEATED * _SAMPLED and _searched(plane) < _REPEATS_GAIN * entropy:
+def _by_samples(plane: Bytes, skewed: Way, entropy: float, repeated: int) -> list[Way]:
+    """Return what to try, judged by the entropy of the samples in bytes, and by how many of their places repeat."""
+    left = _compressed(plane, _EFFORTS[skewed]) if skewed in _EFFORTS else entropy
+    if repeated > _NEAR_REPEATED * _SAMPLED and _compressed(plane, Effort.REPEATS) < _REPEATS_GAIN * left:
         return [Way.REPEATS]
-    if entropy > _NOISE * _SAMPLED:
+    if left > _NOISE * _SAMPLED:
         return []
-    return [_SKEWED, Way.REPEATS] if entropy < _QUIET * _SAMPLED else [_SKEWED]
+    return [skewed, Way.REPEATS] if left < _QUIET * _SAMPLED else [skewed]
 
 
-def _searched(plane: Bytes) -> int:
+def _compressed(plane: Bytes, effort: Effort) -> int:
     """Return the bytes that zstd leaves of the samples.
 
     Each is compressed by itself: together they would share a Huffman table that suits none of them, and searching for
@@ -95,4 +108,4 @@ def _searched(plane: Bytes) -> int:
     """
     step = (len(plane) - SURVEY_CHUNK) // (SURVEY_CHUNKS - 1)
     chunks = (plane[k * step : k * step + SURVEY_CHUNK] for k in range(SURVEY_CHUNKS))
-    return sum(len(zstd.compress(chunk, Effort.REPEATS)) for chunk in chunks)
+    return sum(len(zstd.compress(chunk, effort)) for chunk in chunks)

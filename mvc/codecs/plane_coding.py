@@ -13,13 +13,13 @@ import numpy as np
 from mvc.codecs import zstd
 from mvc.codecs.abc import Bytes
 from mvc.codecs.kernels import Buffer
-from mvc.codecs.plane_choice import Way, ways
+from mvc.codecs.plane_choice import IN_ORDER, Way, ways
 from mvc.codecs.plane_parts import CONSTANT, RAW, ZSTD, Coded, cut, decode_part, encode_part, laid_out
 from mvc.codecs.stripes import decode_stripes, encode_stripes
 from mvc.codecs.zstd import Effort
 from mvc.errors import MalformedError
 
-__all__ = ["decode_planes", "encode_planes"]
+__all__ = ["decode_planes", "encode_planes", "encode_sorted_planes"]
 
 _APART: Final = 3
 _ENTROPY: Final = 4
@@ -29,7 +29,7 @@ _MOST_REST: Final = 127
 
 
 def encode_planes(planes: Sequence[Bytes], row: int = 0) -> bytes:
-    """Return the coded planes.
+    """Return the coded planes of words in the order of a tensor.
 
     Parameters
     ----------
@@ -44,12 +44,17 @@ def encode_planes(planes: Sequence[Bytes], row: int = 0) -> bytes:
     bytes
         At most ``P * (N + ENTRY_BYTES)`` of them.
     """
-    return laid_out([_encode(plane, row) for plane in planes])
+    return laid_out([_encode(plane, IN_ORDER, row) for plane in planes])
 
 
-def _encode(plane: Bytes, row: int) -> Coded:
+def encode_sorted_planes(planes: Sequence[Bytes]) -> bytes:
+    """Return the coded planes of words in the order of their keys; otherwise as `encode_planes`."""
+    return laid_out([_encode(plane, Way.DRIFTING) for plane in planes])
+
+
+def _encode(plane: Bytes, skewed: Way, row: int = 0) -> Coded:
     """Return mode and payload of one plane."""
-    found = ways(plane) if len(plane) else []
+    found = ways(plane, skewed) if len(plane) else []
     if found is None:
         return CONSTANT, plane[:1].data
     raw: Coded = RAW, plane.data
@@ -68,6 +73,8 @@ def _coded(plane: Bytes, way: Way, row: int) -> Coded:
             return ZSTD, zstd.compress(plane, Effort.REPEATS)
         case Way.LITERALS:
             return ZSTD, zstd.compress(plane, Effort.LITERALS)
+        case Way.DRIFTING:
+            return ZSTD, zstd.compress(plane, Effort.DRIFTING)
 
 
 def decode_planes(stored: memoryview, count: int, size: int) -> list[Buffer]:

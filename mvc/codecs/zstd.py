@@ -1,4 +1,4 @@
-"""zstd as the codecs use it: two tuned compressors and one strict decompressor, one set for each thread.
+"""zstd as the codecs use it: three tuned compressors and one strict decompressor, one set for each thread.
 
 Measurements behind the settings: docs/explanation/codecs.md, "Tuning".
 """
@@ -25,10 +25,13 @@ _MAGIC: Final = b"\x28\xb5\x2f\xfd"
 
 
 class Effort(Enum):
-    """Where the redundancy of the bytes lies. The value is zstd's window log."""
+    """Where the redundancy of the bytes lies. The value is zstd's window log, which is also the length of a block."""
 
     LITERALS = 17
-    """Skewed bytes without structure: one Huffman table for a block of 128 KiB."""
+    """Skewed bytes without structure, of one distribution: long blocks, one Huffman table for 128 KiB."""
+
+    DRIFTING = 15
+    """Skewed bytes whose distribution changes along the way, as after a sort: a table for every 32 KiB."""
 
     REPEATS = 21
     """Runs and repeats: search for matches (level 3)."""
@@ -55,6 +58,7 @@ class _Contexts(threading.local):
     def __init__(self) -> None:
         self.compressors = {
             Effort.LITERALS: _entropy_coder(Effort.LITERALS.value),
+            Effort.DRIFTING: _entropy_coder(Effort.DRIFTING.value),
             Effort.REPEATS: ZstdCompressor(level=3, write_checksum=False, write_content_size=True),
         }
         self.decompressor = ZstdDecompressor()

@@ -89,11 +89,11 @@ def test_a_long_dense_frame_is_sorted_and_a_short_one_raw():
 
 
 def test_sparse_beats_the_other_codecs_on_few_changes():
-    """At 1 % of changed words it is smaller than any other codec that takes a base."""
+    """At 1 % it needs less than half of a sorted delta."""
     base, spec = weights(1 << 18), FrameSpec(BF16, 1 << 18, 512)
     frame = nudged(base, 0.01)
     sparse = len(SparseDelta().encode(frame, [base], spec))
-    assert sparse < len(SortedDelta(0).encode(frame, [base], spec))
+    assert sparse < 0.5 * len(SortedDelta(0).encode(frame, [base], spec))
     assert sparse < 0.01 * len(Planes().encode(frame, (), spec))
 
 
