@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from mvc.codecs.abc import Bytes
@@ -9,6 +11,13 @@ from mvc.codecs.kernels.abc import LOWEST_STATE, MAX_CONTEXTS, SCALE, SCALE_BITS
 from mvc.codecs.kernels.words import check
 
 __all__ = ["checked_tables", "decode_lanes", "encode_lanes"]
+
+
+_MANY_LANES: Final = 64
+"""With fewer, a loop over single symbols takes less time than one over arrays of as many symbols as there are lanes."""
+
+_LOW: Final = 0xFFFF
+"""The bits of a state that a refill brings."""
 
 
 def checked_tables(frequencies: Frequencies, symbols: int, lanes: int) -> Frequencies:
@@ -24,6 +33,8 @@ def checked_tables(frequencies: Frequencies, symbols: int, lanes: int) -> Freque
 def encode_lanes(symbols: Bytes, contexts: Bytes, tables: Frequencies, states: States) -> Keys:
     """Set the states that a decoder begins with; return what it refills them with."""
     states[:] = LOWEST_STATE
+    if len(states) < _MANY_LANES:
+        return _encode_one_by_one(symbols, contexts, tables, states)
     starts = np.cumsum(tables, axis=1, dtype=np.uint64) - tables
     coded: list[Keys] = []
     for begin in reversed(range(0, len(symbols), len(states))):
@@ -36,8 +47,24 @@ def encode_lanes(symbols: Bytes, contexts: Bytes, tables: Frequencies, states: S
     return np.concatenate([np.empty(0, np.uint16), *reversed(coded)])
 
 
+def _encode_one_by_one(symbols: Bytes, contexts: Bytes, tables: Frequencies, states: States) -> Keys:
+    frequencies = tables.tolist()
+    starts = (np.cumsum(tables, axis=1, dtype=np.int64) - tables).tolist()
+    lanes, coded, last = states.tolist(), list[int](), len(states) - 1
+    for i, s, c in zip(reversed(range(len(symbols))), symbols[::-1].tolist(), contexts[::-1].tolist(), strict=True):
+        x, f = lanes[i & last], frequencies[c][s]
+        if x >= f << (32 - SCALE_BITS):
+            coded.append(x & _LOW)
+            x >>= 16
+        lanes[i & last] = (x // f << SCALE_BITS) + x % f + starts[c][s]
+    states[:] = lanes
+    return np.array(coded[::-1], dtype=np.uint16)
+
+
 def decode_lanes(contexts: Bytes, tables: Frequencies, states: States, refills: Keys) -> Bytes | None:
     """Return the symbol of every word; None if the states end otherwise than a coder leaves them."""
+    if len(states) < _MANY_LANES:
+        return _decode_one_by_one(contexts, tables, states, refills)
     every = np.tile(np.arange(tables.shape[1], dtype=np.uint8), len(tables))
     owner = np.repeat(every, tables.reshape(-1)).reshape(len(tables), SCALE)
     starts = np.cumsum(tables, axis=1, dtype=np.uint32) - tables
@@ -57,3 +84,24 @@ def decode_lanes(contexts: Bytes, tables: Frequencies, states: States, refills: 
         states[: len(c)] = x
         used += len(new)
     return symbols if used == len(refills) and (states == LOWEST_STATE).all() else None
+
+
+def _decode_one_by_one(contexts: Bytes, tables: Frequencies, states: States, refills: Keys) -> Bytes | None:
+    frequencies = tables.tolist()
+    starts = (np.cumsum(tables, axis=1, dtype=np.int64) - tables).tolist()
+    owners = [np.repeat(np.arange(tables.shape[1]), row).tolist() for row in tables]
+    lanes, coming, symbols, last = states.tolist(), iter(refills.tolist()), bytearray(len(contexts)), len(states) - 1
+    for i, c in enumerate(contexts.tolist()):
+        x = lanes[i & last]
+        y = x % SCALE
+        s = symbols[i] = owners[c][y]
+        x = frequencies[c][s] * (x >> SCALE_BITS) + y - starts[c][s]
+        if x < LOWEST_STATE:
+            new = next(coming, None)
+            if new is None:
+                return None
+            x = x << 16 | new
+        lanes[i & last] = x
+    states[:] = lanes
+    whole = next(coming, None) is None and (states == LOWEST_STATE).all()
+    return np.frombuffer(symbols, dtype=np.uint8) if whole else None
