@@ -27,6 +27,9 @@ _NOISE: Final = 0.995
 _REPEATS_GAIN: Final = 0.97
 """Searching for repeats must make the samples this much smaller: it is several times slower."""
 
+_COIN: Final = 0.98
+"""Entropy in bits from which a bit is stored as it is: nothing could save more than a fiftieth."""
+
 _NEAR_REPEATED: Final = 1 / 64
 """Share of places in the samples whose 8 bytes stood before: with fewer, searching saves nothing worth the time."""
 
@@ -80,14 +83,26 @@ def ways(plane: Bytes, skewed: Way) -> list[Way] | None:
     found: Survey = np.empty(SURVEY_FIELDS, dtype=np.int64)
     kernels.active.survey(plane, LOGARITHMS, found)
     varying, again, pieces, *samples = found.tolist()
-    if varying <= 1:
-        return [Way.APART, skewed, Way.REPEATS] if varying else None
     entropy, repeated = sum(samples[::2]) / _BITS, sum(samples[1::2])
+    if varying <= 1:
+        return _of_two_values(len(plane), skewed, entropy) if varying else None
     if again > _REPEATED * pieces:
         return [skewed, Way.REPEATS, Way.APART]
     if len(plane) < _SAMPLED:
-        return [skewed, Way.REPEATS] if entropy < len(plane) else [Way.REPEATS]
+        return _of_few_bytes(len(plane), skewed, entropy, repeated)
     return _by_samples(plane, skewed, entropy, repeated)
+
+
+def _of_two_values(size: int, skewed: Way, entropy: float) -> list[Way]:
+    """Return what to try on a plane in which only the lowest bit varies: bits, if that is a coin."""
+    fair = entropy > _COIN * min(size, _SAMPLED) / 8
+    return [Way.APART] if fair else [Way.APART, skewed, Way.REPEATS]
+
+
+def _of_few_bytes(size: int, skewed: Way, entropy: float, repeated: int) -> list[Way]:
+    """Return what to try on a plane that was surveyed as a whole."""
+    searched = [Way.REPEATS] if repeated > _NEAR_REPEATED * size else []
+    return [skewed, *searched] if entropy < size else searched
 
 
 def _by_samples(plane: Bytes, skewed: Way, entropy: float, repeated: int) -> list[Way]:
