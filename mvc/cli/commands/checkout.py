@@ -10,6 +10,7 @@ from mvc.cli.app import App
 from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
 from mvc.cli.heads import explain_detached, head_document
+from mvc.cli.memory import keep_freed_memory
 from mvc.cli.options import complete_ref, force_option, json_option
 from mvc.cli.progress import terminal_progress
 from mvc.cli.text import counted, printable, short
@@ -37,6 +38,7 @@ def command(app: App, /, *, ref: str, paths: tuple[str, ...], to: str | None, fo
     With --to, writes them below DIR; without, with PATH, brings these files of the work tree back to what they are in
     REF, as mvc restore does; without both, brings the whole work tree and HEAD to REF, as mvc switch does.
     """
+    keep_freed_memory()
     session = Session.find(app.start)
     revision = resolve(session, ref)
     result = _run(app, session, revision, paths, to, force=force)

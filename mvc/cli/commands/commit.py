@@ -9,6 +9,7 @@ import click
 from mvc.cli.app import App
 from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
+from mvc.cli.memory import keep_freed_memory
 from mvc.cli.options import json_option
 from mvc.cli.progress import terminal_progress
 from mvc.cli.text import counted, percent, printable, short, size
@@ -65,6 +66,7 @@ def command(
     --from records a directory anywhere, such as a trainer's checkpoint-500, as the tree, or as its PREFIX, and leaves
     the work tree alone.
     """
+    keep_freed_memory()
     metadata = _metadata(metrics, facts)
     session = Session.find(app.start)
     selection = _select(app, session, paths, source, prefix, opaque=allow_damaged)

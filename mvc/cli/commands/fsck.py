@@ -11,6 +11,7 @@ from mvc.cli.app import App
 from mvc.cli.documents import emit
 from mvc.cli.failures import CORRUPT
 from mvc.cli.group import command as make_command
+from mvc.cli.memory import keep_freed_memory
 from mvc.cli.options import json_option
 from mvc.cli.progress import terminal_progress
 from mvc.cli.text import counted, printable, size
@@ -28,6 +29,7 @@ def command(ctx: click.Context, /, *, quick: bool, as_json: bool) -> None:
     Decodes every tensor and literal that a ref reaches and computes its id again. Reads only. Exits with 5 if
     something is wrong, and says which files of which commits need it.
     """
+    keep_freed_memory()
     app: App = ctx.obj
     found = fsck(Session.find(app.start), quick=quick, progress=terminal_progress())
     if as_json:

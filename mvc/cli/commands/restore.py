@@ -7,6 +7,7 @@ import click
 from mvc.cli.app import App
 from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
+from mvc.cli.memory import keep_freed_memory
 from mvc.cli.options import complete_ref, force_option, json_option
 from mvc.cli.progress import terminal_progress
 from mvc.cli.text import counted, printable, short
@@ -26,6 +27,7 @@ def command(app: App, /, *, paths: tuple[str, ...], source: str, force: bool, as
 
     Changes to these files are lost. A file that HEAD does not hold is overwritten only with --force. HEAD stays.
     """
+    keep_freed_memory()
     session = Session.find(app.start)
     commit = resolve(session, source).commit
     wanted = app.tree_paths(session.layout.root, paths)

@@ -8,6 +8,7 @@ from mvc.cli.app import App
 from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
 from mvc.cli.heads import explain_detached, head_document
+from mvc.cli.memory import keep_freed_memory
 from mvc.cli.options import complete_ref, force_option, json_option
 from mvc.cli.progress import terminal_progress
 from mvc.cli.text import counted, printable
@@ -35,6 +36,7 @@ def command(
     Commits then go to branch NAME. Changed files that are the same on both branches keep their changes; if a changed
     file would be overwritten, nothing happens unless --force is given.
     """
+    keep_freed_memory()
     session = Session.find(app.start)
     branch, commit = _target(session, name, start, create=create, detach=detach)
     actor, progress = app.actor(session.settings), terminal_progress()
