@@ -11,9 +11,9 @@ __all__ = ["keep_freed_memory"]
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 """Parameters of `mallopt`, from ``malloc.h``."""
-_LARGEST_REUSED: Final = 32 << 20
-"""Bytes of the largest block that is used again instead of going back to the system: the most that glibc accepts, and
-more than any array that is made for every frame."""
+_LARGEST_REUSED: Final = 8 << 20
+"""Bytes from which a block goes back to the system when it is freed: more than the raw bytes of a frame, so that these
+are used again. With 32 MiB, contents that are held were too, and a commit took 25 MB more for no gain."""
 _LARGEST_FREE: Final = 256 << 20
 """Bytes of free memory that are kept: never given back while a command runs, since what it needs for one frame it needs
 for the next."""
