@@ -12,8 +12,9 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 """Parameters of `mallopt`, from ``malloc.h``."""
 _LARGEST_REUSED: Final = 8 << 20
-"""Bytes from which a block goes back to the system when it is freed: more than the raw bytes of a frame, so that these
-are used again. With 32 MiB, contents that are held were too, and a commit took 25 MB more for no gain."""
+"""Bytes from which a block goes back to the system when it is freed: more than a frame of 4 bytes a word has, so that
+its memory is used again. With 32 MiB, that of contents that are held was too, and a commit took 25 MB more for no gain.
+"""
 _LARGEST_FREE: Final = 256 << 20
 """Bytes of free memory that are kept: never given back while a command runs, since what it needs for one frame it needs
 for the next."""
