@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK
 
@@ -15,7 +15,7 @@ from mvc.repo.materialize import ContentReader
 from mvc.repo.progress import Progress, Tick, silent
 from mvc.repo.session import Session
 from mvc.repo.worktree import Stamp, Tracked
-from mvc.store.fs import Appender, FileSystem
+from mvc.store.fs import FileSystem, Placer
 
 __all__ = ["export", "remove_files"]
 
@@ -84,10 +84,11 @@ def _write(fs: FileSystem, reader: ContentReader, file: FileEntry, draft: Path, 
     handle = fs.create(draft, file.mode)
     try:
         try:
-            appender = Appender(fs, handle)
-            for decoded in reader.stream([segment.id for segment in file.segments]):
-                appender.write(decoded.data)
-                tick(decoded.size)
+            placer = Placer(fs, handle)
+            with closing(reader.place([segment.id for segment in file.segments], placer.put)) as counts:
+                for count in counts:
+                    placer.advance(count)
+                    tick(count)
             fs.fsync(handle)
         finally:
             fs.close(handle)

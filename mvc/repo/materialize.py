@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Final
@@ -60,6 +60,26 @@ class StoredBlob:
         """Return what the codec needs to know of `frame`."""
         spec = self.envelope.spec
         return FrameSpec(spec.dtype, frame.words, spec.row_words)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Task:
+    """A frame to be decoded.
+
+    Parameters
+    ----------
+    blob, frame
+        Which.
+    out : Bytes
+        Where to.
+    offset : int
+        Where it begins in all that is asked for.
+    """
+
+    blob: StoredBlob
+    frame: Frame
+    out: Bytes
+    offset: int
 
 
 class ContentReader:
@@ -134,30 +154,59 @@ class ContentReader:
             If a checksum is wrong; or, at the last frame of a content, if the whole is not what its id promises.
             Whoever keeps what is yielded must not show it before the iteration ends.
         """
-        spares = _Spares(self._window + 2)  # one more is being filled, and one is with the consumer
-        return (decoded for _, decoded in self._frames(ids, spares.array))
+        return (task.out for task in self._verified(self._tasks(ids, self._spares().array), self._decoded))
 
-    def _frames(self, ids: Sequence[ObjectId], room: Callable[[int], Bytes]) -> Iterator[tuple[Frame, Bytes]]:
-        """Yield the frames of the contents `ids`, each decoded into what `room` returns for its number of bytes."""
+    def place(self, ids: Sequence[ObjectId], put: Callable[[int, memoryview], None]) -> Generator[int]:
+        """Decode the contents `ids`, which are to lie one after the other, and have `put` called with each frame.
+
+        It is given the place of the frame and its bytes, by the threads that decode, in any order, and must not keep
+        them. Yields, in order, how many bytes more have been put. Whoever stops early must close the generator before
+        what `put` uses goes away.
+
+        Raises
+        ------
+        IntegrityError
+            As for `stream`.
+        """
+
+        def place(task: _Task) -> _Task:
+            self._decoded(task)
+            put(task.offset, task.out.data)  # while it is in the cache
+            return task
+
+        with closing(self._verified(self._tasks(ids, self._spares().array), place)) as tasks:
+            for task in tasks:
+                yield task.out.size
+
+    def _tasks(self, ids: Sequence[ObjectId], room: Callable[[int], Bytes]) -> Iterator[_Task]:
+        """Yield the frames of the contents `ids`, each with what `room` returns for its number of bytes."""
         self.prepare(ids)
-        tasks = (
-            (blob, frame, room(blob.frame_spec(frame).nbytes))
-            for blob in map(self.open, ids)
-            for frame in blob.envelope.frames
-        )
-        running = None
-        for blob, frame, decoded in ordered_map(self._pool, self._task, tasks, self._window):
-            if frame.start == 0:
-                running = content_hasher(blob.envelope.spec if blob.envelope.kind == "tensor" else None)
-            assert running is not None, "the first frame of a content comes first"
-            running.update(decoded.data)
-            if frame.start + frame.words == blob.envelope.spec.words:
-                _verify(running, blob.envelope.id)
-            yield frame, decoded
+        offset = 0
+        for blob in map(self.open, ids):
+            for frame in blob.envelope.frames:
+                yield _Task(blob, frame, room(blob.frame_spec(frame).nbytes), offset)
+                offset += blob.frame_spec(frame).nbytes
 
-    def _task(self, task: tuple[StoredBlob, Frame, Bytes]) -> tuple[StoredBlob, Frame, Bytes]:
-        self._decode(*task, 0)
+    def _verified(self, tasks: Iterable[_Task], work: Callable[[_Task], _Task]) -> Generator[_Task]:
+        """Yield `tasks` when they are done by `work`, in threads; check each content's id at its last frame."""
+        running = None
+        with closing(ordered_map(self._pool, work, tasks, self._window)) as done:
+            for task in done:
+                envelope, frame = task.blob.envelope, task.frame
+                if frame.start == 0:
+                    running = content_hasher(envelope.spec if envelope.kind == "tensor" else None)
+                assert running is not None, "the first frame of a content comes first"
+                running.update(task.out.data)
+                if frame.start + frame.words == envelope.spec.words:
+                    _verify(running, envelope.id)
+                yield task
+
+    def _decoded(self, task: _Task) -> _Task:
+        self._decode(task.blob, task.frame, task.out, 0)
         return task
+
+    def _spares(self) -> _Spares:
+        return _Spares(self._window + 2)  # one more is being filled, and one is with the consumer
 
     def read(self, oid: ObjectId) -> Bytes:
         """Return the whole content `oid`, verified.
@@ -178,11 +227,11 @@ class ContentReader:
             If one is missing or corrupt.
         """
         parts: list[Bytes] = []
-        for frame, decoded in self._frames(ids, _fresh):
-            if frame.start == 0 and parts:
+        for task in self._verified(self._tasks(ids, _fresh), self._decoded):
+            if task.frame.start == 0 and parts:
                 yield _joined(parts)
                 parts = []
-            parts.append(decoded)
+            parts.append(task.out)
         if parts:
             yield _joined(parts)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Executor, Future, wait
 from typing import TypeVar
 
 __all__ = ["ordered_map"]
@@ -23,10 +23,11 @@ def ordered_map(
     items: Iterable[T],
     window: int,
     weight: Callable[[T], int] = _one,
-) -> Iterator[R]:
+) -> Generator[R]:
     """Yield ``function(item)`` for each item, in order, with a bounded number of calls begun ahead of the consumer.
 
-    `items` is drawn lazily. After an error, or if the consumer stops, calls not yet begun are cancelled.
+    `items` is drawn lazily. After an error, or if the consumer stops, calls not yet begun are cancelled, and those that
+    run are waited for: what they use may be taken away afterwards.
 
     Parameters
     ----------
@@ -62,5 +63,4 @@ def ordered_map(
         while pending:
             yield pending.popleft()[1].result()
     finally:
-        for _, future in pending:
-            future.cancel()
+        wait([future for _, future in pending if not future.cancel()])

@@ -13,7 +13,7 @@ from typing import Final
 
 from mvc.store.layout import Buffer
 
-__all__ = ["OBJECT_MODE", "Appender", "FileHandle", "FileSystem"]
+__all__ = ["OBJECT_MODE", "Appender", "FileHandle", "FileSystem", "Placer"]
 
 OBJECT_MODE: Final = 0o444
 """Permissions of a new file before the umask: objects are never changed in place, not even by an editor."""
@@ -153,13 +153,52 @@ class Appender:
     def __init__(self, fs: FileSystem, handle: FileHandle) -> None:
         self._fs = fs
         self._handle = handle
-        self._flushed = 0
+        self._flush = _EarlyFlush(fs, handle)
         self.size = 0
 
     def write(self, data: Buffer) -> None:
         """Append all of `data`; errors as of `FileSystem.write`."""
         self._fs.write(self._handle, data)
         self.size += memoryview(data).nbytes
-        if self.size - self._flushed >= _FLUSHED_BYTES:
-            self._fs.start_flush(self._handle, self._flushed, self.size - self._flushed)
-            self._flushed = self.size
+        self._flush.reach(self.size)
+
+
+class Placer:
+    """Write a long file in pieces, by many threads, while the disk is already busy with what was written before.
+
+    Parameters
+    ----------
+    fs : FileSystem
+        Where to write.
+    handle : FileHandle
+        A file that is empty.
+    """
+
+    def __init__(self, fs: FileSystem, handle: FileHandle) -> None:
+        self._fs = fs
+        self._handle = handle
+        self._flush = _EarlyFlush(fs, handle)
+        self._settled = 0
+
+    def put(self, offset: int, data: Buffer) -> None:
+        """Write all of `data` at `offset`; errors as of `FileSystem.pwrite`."""
+        self._fs.pwrite(self._handle, data, offset)
+
+    def advance(self, count: int) -> None:
+        """Say that `count` more bytes from the beginning of the file on have been put. Not for many threads at once."""
+        self._settled += count
+        self._flush.reach(self._settled)
+
+
+class _EarlyFlush:
+    """Has the system write a file that grows, some at a time."""
+
+    def __init__(self, fs: FileSystem, handle: FileHandle) -> None:
+        self._fs = fs
+        self._handle = handle
+        self._flushed = 0
+
+    def reach(self, size: int) -> None:
+        if size - self._flushed >= _FLUSHED_BYTES:
+            self._fs.start_flush(self._handle, self._flushed, size - self._flushed)
+            self._flushed = size

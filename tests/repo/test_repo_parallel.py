@@ -1,6 +1,8 @@
 """Ordered work in threads: how far it runs ahead, and how much of it is in memory."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from threading import Event
 
 import pytest
 
@@ -43,3 +45,21 @@ def test_an_error():
     with ThreadPoolExecutor(1) as pool, pytest.raises(ZeroDivisionError):
         list(ordered_map(pool, work, [1, 0, *range(1, 100)], 2))
     assert len(begun) < 6
+
+
+def test_stopping_early():
+    """What was begun is over by then, and nothing else begins."""
+    begun, ended, proceed = [], [], Event()
+
+    def work(item):
+        begun.append(item)
+        if item:
+            proceed.wait(5)
+        ended.append(item)
+
+    with ThreadPoolExecutor(1) as pool:
+        with closing(ordered_map(pool, work, range(10), 3)) as results:
+            next(results)
+            proceed.set()
+        assert begun == ended
+        assert len(begun) < 10

@@ -9,7 +9,7 @@ import pytest
 
 from mvc.errors import IntegrityError, InvalidInputError, MalformedError, NotFoundError, ReadOnlyError, StorageError
 from mvc.store import operations
-from mvc.store.fs import FileHandle
+from mvc.store.fs import FileHandle, Placer
 from mvc.store.layout import Buffer, EntryKind, Location
 from mvc.store.local_fs import LocalFileSystem
 from mvc.store.object_store import ObjectStore, StoredBytes
@@ -382,3 +382,26 @@ def test_long_files_are_flushed_while_they_are_written(tmp_path: Path) -> None:
         draft.publish(tmp_path / "file")
     assert ranges == [(0, 40 << 20), (40 << 20, 80 << 20)]
     assert (tmp_path / "file").stat().st_size == 100 << 20
+
+
+def test_placed_pieces_are_flushed_once_everything_before_them_is_there(tmp_path: Path) -> None:
+    """Whatever the order in which they come."""
+
+    class Watched(LocalFileSystem):
+        def start_flush(self, handle: FileHandle, offset: int, length: int) -> None:
+            ranges.append((offset, offset + length))
+            super().start_flush(handle, offset, length)
+
+    ranges: list[tuple[int, int]] = []
+    fs, size = Watched(), 20 << 20
+    handle = fs.create(tmp_path / "file")
+    placer = Placer(fs, handle)
+    placer.put(size, b"b" * size)
+    assert ranges == []
+    placer.put(0, b"a" * size)
+    placer.advance(size)
+    assert ranges == []
+    placer.advance(size)
+    fs.close(handle)
+    assert ranges == [(0, 2 * size)]
+    assert (tmp_path / "file").read_bytes() == b"a" * size + b"b" * size

@@ -81,6 +81,17 @@ def test_a_torn_write(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == b"01234"
 
 
+def test_a_torn_write_at_a_place(tmp_path: Path) -> None:
+    """The same where the file has bytes already."""
+    with CrashAt(3, "torn") as fs:
+        handle = fs.create(tmp_path / "file")
+        fs.write(handle, b"0123456789")
+        with pytest.raises(SimulatedCrash, match="pwrite"):
+            fs.pwrite(handle, b"abcd", 6)
+        fs.close(handle)
+    assert (tmp_path / "file").read_bytes() == b"012345ab89"
+
+
 def test_nothing_happens_after_the_crash(tmp_path: Path) -> None:
     """Clean-up code that runs while the crash unwinds changes nothing."""
     with CrashAt(4) as fs:
