@@ -23,6 +23,7 @@ from mvc.codecs.kernels import Counts
 from mvc.codecs.keyed import row_count
 from mvc.codecs.keyed_delta import KeyedDelta
 from mvc.codecs.lanes import lane_count
+from mvc.codecs.plane_choice import Way
 from mvc.codecs.plane_coding import decode_planes, encode_planes
 from mvc.codecs.row_scale import row_bytes
 from mvc.errors import MalformedError
@@ -37,6 +38,13 @@ _HEAD: Final = struct.Struct("<BBBBIII")
 
 _LEAST_LANES: Final = 16
 """What one vector unit works on at once; fewer would save little."""
+
+
+_STEP: Final = 8
+"""Tiles of which one is looked at to choose contexts: a guess at where keys lie costs no accuracy of the tables."""
+
+_MANY_WORDS: Final = 16 * kernels.TILE
+"""Words that a guess needs at least."""
 
 
 class _Parts(NamedTuple):
@@ -81,14 +89,14 @@ class ContextDelta(KeyedDelta):
     def _classify(self, deltas: Bytes, base: Bytes, rows: Bytes, spec: FrameSpec) -> _Coded:
         """Choose contexts and tables."""
         keying = self._keying(rows, spec)
+        step = _STEP if spec.words >= _STEP * _MANY_WORDS else 1
         key_counts = np.empty(kernels.key_count(self.mantissa), dtype=np.uint32)
-        keys = workspace.array("keys", 2 * spec.words).view(np.uint16)
-        kernels.active.keys(base, keying, keys, key_counts)
-        limits = context_limits(key_counts)
+        kernels.active.count_keys(base, keying, step, key_counts)
+        limits = context_limits(key_counts, step)
         symbols, contexts = workspace.array("symbols", spec.words), workspace.array("contexts", spec.words)
         counts: Counts = np.empty((len(limits) + 1, kernels.symbol_count(spec.dtype.word_bytes)), dtype=np.uint32)
         context_of = contexts_of_keys(limits, len(key_counts))
-        kernels.active.classify(deltas, spec.dtype.word_bytes, keys, context_of, symbols, contexts, counts)
+        kernels.active.classify(deltas, base, keying, context_of, symbols, contexts, counts)
         used = int(np.flatnonzero(counts.any(axis=0))[-1]) + 1
         return _Coded(limits, np.ascontiguousarray(levels_of(counts)[:, :used]), symbols, contexts)
 
@@ -144,8 +152,8 @@ def _join(deltas: Bytes, rows: Bytes, coded: _Coded, spec: FrameSpec) -> bytes:
         refills,
         bits,
     )
-    stored_rows = encode_planes([rows])
-    tables = encode_planes([stored_levels(coded.levels)])
+    stored_rows = encode_planes([rows], skewed=Way.LITERALS)
+    tables = encode_planes([stored_levels(coded.levels)], skewed=Way.LITERALS)
     contexts, symbols = coded.levels.shape
     head = _HEAD.pack(_CODED, lanes.bit_length() - 1, contexts - 1, symbols - 1, len(stored_rows), len(tables), count)
     parts = (head, coded.limits.data, stored_rows, tables, states.data, refills[:count].data, bits[:size].data)

@@ -32,13 +32,15 @@ _BOUNDS: Final = np.sqrt(_WEIGHTS[2:-1].astype(np.float64) * _WEIGHTS[3:]).astyp
 """Frequencies less 1, times 2**16, from which the next level is nearer."""
 
 
-def context_limits(counts: Counts) -> Keys:
+def context_limits(counts: Counts, step: int = 1) -> Keys:
     """Return where to part the keys into contexts of about `_CONTEXT_WORDS` words.
 
     Parameters
     ----------
     counts : array of uint32, shape (keys,)
         Words of each key.
+    step : int
+        Words of the frame for each one that was counted.
 
     Returns
     -------
@@ -47,7 +49,7 @@ def context_limits(counts: Counts) -> Keys:
     """
     used = np.flatnonzero(counts)
     words = counts[used].astype(np.int64)
-    unit = max(_CONTEXT_WORDS, -(-int(words.sum()) // (MAX_CONTEXTS - 2)))
+    unit = max(_CONTEXT_WORDS // step, -(-int(words.sum()) // (MAX_CONTEXTS - 2)))
     middles = np.cumsum(words) - (words + 1) // 2
     parts = middles // unit
     limits: Keys = used[1:][parts[1:] != parts[:-1]].astype(np.uint16)

@@ -19,7 +19,7 @@ from mvc.codecs.stripes import decode_stripes, encode_stripes
 from mvc.codecs.zstd import Effort
 from mvc.errors import MalformedError
 
-__all__ = ["decode_planes", "encode_planes", "encode_sorted_planes"]
+__all__ = ["decode_planes", "encode_planes"]
 
 _APART: Final = 3
 _ENTROPY: Final = 4
@@ -28,8 +28,8 @@ _MOST_REST: Final = 127
 """The largest byte whose lowest bit was taken away."""
 
 
-def encode_planes(planes: Sequence[Bytes], row: int = 0) -> bytes:
-    """Return the coded planes of words in the order of a tensor.
+def encode_planes(planes: Sequence[Bytes], row: int = 0, skewed: Way = IN_ORDER) -> bytes:
+    """Return the coded planes.
 
     Parameters
     ----------
@@ -38,21 +38,19 @@ def encode_planes(planes: Sequence[Bytes], row: int = 0) -> bytes:
     row : int
         Bytes of a plane whose distribution may differ from that of the next as many: those of a row; 0 if there are
         none.
+    skewed : Way
+        How to code planes without repeats: `Way.DRIFTING` for sorted words, `Way.LITERALS` for what is so short that a
+        better coder would take time and gain nothing.
 
     Returns
     -------
     bytes
         At most ``P * (N + ENTRY_BYTES)`` of them.
     """
-    return laid_out([_encode(plane, IN_ORDER, row) for plane in planes])
+    return laid_out([_encode(plane, row, skewed) for plane in planes])
 
 
-def encode_sorted_planes(planes: Sequence[Bytes]) -> bytes:
-    """Return the coded planes of words in the order of their keys; otherwise as `encode_planes`."""
-    return laid_out([_encode(plane, Way.DRIFTING) for plane in planes])
-
-
-def _encode(plane: Bytes, skewed: Way, row: int = 0) -> Coded:
+def _encode(plane: Bytes, row: int, skewed: Way) -> Coded:
     """Return mode and payload of one plane."""
     found = ways(plane, skewed) if len(plane) else []
     if found is None:

@@ -13,7 +13,8 @@ from mvc.codecs import kernels, workspace
 from mvc.codecs.abc import Bytes, FrameSpec
 from mvc.codecs.kernels import Buffer
 from mvc.codecs.keyed import row_count
-from mvc.codecs.plane_coding import decode_planes, encode_planes, encode_sorted_planes
+from mvc.codecs.plane_choice import Way
+from mvc.codecs.plane_coding import decode_planes, encode_planes
 from mvc.errors import MalformedError
 
 __all__ = ["decode_sorted", "encode_sorted"]
@@ -39,8 +40,8 @@ def encode_sorted(words: Bytes, side: Bytes, rows: Bytes, mantissa: int, spec: F
     planes = list(workspace.array("planes", spec.nbytes).reshape(spec.dtype.word_bytes, spec.words))
     scratch = workspace.array("scratch", kernels.scratch_bytes(number, spec.words))
     kernels.active.sort(words, side, number, rows, min(spec.row_words, spec.words), mantissa, planes, scratch)
-    scales = encode_planes([rows])
-    return b"".join((_LENGTH.pack(len(scales)), scales, encode_sorted_planes(planes)))
+    scales = encode_planes([rows], skewed=Way.LITERALS)
+    return b"".join((_LENGTH.pack(len(scales)), scales, encode_planes(planes, skewed=Way.DRIFTING)))
 
 
 def decode_sorted(stored: bytes | memoryview, spec: FrameSpec) -> tuple[Buffer, list[Buffer]]:

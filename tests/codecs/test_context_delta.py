@@ -193,14 +193,15 @@ def coded_by(k, dtype, words, row_words, mantissa, lanes, seed):
     deltas[rng.random(words * width) < 0.7] = 0
     rows = rng.integers(0, 4, -(-words // row_words), dtype=np.uint8)
     keying = kernels.Keying(kernels.number_of(dtype), rows, row_words, mantissa)
-    keys, key_counts = np.empty(words, np.uint16), np.empty(kernels.key_count(mantissa), np.uint32)
-    k.keys(base, keying, keys, key_counts)
+    key_counts = np.empty((2, kernels.key_count(mantissa)), np.uint32)
+    k.count_keys(base, keying, 1, key_counts[0])
+    k.count_keys(base, keying, 2, key_counts[1])
     context_of = contexts_of_keys(
-        np.sort(rng.choice(np.arange(1, 40), 5, replace=False)).astype(np.uint16), len(key_counts)
+        np.sort(rng.choice(np.arange(1, 40), 5, replace=False)).astype(np.uint16), key_counts.shape[1]
     )
     symbols, contexts = np.empty((2, words), np.uint8)
     counts = np.empty((6, kernels.symbol_count(width)), np.uint32)
-    k.classify(deltas, width, keys, context_of, symbols, contexts, counts)
+    k.classify(deltas, base, keying, context_of, symbols, contexts, counts)
     frequencies = frequencies_of(levels_of(counts), 32 * width)
     states, refills, bits = (
         np.empty(lanes, np.uint32),
@@ -209,7 +210,7 @@ def coded_by(k, dtype, words, row_words, mantissa, lanes, seed):
     )
     count, size = k.context_encode(deltas, width, symbols, contexts, frequencies, states, refills, bits)
     target = np.empty_like(base)
-    stored = [x.tobytes() for x in (keys, key_counts, symbols, contexts, counts, states, refills[:count], bits[:size])]
+    stored = [x.tobytes() for x in (key_counts, symbols, contexts, counts, states, refills[:count], bits[:size])]
     again = (refills[:count].copy(), bits[:size].copy())
     assert k.context_decode(base, keying, context_of, frequencies, states, *again, target)
     back, sizes = np.empty_like(deltas), np.empty((len(rows), 2), np.int64)

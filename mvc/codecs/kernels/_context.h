@@ -29,18 +29,14 @@ static int symbol_bits(int word_bytes)
 
 /* Neighbours often share a key, and an addition would wait for the one before: so there are two counters of each.
  * Pairs of context and symbol have four. */
-static void count_keys(const uint16_t *keys, size_t n, uint32_t *counts, uint32_t *second, size_t count)
+static void count_tile_keys(const uint16_t *keys, size_t n, uint32_t *counts, uint32_t *second)
 {
-    memset(counts, 0, count * sizeof(uint32_t));
-    memset(second, 0, count * sizeof(uint32_t));
     for (size_t i = 0; i + 1 < n; i += 2) {
         counts[keys[i]]++;
         second[keys[i + 1]]++;
     }
     if (n % 2)
         counts[keys[n - 1]]++;
-    for (size_t k = 0; k < count; k++)
-        counts[k] += second[k];
 }
 
 static void map_keys(const uint16_t *restrict keys, const uint8_t *restrict context_of, uint8_t *restrict contexts,
@@ -90,72 +86,85 @@ static size_t write_bits(const uint8_t *u, const uint8_t *symbols, size_t n, siz
     return (size_t)(stream.next - out) + (stream.count > 0);
 }
 
-PyDoc_STRVAR(keys_doc, "keys(base, keying, keys, counts)\n--\n\nSee reference.keys.");
+PyDoc_STRVAR(count_keys_doc, "count_keys(base, keying, step, counts)\n--\n\nSee reference.count_keys.");
 
-static PyObject *keys(PyObject *Py_UNUSED(module), PyObject *args)
+static PyObject *count_keys(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    Py_buffer base, rows, out, counts;
-    Py_buffer *const buffers[] = {&base, &rows, &out, &counts};
-    Py_ssize_t row_words;
+    Py_buffer base, rows, counts;
+    Py_buffer *const buffers[] = {&base, &rows, &counts};
+    Py_ssize_t row_words, step;
     number_t number;
     int mantissa;
-    if (!PyArg_ParseTuple(args, "y*((iii)y*ni)w*w*:keys", &base, &number.word_bytes, &number.exponent_bits,
-                          &number.mantissa_bits, &rows, &row_words, &mantissa, &out, &counts))
+    if (!PyArg_ParseTuple(args, "y*((iii)y*ni)nw*:count_keys", &base, &number.word_bytes, &number.exponent_bits,
+                          &number.mantissa_bits, &rows, &row_words, &mantissa, &step, &counts))
         return NULL;
     size_t n = frame_check(number, base.len, row_words, rows.len, mantissa);
-    if (n && ((size_t)out.len != 2 * n || !aligned(&out, 2) || !aligned(&counts, 4) ||
-              (size_t)counts.len / 4 < ((size_t)key_cap(mantissa) + 1) << mantissa)) {
-        fail("keys or counts are too small or not aligned");
+    if (n && (step < 1 || !aligned(&counts, 4) || (size_t)counts.len / 4 < ((size_t)key_cap(mantissa) + 1) << mantissa)) {
+        fail("counts are too small or not aligned, or the step is none");
         n = 0;
     }
-    uint32_t *second = n ? PyMem_Malloc((size_t)counts.len) : NULL;
+    uint32_t *second = n ? PyMem_Calloc((size_t)counts.len / 4, sizeof(uint32_t)) : NULL;
     if (n && second == NULL)
         PyErr_NoMemory();
     if (second != NULL) {
         Py_BEGIN_ALLOW_THREADS
-        uint16_t *key = out.buf;
-        uint32_t *count = counts.buf;
-        FOR_WIDTH(number.word_bytes, keys_, (base.buf, rows.buf, key, n, (size_t)row_words, number, mantissa));
-        count_keys(key, n, count, second, (size_t)counts.len / 4);
+        uint16_t key[TILE];
+        uint32_t *count = counts.buf, doubled = 0;
+        memset(count, 0, (size_t)counts.len);
+        FOR_WIDTH(number.word_bytes, doubled = doubled_, (base.buf, n, number));
+        for (size_t tile = 0; tile * TILE < n; tile += (size_t)step) {
+            const size_t start = tile * TILE, m = n - start < TILE ? n - start : TILE;
+            FOR_WIDTH(number.word_bytes, range_keys_,
+                      (base.buf, rows.buf, key, start, start + m, (size_t)row_words, number, mantissa, doubled));
+            count_tile_keys(key, m, count, second);
+        }
+        for (size_t k = 0; k < (size_t)counts.len / 4; k++)
+            count[k] += second[k];
         Py_END_ALLOW_THREADS
         PyMem_Free(second);
     }
-    release(buffers, 4);
+    release(buffers, 3);
     return second != NULL ? Py_NewRef(Py_None) : NULL;
 }
 
-PyDoc_STRVAR(classify_doc, "classify(deltas, word_bytes, keys, context_of, symbols, contexts, counts)\n--\n\n"
+PyDoc_STRVAR(classify_doc, "classify(deltas, base, keying, context_of, symbols, contexts, counts)\n--\n\n"
                            "See reference.classify.");
 
 static PyObject *classify(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    Py_buffer deltas, key_buffer, context_of, symbols, contexts, counts;
-    Py_buffer *const buffers[] = {&deltas, &key_buffer, &context_of, &symbols, &contexts, &counts};
-    number_t number = {0, 0, 0};
-    if (!PyArg_ParseTuple(args, "y*iy*y*w*w*w*:classify", &deltas, &number.word_bytes, &key_buffer, &context_of,
+    Py_buffer deltas, base, rows, context_of, symbols, contexts, counts;
+    Py_buffer *const buffers[] = {&deltas, &base, &rows, &context_of, &symbols, &contexts, &counts};
+    Py_ssize_t row_words;
+    number_t number;
+    int mantissa;
+    if (!PyArg_ParseTuple(args, "y*y*((iii)y*ni)y*w*w*w*:classify", &deltas, &base, &number.word_bytes,
+                          &number.exponent_bits, &number.mantissa_bits, &rows, &row_words, &mantissa, &context_of,
                           &symbols, &contexts, &counts))
         return NULL;
-    int good = number_check(number) == 0;
-    size_t n = good ? (size_t)deltas.len / (size_t)number.word_bytes : 0;
+    size_t n = frame_check(number, base.len, row_words, rows.len, mantissa);
     const int shift = symbol_bits(number.word_bytes);
-    if (good && (n * (size_t)number.word_bytes != (size_t)deltas.len || n > MAX_WORDS || !aligned(&key_buffer, 2) ||
-                 (size_t)key_buffer.len != 2 * n || (size_t)symbols.len != n || (size_t)contexts.len != n ||
-                 !aligned(&counts, 4) || (size_t)counts.len / 4 != (greatest(context_of.buf, (size_t)context_of.len) + 1) << shift ||
-                 (n && largest_key(key_buffer.buf, n) >= (size_t)context_of.len)))
-        good = fail("deltas, keys, symbols and contexts differ in length") == 0;
-    uint32_t(*four)[4] = good ? PyMem_Calloc((size_t)counts.len / 4, sizeof(*four)) : NULL;
-    if (good && four == NULL)
+    if (n && (deltas.len != base.len || (size_t)symbols.len != n || (size_t)contexts.len != n || !aligned(&counts, 4) ||
+              (size_t)context_of.len < ((size_t)key_cap(mantissa) + 1) << mantissa ||
+              (size_t)counts.len / 4 != (greatest(context_of.buf, (size_t)context_of.len) + 1) << shift)) {
+        fail("deltas, base, symbols and contexts differ in length");
+        n = 0;
+    }
+    uint32_t(*four)[4] = n ? PyMem_Calloc((size_t)counts.len / 4, sizeof(*four)) : NULL;
+    if (n && four == NULL)
         PyErr_NoMemory();
     if (four != NULL) {
         Py_BEGIN_ALLOW_THREADS
-        const uint16_t *key = key_buffer.buf;
         const uint8_t *map = context_of.buf, *u = deltas.buf;
         uint8_t *symbol = symbols.buf, *context = contexts.buf;
-        uint32_t *count = counts.buf;
+        uint32_t *count = counts.buf, doubled = 0;
+        uint16_t key[TILE];
+        FOR_WIDTH(number.word_bytes, doubled = doubled_, (base.buf, n, number));
         for (size_t start = 0; start < n; start += TILE) {
-            size_t m = n - start < TILE ? n - start : TILE;
+            const size_t m = n - start < TILE ? n - start : TILE;
             FOR_WIDTH(number.word_bytes, symbols_, (u + start * (size_t)number.word_bytes, symbol + start, m));
-            map_keys(key + start, map, context + start, m);
+            FOR_WIDTH(number.word_bytes, range_keys_,
+                      (base.buf, rows.buf, key, start, start + m, (size_t)row_words, number, mantissa, doubled));
+            map_keys(key, map, context + start, m);
             count_tile(symbol + start, context + start, m, shift, four);
         }
         for (size_t k = 0; k < (size_t)counts.len / 4; k++)
@@ -163,7 +172,7 @@ static PyObject *classify(PyObject *Py_UNUSED(module), PyObject *args)
         Py_END_ALLOW_THREADS
         PyMem_Free(four);
     }
-    release(buffers, 6);
+    release(buffers, 7);
     return four != NULL ? Py_NewRef(Py_None) : NULL;
 }
 

@@ -492,7 +492,7 @@ static PyMethodDef methods[] = {
     {"measure", measure, METH_VARARGS, measure_doc},
     {"sort", sort, METH_VARARGS, sort_doc},
     {"unsort", unsort, METH_VARARGS, unsort_doc},
-    {"keys", keys, METH_VARARGS, keys_doc},
+    {"count_keys", count_keys, METH_VARARGS, count_keys_doc},
     {"classify", classify, METH_VARARGS, classify_doc},
     {"context_encode", context_encode, METH_VARARGS, context_encode_doc},
     {"context_decode", context_decode, METH_VARARGS, context_decode_doc},

@@ -42,9 +42,16 @@ def unsort(
     scratch: Bytes,
     /,
 ) -> None: ...
-def keys(base: Bytes, keying: Keying, keys: Keys, counts: Counts, /) -> None: ...
+def count_keys(base: Bytes, keying: Keying, step: int, counts: Counts, /) -> None: ...
 def classify(
-    deltas: Bytes, word_bytes: int, keys: Keys, context_of: Bytes, symbols: Bytes, contexts: Bytes, counts: Counts, /
+    deltas: Bytes,
+    base: Bytes,
+    keying: Keying,
+    context_of: Bytes,
+    symbols: Bytes,
+    contexts: Bytes,
+    counts: Counts,
+    /,
 ) -> None: ...
 def context_encode(
     deltas: Bytes,

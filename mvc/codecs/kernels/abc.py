@@ -21,6 +21,7 @@ __all__ = [
     "SURVEY_CHUNK",
     "SURVEY_CHUNKS",
     "SURVEY_FIELDS",
+    "TILE",
     "Bounds",
     "Buffer",
     "Counts",
@@ -94,6 +95,9 @@ LOWEST_STATE: Final = 1 << 16
 
 MAX_CONTEXTS: Final = 256
 """Contexts of a frame: one byte each."""
+
+TILE: Final = 1024
+"""Words that kernels work on at a time: 8 KiB at most, well inside the first-level cache."""
 
 _MAX_CAP: Final = 1023
 """Largest r + 2 (E - e) that is told apart (spec-v1, section 6.4); it keeps the table of counts inside a cache."""
@@ -218,14 +222,14 @@ class Kernels(Protocol):
     ) -> None:
         """Undo `sort` and then `measure`: write the words that lie the deltas of `planes` away from `base`."""
 
-    def keys(self, base: Bytes, keying: Keying, keys: Keys, counts: Counts, /) -> None:
-        """Write the key of every word of `base`, and how often each of the `key_count` keys occurs."""
+    def count_keys(self, base: Bytes, keying: Keying, step: int, counts: Counts, /) -> None:
+        """Write how often each of the `key_count` keys occurs in the first of every `step` tiles of `TILE` words."""
 
     def classify(
         self,
         deltas: Bytes,
-        word_bytes: int,
-        keys: Keys,
+        base: Bytes,
+        keying: Keying,
         context_of: Bytes,
         symbols: Bytes,
         contexts: Bytes,

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from mvc.codecs.abc import Bytes
 from mvc.codecs.kernels.abc import (
+    TILE,
     Buffer,
     Counts,
     Frequencies,
@@ -30,7 +31,7 @@ from mvc.codecs.kernels.words import (
     words_of,
 )
 
-__all__ = ["classify", "context_decode", "context_encode", "keys"]
+__all__ = ["classify", "context_decode", "context_encode", "count_keys"]
 
 _EXACT: Final = 16
 """Deltas below this are symbols of their own."""
@@ -42,12 +43,12 @@ _BITS_AT_ONCE: Final = 1 << 13
 """Words whose raw bits are handled at a time, for they take up to 60 bytes each."""
 
 
-def keys(base: Bytes, keying: Keying, keys: Keys, counts: Counts, /) -> None:
-    """Write the key of every word of `base`, and how often each occurs (`Kernels.keys`)."""
+def count_keys(base: Bytes, keying: Keying, step: int, counts: Counts, /) -> None:
+    """Write how often each key occurs in some tiles (`Kernels.count_keys`)."""
     words = _checked_words(base, keying)
-    check(keys.nbytes == 2 * len(words) and len(counts) >= key_count(keying.mantissa), "keys or counts are too small")
-    keys[:] = keys_of(words, *keying)
-    counts[:] = np.bincount(keys, minlength=len(counts))
+    check(len(counts) >= key_count(keying.mantissa) and step > 0, "counts are too small, or the step is none")
+    chosen = np.arange(len(words)) // TILE % step == 0
+    counts[:] = np.bincount(keys_of(words, *keying)[chosen], minlength=len(counts))
 
 
 def _checked_words(base: Bytes, keying: Keying) -> Words:
@@ -56,17 +57,24 @@ def _checked_words(base: Bytes, keying: Keying) -> Words:
 
 
 def classify(
-    deltas: Bytes, word_bytes: int, keys: Keys, context_of: Bytes, symbols: Bytes, contexts: Bytes, counts: Counts, /
+    deltas: Bytes,
+    base: Bytes,
+    keying: Keying,
+    context_of: Bytes,
+    symbols: Bytes,
+    contexts: Bytes,
+    counts: Counts,
+    /,
 ) -> None:
     """Write symbol and context of every delta, and how often they meet (`Kernels.classify`)."""
-    check(word_bytes in UNSIGNED and len(deltas) % word_bytes == 0, "a word has 1, 2, 4 or 8 bytes")
-    words = len(deltas) // word_bytes
-    check(len(keys) == len(symbols) == len(contexts) == words, "deltas, keys, symbols and contexts differ in length")
-    shape = (int(context_of.max()) + 1, symbol_count(word_bytes))
-    check(not words or int(keys.max()) < len(context_of), "a key has no context")
+    words = _checked_words(base, keying)
+    check(len(deltas) == len(base), "deltas and base differ in length")
+    check(len(symbols) == len(contexts) == len(words), "words, symbols and contexts differ in number")
+    shape = (int(context_of.max()) + 1, symbol_count(keying.number.word_bytes))
+    check(len(context_of) >= key_count(keying.mantissa), "a key has no context")
     check(counts.size == shape[0] * shape[1], "counts are not those of the contexts")
-    symbols[:] = _symbols(words_of(deltas, word_bytes))
-    contexts[:] = context_of[keys]
+    symbols[:] = _symbols(words_of(deltas, keying.number.word_bytes))
+    contexts[:] = context_of[keys_of(words, *keying)]
     pairs = contexts.astype(np.int64) * shape[1] + symbols
     counts.reshape(-1)[:] = np.bincount(pairs, minlength=counts.size)
 

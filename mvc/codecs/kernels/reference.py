@@ -9,7 +9,7 @@ import numpy as np
 
 from mvc.codecs.abc import Bytes
 from mvc.codecs.kernels.abc import Buffer, Number, RowSizes, scratch_bytes
-from mvc.codecs.kernels.context_reference import classify, context_decode, context_encode, keys
+from mvc.codecs.kernels.context_reference import classify, context_decode, context_encode, count_keys
 from mvc.codecs.kernels.sparse_reference import changes, exponent, gaps, locate, pack, patch, unpack
 from mvc.codecs.kernels.stripes_reference import stripe_decode, stripe_encode
 from mvc.codecs.kernels.survey_reference import stripe_plan, survey
@@ -31,11 +31,11 @@ __all__ = [
     "classify",
     "context_decode",
     "context_encode",
+    "count_keys",
     "exponent",
     "frequencies",
     "gaps",
     "join",
-    "keys",
     "levels",
     "locate",
     "measure",
