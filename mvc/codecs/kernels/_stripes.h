@@ -50,12 +50,14 @@ static int coding_check(const Py_buffer *frequencies, const Py_buffer *states, c
     return 1;
 }
 
-/* Encode bytes start .. start + m - 1, at most TILE of them. */
+/* Encode bytes start .. start + m - 1: at most TILE of them if start is a multiple of TILE, so that lane 0 comes first;
+ * otherwise at most 16, of whose lanes the first is the one of a multiple of 16. */
 static uint16_t *encode_spread(const coding_t *coding, const uint8_t *plane, size_t start, size_t m, uint16_t *end)
 {
     uint8_t context[TILE];
     spread_contexts(coding->contexts, coding->stripe, start, m, context);
-    return rans_encode(plane + start, context, m, coding->ranges, coding->states, coding->lanes, end);
+    uint32_t *states = coding->states + (start & (coding->lanes - 1));
+    return rans_encode(plane + start, context, m, coding->ranges, states, coding->lanes, end);
 }
 
 #ifdef VECTOR_LANES
