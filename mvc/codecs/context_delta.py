@@ -157,7 +157,7 @@ def _join(deltas: Bytes, rows: Bytes, coded: _Coded, spec: FrameSpec) -> bytes:
     contexts, symbols = coded.levels.shape
     head = _HEAD.pack(_CODED, lanes.bit_length() - 1, contexts - 1, symbols - 1, len(stored_rows), len(tables), count)
     parts = (head, coded.limits.data, stored_rows, tables, states.data, refills[:count].data, bits[:size].data)
-    return b"".join(parts)
+    return kernels.active.concatenate(parts)
 
 
 def _cut(stored: memoryview, spec: FrameSpec) -> _Parts:

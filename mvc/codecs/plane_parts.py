@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Final
 
-from mvc.codecs import zstd
+from mvc.codecs import kernels, zstd
 from mvc.codecs.abc import Bytes
 from mvc.codecs.kernels import Buffer
 from mvc.codecs.zstd import Effort
@@ -42,7 +42,7 @@ ENTRY_BYTES: Final = _ENTRY.size
 def laid_out(coded: Sequence[Coded]) -> bytes:
     """Return the entries and, behind them, the payloads."""
     entries = b"".join(_ENTRY.pack(mode, len(payload)) for mode, payload in coded)
-    return b"".join((entries, *(payload for _, payload in coded)))
+    return kernels.active.concatenate((entries, *(payload for _, payload in coded)))
 
 
 def cut(stored: memoryview, count: int) -> list[Coded]:

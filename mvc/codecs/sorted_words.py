@@ -41,7 +41,7 @@ def encode_sorted(words: Bytes, side: Bytes, rows: Bytes, mantissa: int, spec: F
     scratch = workspace.array("scratch", kernels.scratch_bytes(number, spec.words))
     kernels.active.sort(words, side, number, rows, min(spec.row_words, spec.words), mantissa, planes, scratch)
     scales = encode_planes([rows], skewed=Way.LITERALS)
-    return b"".join((_LENGTH.pack(len(scales)), scales, encode_planes(planes, skewed=Way.DRIFTING)))
+    return kernels.active.concatenate((_LENGTH.pack(len(scales)), scales, encode_planes(planes, skewed=Way.DRIFTING)))
 
 
 def decode_sorted(stored: bytes | memoryview, spec: FrameSpec) -> tuple[Buffer, list[Buffer]]:

@@ -107,7 +107,9 @@ def encode_stripes(plane: Bytes, row: int) -> bytes:
     several = contexts > 1
     head = _HEAD.pack(len(states).bit_length() - 1, contexts - 1, tables.first, symbols - 1, several * plan.stripe)
     parts = [*([plan.contexts] if several else []), stored_levels(tables.levels)]
-    return b"".join((head, laid_out(list(map(encode_part, parts))), states.data, refills[:count].data))
+    return kernels.active.concatenate(
+        (head, laid_out(list(map(encode_part, parts))), states.data, refills[:count].data)
+    )
 
 
 def _tables(counts: Counts) -> _Tables:

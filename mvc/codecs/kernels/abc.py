@@ -181,6 +181,9 @@ class Kernels(Protocol):
     def join(self, planes: Sequence[Buffer], words: Bytes, rotate: bool, /) -> None:  # noqa: FBT001
         """Undo `split`."""
 
+    def concatenate(self, pieces: Sequence[Buffer], /) -> bytes:
+        """Return the bytes of all pieces, one after the other; while ``bytes.join`` copies, no other thread runs."""
+
     def measure(
         self, target: Bytes, base: Bytes, number: Number, row_words: int, deltas: Bytes, sizes: RowSizes, /
     ) -> None:

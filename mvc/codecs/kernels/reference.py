@@ -29,6 +29,7 @@ from mvc.codecs.kernels.words import (
 __all__ = [
     "changes",
     "classify",
+    "concatenate",
     "context_decode",
     "context_encode",
     "count_keys",
@@ -82,6 +83,11 @@ def join(planes: Sequence[Buffer], words: Bytes, rotate: bool, /) -> None:  # no
     if rotate:
         w = words.view(UNSIGNED[len(planes)])
         w[:] = (w >> 1) | (w << (8 * len(planes) - 1))
+
+
+def concatenate(pieces: Sequence[Buffer], /) -> bytes:
+    """Return the bytes of all pieces, one after the other."""
+    return b"".join([memoryview(piece) for piece in pieces])
 
 
 def measure(target: Bytes, base: Bytes, number: Number, row_words: int, deltas: Bytes, sizes: RowSizes, /) -> None:
