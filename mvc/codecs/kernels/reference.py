@@ -87,7 +87,8 @@ def join(planes: Sequence[Buffer], words: Bytes, rotate: bool, /) -> None:  # no
 
 def concatenate(pieces: Sequence[Buffer], /) -> bytes:
     """Return the bytes of all pieces, one after the other."""
-    return b"".join([memoryview(piece) for piece in pieces])
+    parts = [np.frombuffer(piece, dtype=np.uint8) for piece in pieces]
+    return np.concatenate([np.empty(0, dtype=np.uint8), *parts]).tobytes()
 
 
 def measure(target: Bytes, base: Bytes, number: Number, row_words: int, deltas: Bytes, sizes: RowSizes, /) -> None:
