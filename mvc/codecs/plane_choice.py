@@ -27,6 +27,9 @@ _NOISE: Final = 0.995
 _REPEATS_GAIN: Final = 0.97
 """Searching for repeats must make the samples this much smaller: it is several times slower."""
 
+_FEW_BLOCKS: Final = 1 << 17
+"""Bytes of a sorted plane up to which its blocks are too few to follow its drift, and stripes may do better."""
+
 _COIN: Final = 0.98
 """Entropy in bits from which a bit is stored as it is: nothing could save more than a fiftieth."""
 
@@ -80,6 +83,13 @@ def ways(plane: Bytes, skewed: Way) -> list[Way] | None:
     list of Way or None
         Nothing to try if the plane looks like noise; None if it has one value.
     """
+    found = _chosen(plane, skewed)
+    if found and skewed is Way.DRIFTING and IN_ORDER is Way.STRIPES and len(plane) <= _FEW_BLOCKS:
+        found = [*found, Way.STRIPES]
+    return found
+
+
+def _chosen(plane: Bytes, skewed: Way) -> list[Way] | None:
     found: Survey = np.empty(SURVEY_FIELDS, dtype=np.int64)
     kernels.active.survey(plane, LOGARITHMS, found)
     varying, again, pieces, *samples = found.tolist()
