@@ -257,6 +257,25 @@ def test_native_and_reference_refuse_alike(case, data):
     assert read(native, case, (states, refills)) == read(reference, case, (states, refills))
 
 
+@needs_native
+@pytest.mark.parametrize("lanes", [16, 32, 256])
+@pytest.mark.parametrize("stripe", [1, 15, 16, 17, 40, 129, 1000, 1024])
+@pytest.mark.parametrize("highest", [30, 63, 64, 200, 255])
+def test_few_likely_symbols_are_coded_alike(lanes, stripe, highest):
+    """Up to 64 neighbouring symbols, in contexts of their own, and some below them, in stripes that begin anywhere."""
+    rng = np.random.default_rng([lanes, stripe, highest])
+    owners = rng.integers(0, 3, -(-5003 // stripe), dtype=np.uint8)
+    contexts = owners.repeat(stripe)[:5003]
+    plane = (highest - rng.integers(0, np.minimum(np.array([1, 20, 64]), highest)[contexts])).astype(np.uint8)
+    plane[rng.integers(0, 5003, 4)] = rng.integers(0, max(highest - 63, 1), 4)
+    counts = np.zeros((3, 256), dtype=np.uint32)
+    np.add.at(counts, (contexts, plane), 1)
+    case = plane, stripe, owners, tables(reference, counts)[1], lanes
+    coded = code(native, case)
+    assert coded == code(reference, case)
+    assert read(native, case, coded) == plane.tobytes()
+
+
 @every_implementation
 def test_a_plane_of_one_symbol_needs_no_refills(k):
     """A symbol that is certain changes no state; a coin in one lane takes a refill of 16 bits for 16 bytes."""

@@ -304,6 +304,32 @@ def test_what_no_writer_wrote_is_refused(implementation, damage):
         decode_stripes(memoryview(assembled(GOOD | damage)), SIZE)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"states": STATES[:-1], "refills": b""},
+        {"refills": REFILLS + b"\0"},
+        {"refills": bytes(2 * SIZE + 2)},
+    ],
+)
+def test_lengths_are_checked_first(implementation, damage):
+    """States and refills that are too few, odd or too many are refused before anything is decoded."""
+    with pytest.raises(MalformedError, match="bytes of states and"):
+        decode_stripes(memoryview(assembled(GOOD | damage)), SIZE)
+
+
+def test_stripes_are_stated_only_for_several_contexts(implementation):
+    """Of two ways to say that all stripes share a table, one is good; so are the stripes of two tables alike."""
+    one = written(GOOD_PLANE, bytes(1), GOOD_LEVELS[:1], 10, SIZE)
+    two = {"contexts": 1, "tables": tables([3, 46, 9], [3, 46, 9])}
+    stated = {"stripe": 50, "owners": (1, b"\0")}
+    for good in ({}, two | stated):
+        assert bytes(decode_stripes(memoryview(assembled(one | good)), SIZE)) == GOOD_PLANE.tobytes()
+    for bad in (stated, two):
+        with pytest.raises(MalformedError, match="contexts of 3 symbols"):
+            decode_stripes(memoryview(assembled(one | bad)), SIZE)
+
+
 @pytest.mark.parametrize("size", [1, 949, 950, 989, 991, 1000, 1001, 1 << 24])
 def test_another_size_is_refused(implementation, size):
     """A payload is of one size only, whatever the size of the last stripe is."""
