@@ -96,10 +96,7 @@ def encode_stripes(plane: Bytes, row: int) -> bytes:
         Bytes of a row, or 0.
     """
     plan = _plan(plane, row)
-    occurring = np.flatnonzero(plan.counts.any(axis=0))
-    tables = _Tables(
-        int(occurring[0]), np.ascontiguousarray(levels_of(plan.counts)[:, occurring[0] : occurring[-1] + 1])
-    )
+    tables = _tables(plan.counts)
     states = np.empty(lane_count(len(plane), _LEAST_LANES), dtype=np.uint32)
     refills = workspace.array("plane refills", 2 * len(plane) + 2).view(np.uint16)
     count = kernels.active.stripe_encode(plane, plan.stripe, plan.contexts, tables.frequencies(), states, refills)
@@ -113,6 +110,7 @@ def encode_stripes(plane: Bytes, row: int) -> bytes:
 
 
 def _tables(counts: Counts) -> _Tables:
+    """Return the tables of contexts in which bytes occur so often."""
     occurring = np.flatnonzero(counts.any(axis=0))
     first, last = int(occurring[0]), int(occurring[-1])
     return _Tables(first, np.ascontiguousarray(levels_of(counts)[:, first : last + 1]))
@@ -123,10 +121,6 @@ def _plan(plane: Bytes, row: int) -> _Plan:
     stripe = _stripe(row)
     if len(plane) <= _LEAST_STRIPES * stripe:
         stripe = len(plane)
-    return _planned(plane, stripe)
-
-
-def _planned(plane: Bytes, stripe: int) -> _Plan:
     contexts = np.empty(-(-len(plane) // stripe), dtype=np.uint8)
     counts: Counts = np.empty((kernels.PLAN_CONTEXTS, _BYTES), dtype=np.uint32)
     found = kernels.active.stripe_plan(plane, stripe, LOGARITHMS, contexts, counts)

@@ -4,7 +4,7 @@
 
 Each file holds one frame: what went in, the codec, and the stored bytes. ``pinned`` says that the encoder's choice is
 pinned too; it is not where zstd takes part, whose output may differ from release to release, nor where the writer
-chooses tables of its own.
+chooses tables of its own. Entropy-coded planes are written by compiled kernels only.
 """
 
 import json
@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from mvc.codecs import ContextDelta, FrameSpec, Planes, Raw, SortedDelta, SortedPlanes, SparseDelta
+from mvc.codecs.plane_choice import Way
+from mvc.codecs.plane_coding import decode_planes, encode_planes
 from mvc.testing.codecs import special_words
 from mvc.types import DTYPES, dtype_of
 
@@ -34,6 +36,29 @@ def golden(codec, dtype, frame, sides, row_words):
         "stored": stored.hex(),
         "pinned": b"\x28\xb5\x2f\xfd" not in stored and codec.name != "context-delta",
     }
+
+
+def free(content):
+    """Return the content of a file whose tables, stripes and lanes a writer is free to choose."""
+    return content | {"pinned": False}
+
+
+def in_stripes(content):
+    """Return the content of a file of sorted words whose planes are stored in mode 4, as writers are free to do."""
+    stored, word_bytes = memoryview(bytes.fromhex(content["stored"])), dtype_of(content["dtype"]).word_bytes
+    start = 4 + int.from_bytes(stored[:4], "little")
+    planes = decode_planes(stored[start:], word_bytes, content["words"])
+    coded = encode_planes([np.frombuffer(plane, dtype=np.uint8) for plane in planes], skewed=Way.STRIPES)
+    return free(content | {"stored": stored[:start].hex() + coded.hex()})
+
+
+def lowered(frame, dtype, row_words):
+    """Return `frame` with the exponents of its rows 0, 6 or 12 lower: they stay above or at 0."""
+    words = frame.view(f"<u{dtype.word_bytes}").copy()
+    lower = np.arange(len(words)) // row_words % 3 * 6
+    exponent = words >> dtype.mantissa_bits & (1 << dtype.exponent_bits) - 1
+    words -= np.minimum(lower.astype(words.dtype), exponent) << dtype.mantissa_bits
+    return words.view(np.uint8)
 
 
 def weights(dtype, words, seed):
@@ -105,6 +130,15 @@ def files():
             f"planes-F32-{name}",
             golden(Planes(), dtype_of("F32"), (words & mask).astype("<u4").view(np.uint8), (), 8),
         )
+    for name in ("F32", "BF16", "F16"):
+        dtype = dtype_of(name)
+        frame = weights(dtype, 3000, 5)
+        yield f"planes-{name}-entropy", free(golden(Planes(), dtype, frame[: 1000 * dtype.word_bytes], (), 64))
+        yield f"planes-{name}-entropy-rows", free(golden(Planes(), dtype, lowered(frame, dtype, 250), (), 250))
+        moved = near(frame, dtype, 250)
+        yield f"sorted-delta-0-{name}-entropy", in_stripes(golden(SortedDelta(0), dtype, moved, (frame,), 250))
+    skewed = np.random.default_rng(6).geometric(0.7, 16_399).astype(np.uint8)
+    yield "planes-U8-entropy", free(golden(Planes(), dtype_of("U8"), skewed, (), 384))
     zeros = np.zeros(600, dtype=np.uint8)
     yield "raw-U8", golden(Raw(), dtype_of("U8"), np.arange(256, dtype=np.uint8), (), 256)
     yield "planes-BF16-constant", golden(Planes(), dtype_of("BF16"), zeros, (), 300)

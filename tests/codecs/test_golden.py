@@ -38,3 +38,22 @@ def test_golden(path, implementation, monkeypatch):
 def test_every_codec_has_golden_files():
     """Some golden file exists for each codec."""
     assert {json.loads(path.read_text(encoding="ascii"))["codec"] for path in FILES} == set(CODECS)
+
+
+def entropy_coded(golden):
+    """Return lanes and contexts of each plane of mode 4 in the content of a file of `planes` or `sorted-delta`."""
+    stored, count = bytes.fromhex(golden["stored"]), dtype_of(golden["dtype"]).word_bytes
+    if golden["codec"] == "sorted-delta":
+        stored = stored[4 + int.from_bytes(stored[:4], "little") :]
+    lengths = [int.from_bytes(stored[5 * k + 1 : 5 * k + 5], "little") for k in range(count)]
+    starts = [5 * count + sum(lengths[:k]) for k in range(count)]
+    return [(1 << stored[at], stored[at + 1] + 1) for k, at in enumerate(starts) if stored[5 * k] == 4]
+
+
+def test_entropy_coded_planes_have_golden_files():
+    """Files named so hold planes of mode 4: of one context and of several, in one lane and in several."""
+    files = {path.stem: json.loads(path.read_text(encoding="ascii")) for path in FILES if "entropy" in path.stem}
+    coded = {name: entropy_coded(golden) for name, golden in files.items()}
+    assert all(coded.values())
+    assert {golden["codec"] for golden in files.values()} == {"planes", "sorted-delta"}
+    assert {pair for pairs in coded.values() for pair in pairs} == {(1, 1), (1, 4), (4, 1)}

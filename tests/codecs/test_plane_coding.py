@@ -8,11 +8,12 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvc.codecs import workspace, zstd
+from mvc.codecs import kernels, workspace, zstd
 from mvc.codecs.kernels import IMPLEMENTATION
-from mvc.codecs.plane_choice import Way
+from mvc.codecs.plane_choice import Way, ways
 from mvc.codecs.plane_coding import decode_planes, encode_planes
 from mvc.codecs.plane_parts import ENTRY_BYTES
+from mvc.codecs.stripes import decode_stripes, encode_stripes
 from mvc.codecs.zstd import Effort
 from mvc.errors import MalformedError
 
@@ -44,6 +45,39 @@ def test_each_plane_gets_the_mode_that_suits_it(row):
     planes = [NOISE, SKEWED, REPEATS, CONSTANT]
     stored = encode_planes(planes, row)
     assert [bytes(p) for p in decode_planes(memoryview(stored), 4, 100_000)] == [p.tobytes() for p in planes]
+
+
+FAR = np.resize(RNG.integers(0, 256, 40_960, dtype=np.uint8), 5 * 40_960)
+QUIET = np.where(RNG.random(100_000) < 1e-3, RNG.integers(0, 256, 100_000), 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("k", kernels.AVAILABLE.values(), ids=kernels.AVAILABLE)
+@pytest.mark.parametrize("skewed", [Way.STRIPES, Way.LITERALS, Way.DRIFTING])
+@pytest.mark.parametrize(
+    ("plane", "other_ways"),
+    [
+        (NOISE, []),
+        (CONSTANT, None),
+        (CONSTANT[:1], None),
+        (SKEWED, ["skewed"]),
+        (SKEWED[:2000], ["skewed"]),
+        (REPEATS, [Way.REPEATS]),
+        (REPEATS[:2000], ["skewed", Way.REPEATS]),
+        (FAR, ["skewed", Way.REPEATS, Way.APART]),
+        (FAR ^ RNG.integers(0, 2, len(FAR), dtype=np.uint8), ["skewed", Way.REPEATS, Way.APART]),
+        (QUIET, ["skewed", Way.REPEATS]),
+        (QUIET[:2000], ["skewed", Way.REPEATS]),
+        (RNG.integers(254, 256, 100_000, dtype=np.uint8), [Way.APART]),
+        (np.array([6, 7], dtype=np.uint8), [Way.APART]),
+        (np.append(CONSTANT, np.uint8(6)), [Way.APART, "skewed", Way.REPEATS]),
+        ((RNG.random(1000) < 0.1).astype(np.uint8), [Way.APART, "skewed", Way.REPEATS]),
+    ],
+)
+def test_a_survey_tells_what_to_try(monkeypatch, k, skewed, plane, other_ways):
+    """Noise is left alone, repeats are searched for, and what is skewed is coded as the caller wishes."""
+    monkeypatch.setattr(kernels, "active", k)
+    expected = other_ways and [skewed if way == "skewed" else way for way in other_ways]
+    assert ways(plane, skewed) == expected
 
 
 def test_repeats_are_searched_for():
@@ -150,6 +184,7 @@ def test_lowest_bits_apart_are_read():
         apart((0, bytes(126)), (3, bytes(2 * ENTRY_BYTES))),
         apart((3, bytes(2 * ENTRY_BYTES)), (1, b"\0")),
         apart((4, b""), (1, b"\0")),
+        apart((0, bytes(126)), (4, encode_stripes(SKEWED[:1001] >> np.uint8(1), 0))),
         entry(3, b""),
         entry(3, bytes(2 * ENTRY_BYTES - 1)),
         entry(3, bytes(2 * ENTRY_BYTES)),
@@ -168,6 +203,19 @@ def test_lowest_bits_apart_of_few_bytes_are_refused(size):
     """A plane of mode 3 is shorter than its bytes."""
     with pytest.raises(MalformedError):
         decode_planes(memoryview(apart((1, b"\0"), (1, b"\0"))), 1, size)
+
+
+STRIPES = encode_stripes(SKEWED[:1000], 0)
+STRIPES_OF_NOISE = encode_stripes(NOISE[:1000], 0)
+
+
+def test_entropy_coded_planes_are_read_among_others():
+    """Planes of mode 4 stand between others; one that is as long as its bytes is refused, however good it is."""
+    planes = [NOISE[:1000], SKEWED[:1000], CONSTANT[:1000]]
+    entries = struct.pack("<BIBIBI", 0, 1000, 4, len(STRIPES), 1, 1)
+    stored = memoryview(entries + NOISE[:1000].tobytes() + STRIPES + b"\7")
+    assert [bytes(plane) for plane in decode_planes(stored, 3, 1000)] == [plane.tobytes() for plane in planes]
+    assert bytes(decode_stripes(memoryview(STRIPES_OF_NOISE), 1000)) == NOISE[:1000].tobytes()
 
 
 COMPRESSED = zstd.compress(SKEWED[:1000], Effort.LITERALS)
@@ -209,7 +257,19 @@ HUGE_WINDOW = b"\x28\xb5\x2f\xfd" + bytes([0x40, 18 << 3, 1000 - 256 & 255, (100
         entry(2, NO_SIZE),
         entry(2, HUGE_WINDOW),
         entry(3, bytes(1000)),
+        entry(4, b""),
         entry(4, bytes(10)),
+        entry(4, bytes(999)),
+        entry(4, STRIPES[:-1]),
+        entry(4, STRIPES[:-2]),
+        entry(4, STRIPES + bytes(1)),
+        entry(4, STRIPES + bytes(2)),
+        entry(4, encode_stripes(SKEWED[:999], 0)),
+        entry(4, encode_stripes(SKEWED[:1001], 0)),
+        entry(4, STRIPES_OF_NOISE),
+        entry(2, STRIPES),
+        entry(3, STRIPES),
+        entry(5, STRIPES),
         entry(255, b"\0"),
     ],
 )

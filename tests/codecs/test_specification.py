@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvc.codecs import ContextDelta, FrameSpec, Planes, SortedDelta, SortedPlanes, SparseDelta
+from mvc.codecs.stripes import encode_stripes
 from mvc.testing.codecs import cases, sparse_cases
 from mvc.types import DTYPES, dtype_of
 
@@ -273,6 +274,17 @@ def test_planes_follow_the_specification(data):
     """What `planes` writes is read by a decoder written from the text."""
     frame, _, spec = data.draw(cases(data.draw(st.sampled_from(list(DTYPES.values()))), 0, max_words=100))
     assert decode_planes_frame(Planes().encode(frame, (), spec), spec) == frame.tobytes()
+
+
+@pytest.mark.parametrize(("size", "row", "contexts"), [(2000, 0, 1), (3001, 130, 3), (9000, 384, 3), (9000, 1, 1)])
+def test_entropy_coded_planes_follow_the_specification(size, row, contexts):
+    """The same for planes of mode 4 with tables for rows that lie apart, in one lane and in several."""
+    rng = np.random.default_rng(0)
+    lowest = np.array([10, 40, 90], dtype=np.uint8)[np.arange(size) // row % 3] if row > 1 else np.uint8(10)
+    plane = lowest + np.minimum(rng.geometric(0.4, size), 20).astype(np.uint8)
+    payload = encode_stripes(plane, row)
+    assert payload[1] + 1 == contexts
+    assert stripes(payload, size) == plane.tobytes()
 
 
 @pytest.mark.parametrize("words", [1, 7, 999, 20_000])
