@@ -123,6 +123,17 @@ def test_a_plan_parts_what_differs(k):
     assert planned(k, rng.geometric(0.5, 25_600).astype(np.uint8), 128)[:2] == (1, [0] * 200)
 
 
+@every_implementation
+@pytest.mark.parametrize(("stripes", "apart"), [(99, False), (100, True), (101, True), (199, True)])
+def test_one_stripe_of_a_hundred_may_be_an_outlier(k, stripes, apart):
+    """A stripe far above all others makes two scales one context, unless there are a hundred stripes."""
+    rng = np.random.default_rng(2)
+    plane = rng.integers(0, np.array([2, 16])[np.arange(stripes) % 2].repeat(200)).astype(np.uint8)
+    plane[200:400] = 255
+    contexts = planned(k, plane, 200)[1]
+    assert (contexts[-1] != contexts[-2]) == apart
+
+
 @st.composite
 def counts_of_contexts(draw):
     """Return how often symbols occur in contexts: seldom, alike, very often, or not at all."""
@@ -285,6 +296,16 @@ def test_a_plane_of_one_symbol_needs_no_refills(k):
     assert code(k, (np.full(100, 9, dtype=np.uint8), 100, np.zeros(1, dtype=np.uint8), certain, 4)) == (start, b"")
     plane = np.array([1, 0] * 80, dtype=np.uint8)
     assert len(code(k, (plane, 50, np.zeros(4, dtype=np.uint8), coin, 1))[1]) == 2 * 160 // 16
+
+
+@every_implementation
+@pytest.mark.parametrize(("size", "state", "refills"), [(15, 1 << 31, []), (16, 1 << 16, [0]), (31, 1 << 31, [0])])
+def test_a_state_that_is_full_is_emptied(k, size, state, refills):
+    """Each of these coins doubles the state, which has 32 bits: the sixteenth must refill the decoder."""
+    coin = np.zeros((1, 256), dtype=np.uint16)
+    coin[0, :2] = SCALE // 2
+    coded = code(k, (np.zeros(size, dtype=np.uint8), size, np.zeros(1, dtype=np.uint8), coin, 1))
+    assert coded == (np.array([state], dtype="<u4").tobytes(), np.array(refills, dtype="<u2").tobytes())
 
 
 ARGUMENTS = {
