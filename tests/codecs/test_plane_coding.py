@@ -52,7 +52,7 @@ QUIET = np.where(RNG.random(100_000) < 1e-3, RNG.integers(0, 256, 100_000), 0).a
 
 
 @pytest.mark.parametrize("k", kernels.AVAILABLE.values(), ids=kernels.AVAILABLE)
-@pytest.mark.parametrize("skewed", [Way.STRIPES, Way.LITERALS, Way.DRIFTING])
+@pytest.mark.parametrize("skewed", [Way.STRIPES, Way.LITERALS])
 @pytest.mark.parametrize(
     ("plane", "other_ways"),
     [
@@ -78,6 +78,15 @@ def test_a_survey_tells_what_to_try(monkeypatch, k, skewed, plane, other_ways):
     monkeypatch.setattr(kernels, "active", k)
     expected = other_ways and [skewed if way == "skewed" else way for way in other_ways]
     assert ways(plane, skewed) == expected
+
+
+def test_short_sorted_planes_are_tried_in_stripes_too():
+    """What is sorted is coded in blocks; in stripes as well if it is short and compiled, but for noise and constants."""
+    stripes_too = [Way.STRIPES] if IMPLEMENTATION == "native" else []
+    assert ways(SKEWED, Way.DRIFTING) == [Way.DRIFTING, *stripes_too]
+    assert ways(FAR, Way.DRIFTING) == [Way.DRIFTING, Way.REPEATS, Way.APART]
+    assert ways(NOISE, Way.DRIFTING) == []
+    assert ways(CONSTANT, Way.DRIFTING) is None
 
 
 def test_repeats_are_searched_for():
