@@ -192,6 +192,6 @@ def _contexts_of(part: Coded, stripes: int, count: int) -> Buffer:
     """Return the context of each stripe; refuse one without a table."""
     contexts = decode_part(*part, stripes)
     largest = int(np.frombuffer(contexts, dtype=np.uint8).max())
-    if largest >= count:
-        raise MalformedError(f"a stripe has context {largest} of {count}")
+    if largest >= count or count > stripes:
+        raise MalformedError(f"a stripe has context {largest} of {count}, and there are {stripes} stripes")
     return contexts

@@ -64,7 +64,7 @@ def test_hostile_frames_take_little_memory(codec_class, implementation):
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        assert peak < 20 * spec.nbytes, (codec, spec, peak)  # NumPy sorts words of one byte by places of eight
+        assert peak < 16 * spec.nbytes, (codec, spec, peak)
 
 
 def check_arrays(codec_class, seed, arrays):

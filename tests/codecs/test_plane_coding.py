@@ -81,7 +81,7 @@ def test_a_survey_tells_what_to_try(monkeypatch, k, skewed, plane, other_ways):
 
 
 def test_short_sorted_planes_are_tried_in_stripes_too():
-    """What is sorted is coded in blocks; in stripes as well if it is short and compiled, but for noise and constants."""
+    """Sorted bytes are coded in blocks; if few and compiled in stripes as well, but for noise and constants."""
     stripes_too = [Way.STRIPES] if IMPLEMENTATION == "native" else []
     assert ways(SKEWED, Way.DRIFTING) == [Way.DRIFTING, *stripes_too]
     assert ways(FAR, Way.DRIFTING) == [Way.DRIFTING, Way.REPEATS, Way.APART]

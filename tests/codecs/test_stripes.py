@@ -203,8 +203,7 @@ def written(plane, owners, levels, first, stripe, log_lanes=0):
 
 
 @pytest.mark.parametrize("log_lanes", [0, 1, 4, 8])
-@pytest.mark.parametrize("stripe", [1, 7, 16, 65_535])
-@pytest.mark.parametrize("contexts", [2, 256])
+@pytest.mark.parametrize(("stripe", "contexts"), [(1, 2), (1, 256), (3, 256), (7, 143), (16, 63), (1000, 2)])
 def test_what_other_writers_choose_is_read(implementation, log_lanes, stripe, contexts):
     """Stripes of any length, up to 256 contexts of up to 256 symbols, levels up to 46, and up to 256 lanes are read."""
     rng, size = np.random.default_rng(5), 1001
@@ -213,6 +212,16 @@ def test_what_other_writers_choose_is_read(implementation, log_lanes, stripe, co
     plane = rng.integers(0, 256, size, dtype=np.uint8)
     payload = assembled(written(plane, owners, levels, 0, stripe, log_lanes))
     assert bytes(decode_stripes(memoryview(payload), size)) == plane.tobytes()
+
+
+@pytest.mark.parametrize(("stripe", "contexts"), [(1001, 2), (65_535, 2), (16, 64), (4, 252)])
+def test_contexts_without_stripes_are_refused(implementation, stripe, contexts):
+    """There are no more contexts than stripes, so a short plane cannot ask for memory for many tables."""
+    plane = np.full(1001, 3, dtype=np.uint8)
+    owners, levels = np.zeros(-(-1001 // stripe), dtype=np.uint8), np.ones((contexts, 256), dtype=np.uint8)
+    payload = assembled(written(plane, owners, levels, 0, stripe, 0))
+    with pytest.raises(MalformedError, match="stripes"):
+        decode_stripes(memoryview(payload), 1001)
 
 
 def test_parts_are_read_in_three_modes(implementation):

@@ -23,6 +23,7 @@ from mvc.codecs.kernels.words import (
     forward,
     inverse,
     keys_of,
+    stable_order,
     words_of,
 )
 
@@ -108,11 +109,11 @@ def measure(target: Bytes, base: Bytes, number: Number, row_words: int, deltas: 
     below[u == 0] = _LEAST
     del each
     np.minimum(below, _LEAST, out=below)
-    weights = np.where(below & 1, np.int32(46341), np.int32(65536))
+    weights = np.where(below & 1, np.int64(46341), np.int64(65536))  # what the sums need, not widened once more
     below >>= 1
     weights >>= below
     sizes[:, 0] = top
-    sizes[:, 1] = np.add.reduceat(weights, starts, dtype=np.int64)
+    sizes[:, 1] = np.add.reduceat(weights, starts)
 
 
 def sort(
@@ -131,7 +132,7 @@ def sort(
     check(len(deltas) == len(base) and len(planes) == number.word_bytes, "deltas, base and planes differ in size")
     check(len(scratch) >= scratch_bytes(number, len(base) // number.word_bytes), "scratch memory is too small")
     keys = keys_of(words_of(base, number.word_bytes), number, rows, row_words, mantissa)
-    order = np.argsort(keys, kind="stable")  # radix sort: linear in the number of words
+    order = stable_order(keys)
     split(words_of(deltas, number.word_bytes)[order].view(np.uint8), planes, False)
 
 
@@ -151,7 +152,7 @@ def unsort(
     check(len(target) == len(base) and len(planes) == number.word_bytes, "planes, base and target differ in size")
     check(len(scratch) >= scratch_bytes(number, len(base) // number.word_bytes), "scratch memory is too small")
     b = words_of(base, number.word_bytes)
-    order = np.argsort(keys_of(b, number, rows, row_words, mantissa), kind="stable")
+    order = stable_order(keys_of(b, number, rows, row_words, mantissa))
     ordered = np.empty(len(base), dtype=np.uint8)
     join(planes, ordered, False)
     u = np.empty_like(b)
