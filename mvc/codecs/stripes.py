@@ -188,10 +188,10 @@ def _decoded(coded: _Stored, log_lanes: int, size: int) -> Buffer:
     return plane
 
 
-def _contexts_of(part: Coded, stripes: int, count: int) -> Buffer:
+def _contexts_of(part: Coded, stripes: int, count: int) -> Bytes:
     """Return the context of each stripe; refuse one without a table."""
-    contexts = decode_part(*part, stripes)
-    largest = int(np.frombuffer(contexts, dtype=np.uint8).max())
+    contexts: Bytes = np.frombuffer(decode_part(*part, stripes), dtype=np.uint8).copy()
+    largest = int(contexts.max())
     if largest >= count or count > stripes:
         raise MalformedError(f"a stripe has context {largest} of {count}, and there are {stripes} stripes")
-    return contexts
+    return contexts  # a copy: what was checked must not change, and stored bytes may be a file in memory

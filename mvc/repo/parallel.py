@@ -26,8 +26,8 @@ def ordered_map(
 ) -> Generator[R]:
     """Yield ``function(item)`` for each item, in order, with a bounded number of calls begun ahead of the consumer.
 
-    `items` is drawn lazily. After an error, or if the consumer stops, calls not yet begun are cancelled, and those that
-    run are waited for: what they use may be taken away afterwards.
+    `items` is drawn lazily. After an error, an interrupt, or if the consumer stops, calls not yet begun are cancelled,
+    and those that run are waited for: what they use may be taken away afterwards.
 
     Parameters
     ----------
@@ -58,9 +58,16 @@ def ordered_map(
             behind += heavy if pending else 0
             pending.append((heavy, pool.submit(function, item)))
             while pending and behind >= window:
-                yield pending.popleft()[1].result()
+                yield _first(pending)
                 behind -= pending[0][0] if pending else 0
         while pending:
-            yield pending.popleft()[1].result()
+            yield _first(pending)
     finally:
         wait([future for _, future in pending if not future.cancel()])
+
+
+def _first(pending: deque[tuple[int, Future[R]]]) -> R:
+    """Return the first result, and only then forget its call: if we are interrupted meanwhile, that still runs."""
+    result = pending[0][1].result()
+    pending.popleft()
+    return result

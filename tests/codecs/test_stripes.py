@@ -1,6 +1,7 @@
 """Entropy-coded planes: round trips on every implementation, sizes, other writers, refusals."""
 
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -414,3 +415,17 @@ def test_changed_bytes_mean_the_same_everywhere():
             damaged = bytearray(payload)
             damaged[rng.integers(len(payload))] = rng.integers(256)
             assert len({outcome(damaged, len(plane), name) for name in kernels.AVAILABLE}) == 1
+
+
+def test_stored_bytes_may_change_once_they_are_checked(implementation, monkeypatch):
+    """They may be a file in memory: contexts that a kernel reads without looking again are not taken from there."""
+    payload = bytearray(assembled(GOOD))
+    real, place = kernels.active, HEAD.size + 2 * ENTRY_BYTES
+
+    def stripe_decode(*arguments):
+        payload[place : place + len(GOOD_OWNERS)] = b"\xff" * len(GOOD_OWNERS)
+        return real.stripe_decode(*arguments)
+
+    spoiling = SimpleNamespace(frequencies=real.frequencies, stripe_decode=stripe_decode)
+    monkeypatch.setattr(kernels, "active", spoiling)
+    assert bytes(decode_stripes(memoryview(payload), SIZE)) == GOOD_PLANE.tobytes()

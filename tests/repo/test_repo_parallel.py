@@ -1,8 +1,11 @@
 """Ordered work in threads: how far it runs ahead, and how much of it is in memory."""
 
+import signal
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from threading import Event
+from threading import Event, main_thread
+from time import sleep
 
 import pytest
 
@@ -63,3 +66,25 @@ def test_stopping_early():
             proceed.set()
         assert begun == ended
         assert len(begun) < 10
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals cannot be sent to threads")
+def test_an_interrupt():
+    """The call whose result is waited for is over by then, too: it may be writing to a file that is closed next."""
+    drawn, ended = Event(), []
+
+    def draw():
+        yield 0
+        drawn.set()
+
+    def work(item):
+        drawn.wait(5)
+        sleep(0.1)  # by then it is waited for
+        signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
+        sleep(0.1)  # by then it would be forgotten
+        ended.append(item)
+
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(KeyboardInterrupt):
+            list(ordered_map(pool, work, draw(), 2))
+        assert ended == [0]

@@ -88,8 +88,8 @@ VECTOR_TARGET static uint16_t *rans_encode_vectors(const uint8_t *symbols, const
     return end;
 }
 
-/* Words first .. last - 1, both multiples of 16, all of one context. Its ranges of 64 symbols from `lowest` on fit four
- * registers; only where another one occurs are they gathered from memory. */
+/* Words first .. last - 1, both multiples of 16, all of one context. Its ranges of 64 symbols from `lowest` <= 192 on fit
+ * four registers; only where another one occurs are they gathered from memory. */
 VECTOR_TARGET static uint16_t *rans_encode_alike(const uint8_t *symbols, size_t first, size_t last,
                                                  const uint32_t *ranges, uint32_t lowest, uint32_t *states,
                                                  size_t lanes, uint16_t *end)

@@ -8,11 +8,11 @@
 
 /* How a plane is encoded. */
 typedef struct {
-    const uint32_t *ranges; /* MAX_SYMBOLS for each context, and ALIKE_SYMBOLS of room */
+    const uint32_t *ranges;  /* MAX_SYMBOLS for each context */
     const uint8_t *contexts; /* of each stripe */
     uint32_t *states;
     size_t stripe, lanes;
-    uint32_t lowest; /* of the bytes that mostly occur; MAX_SYMBOLS if they are too many */
+    uint32_t lowest; /* of the ALIKE_SYMBOLS that mostly occur; MAX_SYMBOLS if they are too many */
 } coding_t;
 
 /* 1 if every stripe of a plane of n bytes has a context below `count`; otherwise 0 with an exception set. */
@@ -95,8 +95,8 @@ static uint16_t *encode_plane(const coding_t *coding, const uint8_t *plane, size
     return end;
 }
 
-/* The lowest of the ALIKE_SYMBOLS below and with the highest byte that occurs, if most of what does lies among them;
- * otherwise MAX_SYMBOLS. */
+/* The lowest of ALIKE_SYMBOLS in a row, which end with the highest byte that occurs or begin with 0, if most of what
+ * occurs lies among them; otherwise MAX_SYMBOLS. So they never go beyond the last of MAX_SYMBOLS. */
 static uint32_t likely_symbols(const uint16_t *frequencies, size_t contexts)
 {
     size_t highest = 0, outside = 0;
@@ -123,7 +123,7 @@ static PyObject *stripe_encode(PyObject *Py_UNUSED(module), PyObject *args)
     int good = coding_check(&frequencies, &states, &refills) && stripes_check(n, stripe, &contexts, count);
     if (good && (size_t)refills.len < 2 * n + 2)
         good = fail("there is no room for the refills") == 0;
-    uint32_t *ranges = good ? PyMem_Calloc(count * MAX_SYMBOLS + ALIKE_SYMBOLS, sizeof(uint32_t)) : NULL;
+    uint32_t *ranges = good ? PyMem_Calloc(count * MAX_SYMBOLS, sizeof(uint32_t)) : NULL;
     if (good && ranges == NULL)
         PyErr_NoMemory();
     if (ranges != NULL) {
