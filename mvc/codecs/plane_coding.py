@@ -47,23 +47,23 @@ def encode_planes(planes: Sequence[Bytes], row: int = 0, skewed: Way = IN_ORDER)
     bytes
         At most ``P * (N + ENTRY_BYTES)`` of them.
     """
-    return laid_out([_encode(plane, row, skewed) for plane in planes])
+    return laid_out([_encode(plane, row, skewed, whole=len(planes) == 1) for plane in planes])
 
 
-def _encode(plane: Bytes, row: int, skewed: Way) -> Coded:
-    """Return mode and payload of one plane."""
+def _encode(plane: Bytes, row: int, skewed: Way, *, whole: bool) -> Coded:
+    """Return mode and payload of one plane; `whole` if it is all that the words have."""
     found = ways(plane, skewed) if len(plane) else []
     if found is None:
         return CONSTANT, plane[:1].data
     raw: Coded = RAW, plane.data
-    return min([raw, *(_coded(plane, way, row) for way in found)], key=lambda coded: len(coded[1]))
+    return min([raw, *(_coded(plane, way, row, whole=whole) for way in found)], key=lambda coded: len(coded[1]))
 
 
-def _coded(plane: Bytes, way: Way, row: int) -> Coded:
+def _coded(plane: Bytes, way: Way, row: int, *, whole: bool) -> Coded:
     """Return mode and payload of one plane, coded in one way."""
     match way:
         case Way.STRIPES:
-            return _ENTROPY, encode_stripes(plane, row)
+            return _ENTROPY, encode_stripes(plane, row, records=whole)
         case Way.APART:
             bits, rest = np.packbits(plane & 1, bitorder="little"), plane >> np.uint8(1)
             return _APART, laid_out([encode_part(bits), encode_part(rest)])

@@ -15,6 +15,7 @@ from mvc.codecs.kernels import Buffer, Counts, Frequencies
 from mvc.codecs.lanes import lane_count
 from mvc.codecs.logarithms import LOGARITHMS
 from mvc.codecs.plane_parts import Coded, cut_off, decode_part, encode_part, laid_out
+from mvc.codecs.records import bits_of, period_of, records_of
 from mvc.errors import MalformedError
 
 __all__ = ["decode_stripes", "encode_stripes"]
@@ -41,6 +42,10 @@ _STRIPE: Final = 1024
 
 _LEAST_STRIPES: Final = 8
 """A plane with no more has one context."""
+
+
+_LEAST_RECORDS: Final = 1 << 16
+"""Bytes; in fewer, records save less than looking for them is worth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ class _Tables:
         return frequencies
 
 
-def encode_stripes(plane: Bytes, row: int) -> bytes:
+def encode_stripes(plane: Bytes, row: int, *, records: bool = False) -> bytes:
     """Return the payload of a plane of at least one byte.
 
     Parameters
@@ -94,8 +99,12 @@ def encode_stripes(plane: Bytes, row: int) -> bytes:
         Not modified.
     row : int
         Bytes of a row, or 0.
+    records : bool
+        Whether to look for records: the plane holds whole words.
     """
     plan = _plan(plane, row)
+    if records and len(plane) >= _LEAST_RECORDS and (period := period_of(plane)):
+        plan = min(plan, _of_records(plane, period), key=lambda plan: bits_of(plan.counts))
     tables = _tables(plan.counts)
     states = np.empty(lane_count(len(plane), _LEAST_LANES), dtype=np.uint32)
     refills = workspace.array("plane refills", 2 * len(plane) + 2).view(np.uint16)
@@ -125,6 +134,13 @@ def _plan(plane: Bytes, row: int) -> _Plan:
     counts: Counts = np.empty((kernels.PLAN_CONTEXTS, _BYTES), dtype=np.uint32)
     found = kernels.active.stripe_plan(plane, stripe, LOGARITHMS, contexts, counts)
     return _Plan(stripe, contexts, counts[:found])
+
+
+def _of_records(plane: Bytes, period: int) -> _Plan:
+    """Return a plan in which every byte is a stripe: those at one place of all records have one context."""
+    found = records_of(plane, period)
+    contexts = np.tile(found.contexts, -(-len(plane) // period))[: len(plane)]
+    return _Plan(1, contexts, found.counts.astype(np.uint32))
 
 
 def _stripe(row: int) -> int:

@@ -29,7 +29,9 @@ static int stripes_check(size_t n, Py_ssize_t stripe, const Py_buffer *contexts,
 /* Write the context of each of the bytes start .. start + m - 1. */
 static void spread_contexts(const uint8_t *contexts, size_t stripe, size_t start, size_t m, uint8_t *out)
 {
-    for (size_t at = start, end = start + m; at < end;) {
+    if (stripe == 1)
+        memcpy(out, contexts + start, m);
+    for (size_t at = start, end = start + m; at < end && stripe > 1;) {
         size_t stop = (at / stripe + 1) * stripe;
         stop = stop < end ? stop : end;
         memset(out + (at - start), contexts[at / stripe], stop - at);

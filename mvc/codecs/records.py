@@ -1,0 +1,116 @@
+"""Bytes that depend on their place in a record: blocks of quantized weights, numbers in files of unknown formats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mvc.codecs.abc import Bytes
+from mvc.codecs.kernels import MAX_CONTEXTS
+
+__all__ = ["Records", "bits_of", "period_of", "records_of"]
+
+_BYTES: Final = 256
+"""Values of a byte."""
+
+_PERIODS: Final = (2, 3, 4, 8, 12, 16, 17, 18, 20, 22, 24, 34, 36, 66, 84, 110, 136, 144, 176, 210)
+"""Lengths of records that are looked for: numbers, short vectors of them, and the blocks of ggml's quantized types."""
+
+_ELSEWHERE: Final = (5, 7, 11, 13, 19, 23, 29)
+"""Distances at which bytes are as equal as chance makes them: none is a multiple of a period."""
+
+_SAMPLE: Final = 1 << 14
+"""Bytes that are compared with themselves, shifted: enough to tell a twentieth of all places from chance."""
+
+_MORE_OFTEN: Final = 1.25
+"""A period makes bytes equal so much more often than chance does."""
+
+_AS_OFTEN: Final = 0.95
+"""Multiples of a period do as well, so the shortest is taken that comes so near to the best."""
+
+_LEAST_EQUAL: Final = 64
+"""Equal bytes in a sample; fewer are chance."""
+
+_SYMBOL_BITS: Final = 2.5
+"""Bits that a symbol of a table takes; measured as 2 to 3."""
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Which places of a record share a table.
+
+    Parameters
+    ----------
+    contexts : Bytes, shape (period,)
+        The context of each place.
+    counts : array of int64, shape (contexts, 256)
+        How often each byte occurs in each context.
+    """
+
+    contexts: Bytes
+    counts: npt.NDArray[np.int64]
+
+
+def period_of(plane: Bytes) -> int:
+    """Return the length of the records that `plane` seems to consist of; 0 if there are none.
+
+    Examples
+    --------
+    >>> numbers = np.random.default_rng(0).normal(0, 1, 10_000).astype("<f4")
+    >>> period_of(numbers.view(np.uint8)), period_of(np.resize(np.arange(251, dtype=np.uint8), 40_000))
+    (4, 0)
+    """
+    sample = plane[:_SAMPLE]
+    equal = np.array([_equal(sample, distance) for distance in _PERIODS])
+    chance = max(_equal(sample, distance) for distance in _ELSEWHERE)
+    most = int(equal.max())
+    if most < max(_MORE_OFTEN * chance, _LEAST_EQUAL):
+        return 0
+    return _PERIODS[int(np.argmax(equal >= _AS_OFTEN * most))]
+
+
+def _equal(sample: Bytes, distance: int) -> int:
+    """Return how many bytes are equal to the one `distance` before."""
+    return int(np.count_nonzero(sample[distance:] == sample[:-distance]))
+
+
+def records_of(plane: Bytes, period: int) -> Records:
+    """Return the places of a record of `period` bytes that should share tables.
+
+    Each place joins the context that it makes least dearer, or a new one if that is cheaper.
+    """
+    contexts: list[int] = []
+    known = np.empty((0, _BYTES), dtype=np.int64)
+    for counts in _counts_of_places(plane, period):
+        dearer = _bits(known + counts) - _bits(known)
+        best = int(np.argmin(dearer)) if len(known) else 0
+        if len(known) == 0 or (dearer[best] > _bits(counts) and len(known) < MAX_CONTEXTS):
+            best = len(known)
+            known = np.concatenate([known, np.zeros_like(counts)[None]])
+        known[best] += counts
+        contexts.append(best)
+    return Records(np.array(contexts, dtype=np.uint8), known)
+
+
+def _counts_of_places(plane: Bytes, period: int) -> npt.NDArray[np.int64]:
+    """Return how often each byte occurs at each place of a record, shape (period, 256)."""
+    places = np.tile(np.arange(period) << 8, -(-len(plane) // period))[: len(plane)]
+    places |= plane
+    counts: npt.NDArray[np.int64] = np.bincount(places, minlength=period * _BYTES)
+    return counts.reshape(period, _BYTES)
+
+
+def bits_of(counts: npt.NDArray[np.integer]) -> float:
+    """Return the bits of symbols that are coded by one table for each row, tables included; shape (tables, symbols)."""
+    return float(_bits(counts).sum())
+
+
+def _bits(counts: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """Return the bits of symbols that are coded by one table, and of the table; for each of the leading dimensions."""
+    totals = counts.sum(axis=-1)
+    coded = totals * np.log2(np.maximum(totals, 1)) - (counts * np.log2(np.maximum(counts, 1))).sum(axis=-1)
+    bits: npt.NDArray[np.float64] = coded + _SYMBOL_BITS * np.count_nonzero(counts, axis=-1)
+    return bits
