@@ -63,7 +63,7 @@ class Way(Enum):
 
 
 IN_ORDER: Final = Way.STRIPES if IMPLEMENTATION == "native" else Way.LITERALS
-"""How skewed bytes in the order of a tensor are coded. The coder of stripes takes a thousand times as long in NumPy."""
+"""How skewed bytes in the order of a tensor are coded. The coder of stripes takes 200 times as long in NumPy."""
 
 _EFFORTS: Final = {Way.LITERALS: Effort.LITERALS, Way.DRIFTING: Effort.DRIFTING}
 

@@ -1,6 +1,7 @@
 """Entropy-coded planes: round trips on every implementation, sizes, other writers, refusals."""
 
 import struct
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -429,3 +430,19 @@ def test_stored_bytes_may_change_once_they_are_checked(implementation, monkeypat
     spoiling = SimpleNamespace(frequencies=real.frequencies, stripe_decode=stripe_decode)
     monkeypatch.setattr(kernels, "active", spoiling)
     assert bytes(decode_stripes(memoryview(payload), SIZE)) == GOOD_PLANE.tobytes()
+
+
+def test_few_lanes_take_little_memory(implementation):
+    """A plane of one lane is decoded in a few bytes for each of its own, however long it is."""
+    size = 1 << 17
+    plane = np.random.default_rng(8).integers(0, 128, size, dtype=np.uint8)
+    levels = np.full((1, 128), 2, dtype=np.uint8)
+    payload = assembled(written(plane, np.zeros(1, dtype=np.uint8), levels, 0, size))
+    tracemalloc.start()
+    try:
+        found = decode_stripes(memoryview(payload), size)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert bytes(found) == plane.tobytes()
+    assert peak < 8 * size

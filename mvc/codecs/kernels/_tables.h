@@ -1,7 +1,8 @@
 /* Tables of probabilities, from counts to levels to frequencies (spec-v1, section 6.5, step 4), as Python calls them;
  * included once by _native.c. Levels and weights are given by the caller, who owns the numbers of the specification. */
 
-/* Shape of two tables that must have as many contexts as `levels` of `symbols` symbols each; 0 with an exception set. */
+/* Number of contexts of `levels`, of `symbols` symbols each, if the other table has as many entries; otherwise 0 with an
+ * exception set. */
 static size_t tables_of(const Py_buffer *levels, Py_ssize_t symbols, Py_ssize_t entries)
 {
     if (symbols < 1 || symbols > MAX_SYMBOLS || levels->len < symbols || levels->len % symbols || entries % symbols ||

@@ -95,8 +95,8 @@ def _decode_one_by_one(contexts: Bytes, tables: Frequencies, states: States, ref
     frequencies = tables.tolist()
     starts = (np.cumsum(tables, axis=1, dtype=np.int64) - tables).tolist()
     owners = _owners(tables).tobytes()
-    lanes, coming, symbols, last = states.tolist(), iter(refills.tolist()), bytearray(len(contexts)), len(states) - 1
-    for i, c in enumerate(contexts.tolist()):
+    lanes, coming, symbols, last = states.tolist(), iter(refills.data), bytearray(len(contexts)), len(states) - 1
+    for i, c in enumerate(contexts.data):
         x = lanes[i & last]
         y = x % SCALE
         s = symbols[i] = owners[c * SCALE + y]
