@@ -22,17 +22,14 @@ _PERIODS: Final = (2, 3, 4, 8, 12, 16, 17, 18, 20, 22, 24, 34, 36, 66, 84, 110, 
 _ELSEWHERE: Final = (5, 7, 11, 13, 19, 23, 29)
 """Distances at which bytes are as equal as chance makes them: none is a multiple of a period."""
 
-_SAMPLE: Final = 1 << 14
+_SAMPLE: Final = 1 << 16
 """Bytes that are compared with themselves, shifted: enough to tell a twentieth of all places from chance."""
 
-_MORE_OFTEN: Final = 1.25
-"""A period makes bytes equal so much more often than chance does."""
+_DEVIATIONS: Final = 4
+"""Standard deviations above chance from which equal bytes tell a period; a false alarm costs time only."""
 
-_AS_OFTEN: Final = 0.95
-"""Multiples of a period do as well, so the shortest is taken that comes so near to the best."""
-
-_LEAST_EQUAL: Final = 64
-"""Equal bytes in a sample; fewer are chance."""
+_AS_OFTEN: Final = 0.6
+"""Multiples of a period do as well, so the shortest is taken that comes so near to the best, noise allowed."""
 
 _SYMBOL_BITS: Final = 2.5
 """Bits that a symbol of a table takes; measured as 2 to 3."""
@@ -65,11 +62,11 @@ def period_of(plane: Bytes) -> int:
     """
     sample = plane[:_SAMPLE]
     equal = np.array([_equal(sample, distance) for distance in _PERIODS])
-    chance = max(_equal(sample, distance) for distance in _ELSEWHERE)
-    most = int(equal.max())
-    if most < max(_MORE_OFTEN * chance, _LEAST_EQUAL):
+    chance = np.mean([_equal(sample, distance) for distance in _ELSEWHERE])
+    above = equal - chance
+    if above.max() <= _DEVIATIONS * np.sqrt(chance + 1):
         return 0
-    return _PERIODS[int(np.argmax(equal >= _AS_OFTEN * most))]
+    return _PERIODS[int(np.argmax(above >= _AS_OFTEN * above.max()))]
 
 
 def _equal(sample: Bytes, distance: int) -> int:
