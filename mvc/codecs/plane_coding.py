@@ -24,6 +24,10 @@ __all__ = ["decode_planes", "encode_planes"]
 _APART: Final = 3
 _ENTROPY: Final = 4
 
+_LONG: Final = 1 << 16
+"""Bytes of a plane that holds whole words from which Huffman codes are tried beside probabilities: of quantized weights
+most of the 256 values are rare, rarer than a probability can be."""
+
 _MOST_REST: Final = 127
 """The largest byte whose lowest bit was taken away."""
 
@@ -55,6 +59,8 @@ def _encode(plane: Bytes, row: int, skewed: Way, *, whole: bool) -> Coded:
     found = ways(plane, skewed) if len(plane) else []
     if found is None:
         return CONSTANT, plane[:1].data
+    if whole and Way.STRIPES in found and len(plane) >= _LONG:
+        found = [*found, Way.LITERALS]
     raw: Coded = RAW, plane.data
     return min([raw, *(_coded(plane, way, row, whole=whole) for way in found)], key=lambda coded: len(coded[1]))
 

@@ -107,6 +107,16 @@ def test_a_drifting_distribution_gets_short_blocks():
     assert len(encode_planes([plane], skewed=Way.DRIFTING)) < 0.95 * len(zstd.compress(plane, Effort.LITERALS))
 
 
+def test_many_rare_values_are_left_to_huffman_codes():
+    """Quantized weights have more rare values than probabilities of eleven bits can tell."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(0, 5, 300_000) * rng.choice([1, 12], 300_000, p=[0.995, 0.005])
+    plane = np.clip(np.round(weights), -127, 127).astype(np.int8).view(np.uint8)
+    stored = encode_planes([plane])
+    assert len(stored) < len(encode_stripes(plane, 0))
+    assert bytes(*decode_planes(memoryview(stored), 1, len(plane))) == plane.tobytes()
+
+
 def test_planes_of_no_bytes():
     """Empty planes have mode 0 and length 0, and nothing else is accepted."""
     empty = np.zeros(0, dtype=np.uint8)
