@@ -43,7 +43,6 @@ _STRIPE: Final = 1024
 _LEAST_STRIPES: Final = 8
 """A plane with no more has one context."""
 
-
 _LEAST_RECORDS: Final = 1 << 16
 """Bytes; in fewer, records save less than looking for them is worth."""
 

@@ -328,6 +328,7 @@ def move_refs(session: Session, changes: Sequence[RefChange], actor: Actor) -> R
     session.check_writable()
 
     def decide(current: RefState) -> tuple[RefChange, ...]:
+        """Return the changes, unless one of the refs has moved since."""
         for change in changes:
             if current.refs.get(change.name) != change.old:
                 raise ConflictError(f"{change.name} was moved by another process", hint="run the command again")

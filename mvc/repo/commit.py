@@ -291,6 +291,7 @@ class _Attempt:
         waiting: list[Content] = []
 
         def store(tasks: Iterable[Task]) -> None:
+            """Store contents, and note each when it is done."""
             for stored in encoder.store(tasks, batch):
                 done[stored.content.id] = stored
                 tick(stored.content.spec.nbytes)
@@ -331,6 +332,7 @@ class _Attempt:
         ref, old = self.state.moving_ref, self.state.refs.get(self.state.moving_ref)
 
         def decide(current: RefState) -> tuple[RefChange, ...]:
+            """Return the move of the ref, unless another process moved it."""
             if current.refs.get(ref) != old:
                 raise ConflictError(f"{ref} moved", hint="commit again")
             return (RefChange(ref, old, oid),)

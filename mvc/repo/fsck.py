@@ -117,6 +117,7 @@ class _Check:
         count = 0
 
         def walk() -> None:
+            """Read every operation, and count them as far as they can be read."""
             nonlocal count
             for _ in self.session.refs.walk():
                 count += 1
@@ -194,6 +195,7 @@ class _Check:
         for (kind, oid), length in contents.items():
 
             def verify(kind: SegmentKind = kind, oid: ObjectId = oid, length: int = length) -> None:
+                """Compare a blob with what the commits say of it, and decode it unless the check is quick."""
                 envelope = reader.open(oid).envelope
                 if (envelope.kind, envelope.spec.nbytes) != (kind, length):
                     raise IntegrityError(f"the blob is a {envelope.kind} of {envelope.spec.nbytes} bytes")

@@ -51,6 +51,7 @@ class _Pages:
         self._known: dict[ObjectId, CommitRecord] = {}
 
     def get(self, oid: ObjectId) -> CommitRecord:
+        """Return a commit, from memory if it was asked for before."""
         if oid not in self._known:
             record = self._session.records([oid]).get(oid)
             if record is None:

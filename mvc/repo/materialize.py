@@ -170,6 +170,7 @@ class ContentReader:
         """
 
         def place(task: _Task) -> _Task:
+            """Decode a frame and put it where it belongs."""
             self._decoded(task)
             put(task.offset, task.out.data)  # while it is in the cache
             return task

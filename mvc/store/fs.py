@@ -199,6 +199,7 @@ class _EarlyFlush:
         self._flushed = 0
 
     def reach(self, size: int) -> None:
+        """Start flushing what was written since the last time, if it is much; `size` is how far the file is whole."""
         if size - self._flushed >= _FLUSHED_BYTES:
             self._fs.start_flush(self._handle, self._flushed, size - self._flushed)
             self._flushed = size

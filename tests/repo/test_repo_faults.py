@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -249,8 +250,10 @@ def test_a_crash_at_some_steps(scenario, mode):
 def test_a_crash_at_every_step(scenario, mode):
     """Every step of every scenario in every mode, and one behind the last."""
     prepared, action = scenario
-    for step in range(1, steps_of(prepared, action) + 1):
-        crash(prepared, action, step, mode)
+    steps = steps_of(prepared, action)
+    for step in range(1, steps + 1):
+        assert crash(prepared, action, step, mode)
+    assert not crash(prepared, action, steps + 1, mode)
 
 
 def steps_of(prepared, action):
@@ -355,7 +358,8 @@ def test_processes_that_commit_to_one_branch(lab):
 
 
 def kill_at_random(lab, kills, seed):
-    """Start committing processes and kill each at a random moment; check after each."""
+    """Start committing processes and kill each at a random moment; check after each. Return how many were killed."""
+    killed = 0
     chance = random.Random(seed)
     for turn in range(kills):
         process = committer(lab.root, f"run{turn}", 1000)
@@ -372,18 +376,20 @@ def kill_at_random(lab, kills, seed):
         report = lab.check(quick=turn % 5 != 4)
         assert report.clean, report.faults
         lab.again().commit(f"after {turn}", allow_empty=True)
+        killed += process.returncode == -signal.SIGKILL
     assert lab.check().clean
+    return killed
 
 
 def test_ten_kills(lab):
     """Kill -9 of a real process at random moments."""
-    kill_at_random(lab, 10, seed=1)
+    assert kill_at_random(lab, 10, seed=1) == 10
 
 
 @pytest.mark.slow
 def test_fifty_kills(lab):
     """The same, more often."""
-    kill_at_random(lab, 50, seed=2)
+    assert kill_at_random(lab, 50, seed=2) == 50
 
 
 def test_a_thread_that_truncates_what_is_committed(lab):

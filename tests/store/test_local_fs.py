@@ -173,12 +173,15 @@ def test_a_link_target_that_vanishes_was_taken(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_flushed_is_no_error(tmp_path: Path) -> None:
     """Some network file systems refuse fsync of a directory; there is no other call to make."""
     Failing(errno.EINVAL).fsync_dir(tmp_path)
+    assert FS.names(tmp_path) == []
 
 
 def test_mkdir_may_be_repeated(tmp_path: Path) -> None:
     """Two processes may create the same directory."""
     FS.mkdir(tmp_path / "directory")
+    (tmp_path / "directory" / "file").touch()
     FS.mkdir(tmp_path / "directory")
+    assert FS.names(tmp_path / "directory") == ["file"]
 
 
 def test_mapped_files(tmp_path: Path) -> None:
@@ -218,6 +221,7 @@ def test_a_draft_that_cannot_be_removed_is_no_error(tmp_path: Path, temporaries:
     next((tmp_path / "tmp").iterdir()).unlink()
     draft.discard()
     draft.discard()
+    assert FS.names(tmp_path / "tmp") == []
 
 
 def test_sweep_removes_old_temporaries_only(tmp_path: Path, temporaries: Temporaries) -> None:
