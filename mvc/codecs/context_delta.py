@@ -12,11 +12,11 @@ import numpy as np
 from mvc.codecs import kernels, workspace
 from mvc.codecs.abc import Bytes, FrameSpec
 from mvc.codecs.context_tables import (
+    Tables,
     context_limits,
     contexts_of_keys,
     frequencies_of,
-    levels_of,
-    stored_levels,
+    tables_of,
     unstored_levels,
 )
 from mvc.codecs.kernels import Counts
@@ -64,7 +64,7 @@ class _Coded(NamedTuple):
     """The tables of a frame, and every word as an index into them."""
 
     limits: kernels.Keys
-    levels: Bytes
+    tables: Tables
     symbols: Bytes
     contexts: Bytes
 
@@ -97,8 +97,7 @@ class ContextDelta(KeyedDelta):
         counts: Counts = np.empty((len(limits) + 1, kernels.symbol_count(spec.dtype.word_bytes)), dtype=np.uint32)
         context_of = contexts_of_keys(limits, len(key_counts))
         kernels.active.classify(deltas, base, keying, context_of, symbols, contexts, counts)
-        used = int(np.flatnonzero(counts.any(axis=0))[-1]) + 1
-        return _Coded(limits, np.ascontiguousarray(levels_of(counts)[:, :used]), symbols, contexts)
+        return _Coded(limits, tables_of(counts), symbols, contexts)
 
     def decode(self, stored: bytes | memoryview, sides: Sequence[Bytes], spec: FrameSpec, out: Bytes) -> None:
         """Write ``sides[0]`` plus the changes of `stored` into `out`."""
@@ -147,15 +146,15 @@ def _join(deltas: Bytes, rows: Bytes, coded: _Coded, spec: FrameSpec) -> bytes:
         spec.dtype.word_bytes,
         coded.symbols,
         coded.contexts,
-        frequencies_of(coded.levels, kernels.symbol_count(spec.dtype.word_bytes)),
+        coded.tables.frequencies,
         states,
         refills,
         bits,
     )
     stored_rows = encode_planes([rows], skewed=Way.LITERALS)
-    tables = encode_planes([stored_levels(coded.levels)], skewed=Way.LITERALS)
-    contexts, symbols = coded.levels.shape
-    head = _HEAD.pack(_CODED, lanes.bit_length() - 1, contexts - 1, symbols - 1, len(stored_rows), len(tables), count)
+    tables = encode_planes([coded.tables.stored], skewed=Way.LITERALS)
+    log_lanes, symbols = lanes.bit_length() - 1, coded.tables.symbols
+    head = _HEAD.pack(_CODED, log_lanes, len(coded.limits), symbols - 1, len(stored_rows), len(tables), count)
     parts = (head, coded.limits.data, stored_rows, tables, states.data, refills[:count].data, bits[:size].data)
     return kernels.active.concatenate(parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -11,7 +12,7 @@ from mvc.codecs.abc import Bytes
 from mvc.codecs.kernels import MAX_CONTEXTS, Counts, Frequencies, Keys
 from mvc.errors import MalformedError
 
-__all__ = ["context_limits", "contexts_of_keys", "frequencies_of", "levels_of", "stored_levels", "unstored_levels"]
+__all__ = ["Tables", "context_limits", "contexts_of_keys", "frequencies_of", "tables_of", "unstored_levels"]
 
 _CONTEXT_WORDS: Final = 3072
 """Words for which a table pays: it takes some 10 bytes. With 4,096 fine-tunes of 65 thousand words a tensor were 0.1 to
@@ -64,11 +65,41 @@ def contexts_of_keys(limits: Keys, keys: int) -> Bytes:
     return contexts
 
 
-def levels_of(counts: Counts) -> Bytes:
-    """Return the level of each symbol in each context, shape (contexts, symbols), from how often it occurs."""
-    levels: Bytes = np.empty(counts.shape, dtype=np.uint8)
-    kernels.active.levels(counts, counts.shape[1], _BOUNDS, levels)
-    return levels
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Tables of probabilities, one for each context.
+
+    Parameters
+    ----------
+    first, symbols : int
+        The lowest symbol that is stated, and how many are.
+    stored : Bytes, shape (contexts * symbols,)
+        The bytes that state them: how each level differs from that of the context before, zigzag.
+    frequencies : Frequencies, shape (contexts, every symbol there can be)
+        What a coder works with.
+    """
+
+    first: int
+    symbols: int
+    stored: Bytes
+    frequencies: Frequencies
+
+
+def tables_of(counts: Counts, *, trimmed: bool = False) -> Tables:
+    """Return the tables of contexts in which symbols occur so often.
+
+    Parameters
+    ----------
+    counts : Counts, shape (contexts, symbols)
+        Not modified.
+    trimmed : bool
+        Whether the tables may begin with the first symbol that occurs.
+    """
+    contexts, every = counts.shape
+    stored: Bytes = np.empty(counts.size, dtype=np.uint8)
+    frequencies: Frequencies = np.empty(counts.shape, dtype=np.uint16)
+    first, symbols = kernels.active.tables(counts, every, trimmed, _BOUNDS, _WEIGHTS, stored, frequencies)
+    return Tables(first, symbols, stored[: contexts * symbols], frequencies)
 
 
 def frequencies_of(levels: Bytes, symbols: int) -> Frequencies:
@@ -98,17 +129,8 @@ def frequencies_of(levels: Bytes, symbols: int) -> Frequencies:
     return frequencies
 
 
-def stored_levels(levels: Bytes) -> Bytes:
-    """Return the bytes of the tables: how each level differs from that of the context before, zigzag."""
-    change = levels.copy()
-    change[1:] -= levels[:-1]
-    signs = np.right_shift(change.view(np.int8), 7).view(np.uint8)
-    stored: Bytes = np.bitwise_xor(change << 1, signs).reshape(-1)
-    return stored
-
-
 def unstored_levels(stored: Bytes, contexts: int) -> Bytes:
-    """Undo `stored_levels`; levels are taken modulo 256."""
+    """Return the levels that the bytes of `Tables.stored` state, shape (contexts, symbols), modulo 256."""
     change = (stored >> 1) ^ (~(stored & 1) + np.uint8(1))
     levels: Bytes = np.cumsum(change.reshape(contexts, -1), axis=0, dtype=np.uint8)
     return levels

@@ -10,7 +10,7 @@ import numpy as np
 
 from mvc.codecs import kernels, workspace
 from mvc.codecs.abc import Bytes
-from mvc.codecs.context_tables import frequencies_of, levels_of, stored_levels, unstored_levels
+from mvc.codecs.context_tables import frequencies_of, tables_of, unstored_levels
 from mvc.codecs.kernels import Buffer, Counts, Frequencies
 from mvc.codecs.lanes import lane_count
 from mvc.codecs.logarithms import LOGARITHMS
@@ -66,29 +66,6 @@ class _Plan:
     counts: Counts
 
 
-@dataclass(frozen=True, slots=True)
-class _Tables:
-    """The tables of a plane.
-
-    Parameters
-    ----------
-    first : int
-        The lowest byte that occurs.
-    levels : Bytes, shape (contexts, symbols)
-        The level of that byte and the ones above it in each context.
-    """
-
-    first: int
-    levels: Bytes
-
-    def frequencies(self) -> Frequencies:
-        """Return the frequencies of all 256 bytes."""
-        contexts, symbols = self.levels.shape
-        frequencies: Frequencies = np.zeros((contexts, _BYTES), dtype=np.uint16)
-        frequencies[:, self.first : self.first + symbols] = frequencies_of(self.levels, symbols)
-        return frequencies
-
-
 def encode_stripes(plane: Bytes, row: int, *, records: bool = False) -> bytes:
     """Return the payload of a plane of at least one byte.
 
@@ -104,24 +81,18 @@ def encode_stripes(plane: Bytes, row: int, *, records: bool = False) -> bytes:
     plan = _plan(plane, row)
     if records and len(plane) >= _LEAST_RECORDS and (period := period_of(plane)):
         plan = min(plan, _of_records(plane, period), key=lambda plan: bits_of(plan.counts))
-    tables = _tables(plan.counts)
+    tables = tables_of(plan.counts, trimmed=True)
     states = np.empty(lane_count(len(plane), _LEAST_LANES), dtype=np.uint32)
     refills = workspace.array("plane refills", 2 * len(plane) + 2).view(np.uint16)
-    count = kernels.active.stripe_encode(plane, plan.stripe, plan.contexts, tables.frequencies(), states, refills)
-    contexts, symbols = tables.levels.shape
+    count = kernels.active.stripe_encode(plane, plan.stripe, plan.contexts, tables.frequencies, states, refills)
+    contexts = len(plan.counts)
     several = contexts > 1
-    head = _HEAD.pack(len(states).bit_length() - 1, contexts - 1, tables.first, symbols - 1, several * plan.stripe)
-    parts = [*([plan.contexts] if several else []), stored_levels(tables.levels)]
+    log_lanes, stripe = len(states).bit_length() - 1, several * plan.stripe
+    head = _HEAD.pack(log_lanes, contexts - 1, tables.first, tables.symbols - 1, stripe)
+    parts = [*([plan.contexts] if several else []), tables.stored]
     return kernels.active.concatenate(
         (head, laid_out(list(map(encode_part, parts))), states.data, refills[:count].data)
     )
-
-
-def _tables(counts: Counts) -> _Tables:
-    """Return the tables of contexts in which bytes occur so often."""
-    occurring = np.flatnonzero(counts.any(axis=0))
-    first, last = int(occurring[0]), int(occurring[-1])
-    return _Tables(first, np.ascontiguousarray(levels_of(counts)[:, first : last + 1]))
 
 
 def _plan(plane: Bytes, row: int) -> _Plan:
@@ -171,11 +142,19 @@ def decode_stripes(payload: memoryview, size: int) -> Buffer:
     coded = _Stored(
         stripe or size,
         _contexts_of(parts[0], -(-size // stripe), contexts) if stripe else bytes(1),
-        _Tables(first, unstored_levels(tables, contexts)),
+        _frequencies(first, unstored_levels(tables, contexts)),
         rest[: 4 << log_lanes],
         rest[4 << log_lanes :],
     )
     return _decoded(coded, log_lanes, size)
+
+
+def _frequencies(first: int, levels: Bytes) -> Frequencies:
+    """Return the frequencies of all 256 bytes, of which `levels` state those from `first` on."""
+    contexts, symbols = levels.shape
+    frequencies: Frequencies = np.zeros((contexts, _BYTES), dtype=np.uint16)
+    frequencies[:, first : first + symbols] = frequencies_of(levels, symbols)
+    return frequencies
 
 
 class _Stored(NamedTuple):
@@ -183,7 +162,7 @@ class _Stored(NamedTuple):
 
     stripe: int
     contexts: Buffer
-    tables: _Tables
+    frequencies: Frequencies
     states: memoryview
     refills: memoryview
 
@@ -197,8 +176,7 @@ def _decoded(coded: _Stored, log_lanes: int, size: int) -> Buffer:
     plane = np.empty(size, dtype=np.uint8)
     states = np.frombuffer(coded.states, dtype="<u4").copy()
     refills = np.frombuffer(coded.refills, dtype="<u2").copy()  # aligned, which stored bytes need not be
-    frequencies = coded.tables.frequencies()
-    if not kernels.active.stripe_decode(coded.stripe, coded.contexts, frequencies, states, refills, plane):
+    if not kernels.active.stripe_decode(coded.stripe, coded.contexts, coded.frequencies, states, refills, plane):
         raise MalformedError("an entropy-coded plane does not end where its refills do")
     return plane
 

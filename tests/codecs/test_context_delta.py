@@ -8,14 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvc.codecs import Codec, ContextDelta, FrameSpec, SortedDelta, kernels
-from mvc.codecs.context_tables import (
-    context_limits,
-    contexts_of_keys,
-    frequencies_of,
-    levels_of,
-    stored_levels,
-    unstored_levels,
-)
+from mvc.codecs.context_tables import context_limits, contexts_of_keys, frequencies_of, tables_of, unstored_levels
 from mvc.codecs.kernels import MAX_CONTEXTS, SCALE
 from mvc.errors import MalformedError
 from mvc.testing.codecs import TensorCodecTests, decode
@@ -106,19 +99,19 @@ def test_many_keys_share_contexts():
 
 @given(st.lists(st.lists(st.integers(0, 1 << 24), min_size=5, max_size=5), min_size=1, max_size=9))
 def test_tables_sum_and_keep_every_symbol(counts):
-    """Frequencies sum to 2048; a symbol has one above 0 if it occurs; levels survive being stored."""
+    """Frequencies sum to 2048; a symbol has one above 0 if it occurs; and those that are stored are these."""
     counts = np.array(counts, dtype=np.uint32)
-    levels = levels_of(counts)
-    frequencies = frequencies_of(levels, 32)
-    assert (frequencies.sum(axis=1) == SCALE).all()
-    assert (frequencies[:, : counts.shape[1]][counts > 0] > 0).all()
-    assert (unstored_levels(stored_levels(levels), len(levels)) == levels).all()
+    tables = tables_of(counts)
+    assert (tables.frequencies.sum(axis=1) == SCALE).all()
+    assert (tables.frequencies[counts > 0] > 0).all()
+    read = frequencies_of(unstored_levels(tables.stored, len(counts)), counts.shape[1])
+    assert (read == tables.frequencies).all()
 
 
 def test_frequencies_follow_the_counts():
     """A level is a quarter of a power of two, so no likely symbol is more than a tenth off."""
     counts = np.array([[1000, 500, 250, 125, 125]], dtype=np.uint32)
-    assert np.allclose(frequencies_of(levels_of(counts), 32)[0, :5] / SCALE, counts[0] / counts.sum(), rtol=0.1)
+    assert np.allclose(tables_of(counts).frequencies[0] / SCALE, counts[0] / counts.sum(), rtol=0.1)
 
 
 @pytest.mark.parametrize("levels", [[[47, 1]], [[255, 0]], [[1, 1], [0, 0]]])
@@ -202,7 +195,7 @@ def coded_by(k, dtype, words, row_words, mantissa, lanes, seed):
     symbols, contexts = np.empty((2, words), np.uint8)
     counts = np.empty((6, kernels.symbol_count(width)), np.uint32)
     k.classify(deltas, base, keying, context_of, symbols, contexts, counts)
-    frequencies = frequencies_of(levels_of(counts), 32 * width)
+    frequencies = tables_of(counts).frequencies
     states, refills, bits = (
         np.empty(lanes, np.uint32),
         np.zeros(words + 1, np.uint16),

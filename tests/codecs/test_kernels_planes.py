@@ -143,29 +143,41 @@ def counts_of_contexts(draw):
     return (rng.integers(0, most) * (rng.random((contexts, 1)) < 0.9)).astype(np.uint32)
 
 
-def tables(k, counts):
-    """Return levels and frequencies of counts, written over other numbers."""
-    levels = np.full(counts.shape, 99, dtype=np.uint8)
-    k.levels(counts, counts.shape[1], BOUNDS, levels)
-    frequencies = np.full((len(counts), 256), 99, dtype=np.uint16)
-    k.frequencies(levels, counts.shape[1], WEIGHTS, frequencies)
-    return levels, frequencies
+def tables(k, counts, trimmed):
+    """Return the first symbol, the levels and the frequencies of counts, written over other numbers."""
+    stored, frequencies = np.full(counts.size, 99, np.uint8), np.full(counts.shape, 99, np.uint16)
+    first, symbols = k.tables(counts, counts.shape[1], trimmed, BOUNDS, WEIGHTS, stored, frequencies)
+    return first, context_tables.unstored_levels(stored[: len(counts) * symbols], len(counts)), frequencies
 
 
 @needs_native
 @settings(max_examples=300, deadline=None)
-@given(counts=counts_of_contexts())
-def test_native_and_reference_make_the_same_tables(counts):
+@given(counts=counts_of_contexts(), trimmed=st.booleans())
+def test_native_and_reference_make_the_same_tables(counts, trimmed):
     """Both state the same levels and frequencies; symbols that occur have one, and contexts sum to 2048."""
-    (levels, frequencies), (other_levels, other_frequencies) = tables(native, counts), tables(reference, counts)
-    assert levels.tolist() == other_levels.tolist()
+    first, levels, frequencies = tables(native, counts, trimmed)
+    other_first, other_levels, other_frequencies = tables(reference, counts, trimmed)
+    assert (first, levels.tolist()) == (other_first, other_levels.tolist())
     assert frequencies.tolist() == other_frequencies.tolist()
     assert levels.max() <= 46
     assert (frequencies.sum(axis=1) == SCALE).all()
     occurs = counts > 0
-    occurs[~occurs.any(axis=1), 0] = True
-    assert ((frequencies[:, : counts.shape[1]] > 0) == occurs).all()
-    assert not frequencies[:, counts.shape[1] :].any()
+    occurs[~occurs.any(axis=1), first] = True
+    assert ((frequencies > 0) == occurs).all()
+
+
+@every_implementation
+@settings(max_examples=100, deadline=None)
+@given(counts=counts_of_contexts(), trimmed=st.booleans())
+def test_stored_tables_are_read_as_they_were_made(k, counts, trimmed):
+    """No symbol that occurs is left out; the first and last that are stated occur, if any does."""
+    first, levels, frequencies = tables(k, counts, trimmed)
+    read = np.zeros_like(frequencies)
+    read[:, first : first + levels.shape[1]] = context_tables.frequencies_of(levels, levels.shape[1])
+    assert read.tolist() == frequencies.tolist()
+    used = np.flatnonzero(counts.any(axis=0))
+    assert first == (used[0] if trimmed and len(used) else 0)
+    assert first + levels.shape[1] == (used[-1] + 1 if len(used) else 1)
 
 
 @needs_native
@@ -190,12 +202,13 @@ def test_native_and_reference_read_the_same_tables(data):
 @every_implementation
 def test_tables_follow_the_specification(k):
     """Half, three eighths and an eighth have the levels whose weights are nearest; a rare symbol has level 1."""
-    levels, frequencies = tables(k, np.array([[4, 3, 1], [0, 0, 0], [1, 0, 1 << 20]], dtype=np.uint32))
+    counts = np.array([[4, 3, 1], [0, 0, 0], [1, 0, 1 << 20]], dtype=np.uint32)
+    _, levels, frequencies = tables(k, counts, trimmed=False)
     assert levels.tolist() == [[42, 40, 34], [1, 0, 0], [1, 0, 46]]
     weights = [1 << 26, 92_682 << 9, 1 << 24]
     expected = [1 + weight * (SCALE - 3) // sum(weights) for weight in weights]
     expected[0] += SCALE - sum(expected)
-    assert frequencies[:, :3].tolist() == [expected, [SCALE, 0, 0], [1, 0, SCALE - 1]]
+    assert frequencies.tolist() == [expected, [SCALE, 0, 0], [1, 0, SCALE - 1]]
 
 
 @st.composite
@@ -211,7 +224,7 @@ def coded_planes(draw):
     np.add.at(counts, (owners.repeat(min(stripe, len(plane) + 1))[: len(plane)], plane), 1)
     if draw(st.booleans()):
         counts += rng.integers(0, 2, counts.shape, dtype=np.uint32)
-    return plane, stripe, owners, tables(reference, counts)[1], lanes
+    return plane, stripe, owners, tables(reference, counts, trimmed=True)[2], lanes
 
 
 def code(k, case):
@@ -281,7 +294,7 @@ def test_few_likely_symbols_are_coded_alike(lanes, stripe, highest):
     plane[rng.integers(0, 5003, 4)] = rng.integers(0, max(highest - 63, 1), 4)
     counts = np.zeros((3, 256), dtype=np.uint32)
     np.add.at(counts, (contexts, plane), 1)
-    case = plane, stripe, owners, tables(reference, counts)[1], lanes
+    case = plane, stripe, owners, tables(reference, counts, trimmed=True)[2], lanes
     coded = code(native, case)
     assert coded == code(reference, case)
     assert read(native, case, coded) == plane.tobytes()
@@ -311,7 +324,7 @@ def test_a_state_that_is_full_is_emptied(k, size, state, refills):
 ARGUMENTS = {
     "survey": "plane logs found",
     "stripe_plan": "plane stripe logs owners tables",
-    "levels": "counts symbols bounds levels",
+    "tables": "counts symbols trimmed bounds weights levels made",
     "frequencies": "levels symbols weights frequencies",
     "stripe_encode": "plane stripe owners coding states refills",
     "stripe_decode": "stripe owners coding states refills plane",
@@ -331,10 +344,12 @@ def call(k, name, **changes):
         "tables": np.zeros((PLAN_CONTEXTS, 256), dtype=np.uint32),
         "counts": np.ones((2, 3), dtype=np.uint32),
         "symbols": 3,
+        "trimmed": True,
         "bounds": BOUNDS,
         "levels": np.ones((2, 3), dtype=np.uint8),
         "weights": WEIGHTS,
         "frequencies": np.zeros((2, 4), dtype=np.uint16),
+        "made": np.zeros((2, 3), dtype=np.uint16),
         "coding": coding,
         "states": np.full(2, 1 << 16, dtype=np.uint32),
         "refills": np.zeros(41, dtype=np.uint16),
@@ -350,7 +365,7 @@ def table(*frequencies, contexts=2):
 
 
 CODERS, STRIPED = ("stripe_encode", "stripe_decode"), ("stripe_plan", "stripe_encode", "stripe_decode")
-NO_BYTES = np.zeros(0, dtype=np.uint8)
+NO_BYTES, WIDE = np.zeros(0, dtype=np.uint8), np.zeros(257, dtype=np.uint16)
 BAD = [
     *((name, {"plane": NO_BYTES}) for name in ("survey", *STRIPED)),
     ("stripe_plan", {"plane": NO_BYTES, "owners": NO_BYTES}),
@@ -361,14 +376,16 @@ BAD = [
     *((name, {"owners": np.zeros(stripes, dtype=np.uint8)}) for name in STRIPED for stripes in (0, 2, 4)),
     ("stripe_plan", {"tables": np.zeros((PLAN_CONTEXTS - 1, 256), dtype=np.uint32)}),
     ("stripe_plan", {"tables": np.zeros((PLAN_CONTEXTS + 1, 256), dtype=np.uint32)}),
-    *((name, {"symbols": symbols}) for name in ("levels", "frequencies") for symbols in (-3, -1, 0, 4, 7, 257)),
-    *(("levels", {"counts": np.ones((rows, 3), dtype=np.uint32)}) for rows in (0, 1, 3)),
-    *((name, {"levels": np.ones(5, dtype=np.uint8)}) for name in ("levels", "frequencies")),
-    *((name, {"levels": NO_BYTES}) for name in ("levels", "frequencies")),
-    ("levels", {"levels": NO_BYTES, "counts": np.zeros(0, dtype=np.uint32)}),
-    ("levels", {"symbols": 257, "levels": np.ones(257, dtype=np.uint8), "counts": np.ones(257, dtype=np.uint32)}),
+    *((name, {"symbols": symbols}) for name in ("tables", "frequencies") for symbols in (-3, -1, 0, 4, 7, 257)),
+    *(("tables", {"counts": np.ones((rows, 3), dtype=np.uint32)}) for rows in (0, 1, 3)),
+    *((name, {"levels": np.ones(5, dtype=np.uint8)}) for name in ("tables", "frequencies")),
+    *((name, {"levels": NO_BYTES}) for name in ("tables", "frequencies")),
+    ("tables", {"levels": NO_BYTES, "counts": np.zeros(0, np.uint32), "made": np.zeros(0, np.uint16)}),
+    ("tables", {"symbols": 257, "levels": np.ones(257, np.uint8), "counts": np.ones(257, np.uint32), "made": WIDE}),
     ("frequencies", {"symbols": 257, "levels": np.ones(257, np.uint8), "frequencies": np.zeros((1, 300), np.uint16)}),
-    ("levels", {"bounds": np.arange(254)}),
+    ("tables", {"bounds": np.arange(254), "weights": np.ones(257, dtype=np.uint64)}),
+    ("tables", {"weights": WEIGHTS[:-1]}),
+    *(("tables", {"made": np.zeros(size, dtype=np.uint16)}) for size in (0, 5, 7)),
     ("frequencies", {"levels": np.array([1, 47, 1], dtype=np.uint8)}),
     ("frequencies", {"levels": np.array([1, 1, 1, 1, 1, 255], dtype=np.uint8)}),
     ("frequencies", {"levels": np.array([0, 0, 0, 1, 1, 1], dtype=np.uint8)}),
@@ -415,8 +432,7 @@ def shifted(array):
         ("survey", "found"),
         ("stripe_plan", "logs"),
         ("stripe_plan", "tables"),
-        ("levels", "counts"),
-        ("levels", "bounds"),
+        *(("tables", argument) for argument in ("counts", "bounds", "weights", "made")),
         ("frequencies", "weights"),
         ("frequencies", "frequencies"),
         *((name, argument) for name in CODERS for argument in ("coding", "states", "refills")),
@@ -432,6 +448,7 @@ def test_native_refuses_numbers_that_are_not_aligned(name, argument):
         "bounds": BOUNDS,
         "weights": WEIGHTS,
         "frequencies": np.zeros((2, 4), dtype=np.uint16),
+        "made": np.zeros((2, 3), dtype=np.uint16),
         "coding": table(2048),
         "states": np.full(2, 1 << 16, dtype=np.uint32),
         "refills": np.zeros(41, dtype=np.uint16),

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvc.codecs import kernels, zstd
-from mvc.codecs.context_tables import frequencies_of, levels_of, stored_levels
+from mvc.codecs.context_tables import frequencies_of, tables_of, unstored_levels
+from mvc.codecs.kernels.tables_reference import stored_levels
 from mvc.codecs.plane_parts import ENTRY_BYTES
 from mvc.codecs.stripes import decode_stripes, encode_stripes
 from mvc.codecs.zstd import Effort
@@ -366,7 +367,7 @@ def small_payloads():
     """Return a payload of one context and one of two, and their planes."""
     rng = np.random.default_rng(7)
     one = np.minimum(rng.geometric(0.4, 150), 255).astype(np.uint8)
-    levels = levels_of(np.bincount(one).astype(np.uint32)[None])
+    levels = unstored_levels(tables_of(np.bincount(one).astype(np.uint32)[None]).stored, 1)
     two = GOOD_PLANE[:150]
     return [
         (assembled(written(one, bytes(1), levels, 0, 150)), one),

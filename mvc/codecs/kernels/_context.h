@@ -13,7 +13,7 @@ static int aligned(const Py_buffer *buffer, size_t size)
     return (size_t)buffer->len % size == 0 && (uintptr_t)buffer->buf % size == 0;
 }
 
-static size_t greatest(const uint8_t *bytes, size_t n)
+static CLONES size_t greatest(const uint8_t *bytes, size_t n)
 {
     uint8_t most = 0;
     for (size_t i = 0; i < n; i++)

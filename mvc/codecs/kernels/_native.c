@@ -546,7 +546,7 @@ static PyMethodDef methods[] = {
     {"classify", classify, METH_VARARGS, classify_doc},
     {"context_encode", context_encode, METH_VARARGS, context_encode_doc},
     {"context_decode", context_decode, METH_VARARGS, context_decode_doc},
-    {"levels", levels, METH_VARARGS, levels_doc},
+    {"tables", tables, METH_VARARGS, tables_doc},
     {"frequencies", frequencies, METH_VARARGS, frequencies_doc},
     {"survey", survey, METH_VARARGS, survey_doc},
     {"stripe_plan", stripe_plan, METH_VARARGS, stripe_plan_doc},

@@ -8,7 +8,7 @@
 #define LOG_ENTRIES ((size_t)1 << LOG_BITS)
 #define SURVEY_CHUNK ((size_t)1 << 13)
 #define SURVEY_CHUNKS 3
-#define SURVEY_NEAR 4096
+#define SURVEY_NEAR 1024
 #define SURVEY_WINDOW ((size_t)1 << 16)
 #define SURVEY_STRIDE 16 /* words of 8 bytes */
 #define SURVEY_FIELDS (3 + 2 * SURVEY_CHUNKS)
@@ -20,6 +20,8 @@
 #define PLAN_BINS 4096      /* parts of the range of means in which outliers are looked for */
 #define PLAN_OUTLIERS 100   /* one stripe of so many, on either side */
 #define SYMBOL_BITS 163840  /* 2.5 bits: what a symbol of a table takes */
+#define PAIR_VALUES 64
+#define PAIR_BYTES 16384    /* of a context from which pairs are counted: their counters must be collected, too */
 #define CORRECTION 47274    /* 1 / (2 ln 2) bits for each symbol but one (Miller and Madow) */
 
 /* n log2(n). */
@@ -44,6 +46,54 @@ static void count_bytes(const uint8_t *bytes, size_t n, uint32_t (*four)[4])
     }
     for (; i < n; i++)
         four[bytes[i]][0]++;
+}
+
+/* The same for pairs of bytes: half the additions, which is what counting takes its time for. Only bytes of a window of
+ * PAIR_VALUES have counters in `pairs`, of which neighbours use different ones; others are counted in `four`. */
+typedef struct {
+    uint32_t pairs[2][PAIR_VALUES * PAIR_VALUES];
+    uint64_t lowest; /* of the window, in each of eight bytes */
+} pairs_t;
+
+static void count_pairs(const uint8_t *bytes, size_t n, pairs_t *counting, uint32_t (*four)[4])
+{
+    const uint64_t outside = 0xC0C0C0C0C0C0C0C0u, even = 0x003F003F003F003Fu;
+    uint32_t *const first = counting->pairs[0], *const second = counting->pairs[1];
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        uint64_t eight;
+        memcpy(&eight, bytes + i, 8);
+        eight -= counting->lowest; /* the first byte that is below its window tells, whatever it takes from the next */
+        if (eight & outside) {
+            count_bytes(bytes + i, 8, four);
+            continue;
+        }
+        const uint64_t places = (eight & even) | (eight >> 2 & even << 6);
+        first[places & 0xFFFF]++;
+        second[places >> 16 & 0xFFFF]++;
+        first[places >> 32 & 0xFFFF]++;
+        second[places >> 48]++;
+    }
+    count_bytes(bytes + i, n - i, four);
+}
+
+/* Add the counts of pairs to those of bytes, and begin anew. */
+static CLONES void collect_pairs(pairs_t *counting, uint32_t (*four)[4])
+{
+    uint32_t(*const window)[4] = four + (counting->lowest & 0xFF);
+    uint32_t low[PAIR_VALUES] = {0};
+    for (size_t high = 0; high < PAIR_VALUES; high++) {
+        const uint32_t *first = counting->pairs[0] + high * PAIR_VALUES, *second = counting->pairs[1] + high * PAIR_VALUES;
+        uint32_t sum = 0;
+        for (size_t k = 0; k < PAIR_VALUES; k++) {
+            low[k] += first[k] + second[k];
+            sum += first[k] + second[k];
+        }
+        window[high][0] += sum;
+    }
+    for (size_t k = 0; k < PAIR_VALUES; k++)
+        window[k][0] += low[k];
+    memset(counting->pairs, 0, sizeof counting->pairs);
 }
 
 /* ---- survey -------------------------------------------------------------------------------------------------- */
@@ -200,20 +250,27 @@ static void place_stripes(const uint8_t *plane, size_t n, size_t stripe, uint32_
     }
 }
 
-/* Bits of a plane whose contexts have these counts and numbers of stripes, less a constant; those of 2^merge are one. */
-static int64_t plan_cost(const uint32_t *counts, const uint32_t *sizes, int merge, const uint32_t *logs)
+/* What is known of the contexts before any of them are made one. */
+typedef struct {
+    uint32_t *counts;               /* of each byte in each context */
+    uint32_t sizes[PLAN_CONTEXTS];  /* in stripes */
+    size_t first, last;             /* bytes that occur */
+} plan_t;
+
+/* Bits of a plane, less a constant, if 2^merge contexts are made one. */
+static int64_t plan_cost(const plan_t *plan, int merge, const uint32_t *logs)
 {
     int64_t cost = 0;
     for (size_t c = 0; c < PLAN_CONTEXTS; c += (size_t)1 << merge) {
         uint64_t total = 0, size = 0;
         for (size_t k = c; k < c + ((size_t)1 << merge); k++)
-            size += sizes[k];
+            size += plan->sizes[k];
         if (size == 0)
             continue;
-        for (size_t s = 0; s < MAX_SYMBOLS; s++) {
+        for (size_t s = plan->first; s <= plan->last; s++) {
             uint64_t count = 0;
             for (size_t k = c; k < c + ((size_t)1 << merge); k++)
-                count += counts[k * MAX_SYMBOLS + s];
+                count += plan->counts[k * MAX_SYMBOLS + s];
             total += count;
             cost -= (int64_t)times_log(count, logs);
             cost += count ? SYMBOL_BITS : 0;
@@ -224,7 +281,7 @@ static int64_t plan_cost(const uint32_t *counts, const uint32_t *sizes, int merg
 }
 
 /* Make 2^merge contexts one, and leave out those without stripes; returns how many are left. */
-static size_t merge_contexts(uint32_t *counts, const uint32_t *sizes, int merge, uint8_t *contexts, size_t stripes)
+static size_t merge_contexts(const plan_t *plan, int merge, uint8_t *contexts, size_t stripes)
 {
     uint8_t number[PLAN_CONTEXTS];
     size_t left = 0;
@@ -232,41 +289,88 @@ static size_t merge_contexts(uint32_t *counts, const uint32_t *sizes, int merge,
         uint32_t size = 0, merged[MAX_SYMBOLS] = {0};
         for (size_t k = c; k < c + ((size_t)1 << merge); k++) {
             number[k] = (uint8_t)left;
-            size += sizes[k];
+            size += plan->sizes[k];
             for (size_t s = 0; s < MAX_SYMBOLS; s++)
-                merged[s] += counts[k * MAX_SYMBOLS + s];
+                merged[s] += plan->counts[k * MAX_SYMBOLS + s];
         }
         if (size)
-            memcpy(counts + left++ * MAX_SYMBOLS, merged, sizeof merged);
+            memcpy(plan->counts + left++ * MAX_SYMBOLS, merged, sizeof merged);
     }
     for (size_t i = 0; i < stripes; i++)
         contexts[i] = number[contexts[i]];
     return left;
 }
 
-static size_t plan_stripes(const uint8_t *plane, size_t n, size_t stripe, const uint32_t *logs, uint32_t *means,
-                           uint32_t (*four)[4], uint8_t *contexts, uint32_t *counts)
+/* Working memory of a plan. */
+typedef struct {
+    pairs_t counting;
+    uint32_t four[MAX_SYMBOLS][4];
+    uint32_t stripes[]; /* first the mean of each, then their numbers in the order of their contexts */
+} planning_t;
+
+static void order_stripes(const uint8_t *contexts, size_t stripes, const uint32_t *sizes, uint32_t *order)
+{
+    uint32_t next[PLAN_CONTEXTS] = {0};
+    for (size_t c = 1; c < PLAN_CONTEXTS; c++)
+        next[c] = next[c - 1] + sizes[c - 1];
+    for (size_t i = 0; i < stripes; i++)
+        order[next[contexts[i]]++] = (uint32_t)i;
+}
+
+/* Count the bytes of the `count` stripes of one context. */
+static void count_stripes(const uint8_t *plane, size_t n, size_t stripe, const uint32_t *order, size_t count,
+                          planning_t *memory)
+{
+    const int by_pairs = count * stripe >= PAIR_BYTES;
+    memset(memory->four, 0, sizeof memory->four);
+    for (size_t k = 0; k < count; k++) {
+        const size_t start = order[k] * stripe, m = n - start < stripe ? n - start : stripe;
+        if (by_pairs)
+            count_pairs(plane + start, m, &memory->counting, memory->four);
+        else
+            count_bytes(plane + start, m, memory->four);
+    }
+    if (by_pairs)
+        collect_pairs(&memory->counting, memory->four);
+}
+
+/* Count the bytes of each context. */
+static void plan_counts(const uint8_t *plane, size_t n, size_t stripe, const uint8_t *contexts, planning_t *memory,
+                        plan_t *plan)
 {
     const size_t stripes = (n + stripe - 1) / stripe;
-    uint32_t sizes[PLAN_CONTEXTS] = {0};
-    int best = 0;
-    place_stripes(plane, n, stripe, means, contexts);
-    for (size_t i = 0; i < stripes; i++) {
-        const size_t start = i * stripe;
-        count_bytes(plane + start, n - start < stripe ? n - start : stripe, four + (size_t)contexts[i] * MAX_SYMBOLS);
-        sizes[contexts[i]]++;
+    const uint32_t *order = memory->stripes;
+    for (size_t i = 0; i < stripes; i++)
+        plan->sizes[contexts[i]]++;
+    order_stripes(contexts, stripes, plan->sizes, memory->stripes);
+    plan->first = MAX_SYMBOLS - 1;
+    plan->last = greatest(plane, n);
+    memory->counting.lowest = 0x0101010101010101u * (plan->last < PAIR_VALUES ? 0 : plan->last + 1 - PAIR_VALUES);
+    for (size_t c = 0; c < PLAN_CONTEXTS; order += plan->sizes[c++]) {
+        count_stripes(plane, n, stripe, order, plan->sizes[c], memory);
+        for (size_t s = 0; s < MAX_SYMBOLS; s++) {
+            const uint32_t *each = memory->four[s], count = each[0] + each[1] + each[2] + each[3];
+            plan->counts[c * MAX_SYMBOLS + s] = count;
+            plan->first = count && s < plan->first ? s : plan->first;
+        }
     }
-    for (size_t k = 0; k < (stripes > 1 ? PLAN_CONTEXTS : 1) * MAX_SYMBOLS; k++)
-        counts[k] = four[k][0] + four[k][1] + four[k][2] + four[k][3];
-    if (stripes == 1)
-        return 1;
-    int64_t least = plan_cost(counts, sizes, 0, logs);
+}
+
+static size_t plan_stripes(const uint8_t *plane, size_t n, size_t stripe, const uint32_t *logs, planning_t *memory,
+                           uint8_t *contexts, uint32_t *counts)
+{
+    const size_t stripes = (n + stripe - 1) / stripe;
+    plan_t plan = {.counts = counts};
+    int best = 0;
+    place_stripes(plane, n, stripe, memory->stripes, contexts);
+    plan_counts(plane, n, stripe, contexts, memory, &plan);
+    int64_t least = plan_cost(&plan, 0, logs);
     for (int merge = 1; merge < PLAN_MERGES; merge++) {
-        const int64_t cost = plan_cost(counts, sizes, merge, logs);
+        const int64_t cost = plan_cost(&plan, merge, logs);
         best = cost < least ? merge : best;
         least = cost < least ? cost : least;
     }
-    return merge_contexts(counts, sizes, best, contexts, stripes);
+    return merge_contexts(&plan, best, contexts, stripes);
 }
 
 PyDoc_STRVAR(stripe_plan_doc, "stripe_plan(plane, stripe, logs, contexts, counts)\n--\n\nSee reference.stripe_plan.");
@@ -283,19 +387,17 @@ static PyObject *stripe_plan(PyObject *Py_UNUSED(module), PyObject *args)
     const int good = n > 0 && n <= MAX_WORDS && stripe > 0 &&
                      (size_t)contexts.len == (n - 1) / (size_t)stripe + 1 && (size_t)logs.len == 4 * LOG_ENTRIES &&
                      aligned(&logs, 4) && counts.len == 4 * PLAN_CONTEXTS * MAX_SYMBOLS && aligned(&counts, 4);
-    uint32_t *means = good ? PyMem_Malloc(4 * (size_t)contexts.len) : NULL;
-    uint32_t(*four)[4] = good ? PyMem_Calloc(PLAN_CONTEXTS * MAX_SYMBOLS, sizeof(*four)) : NULL;
+    planning_t *memory = good ? PyMem_Calloc(1, sizeof *memory + 4 * (size_t)contexts.len) : NULL;
     if (!good)
         fail("a plan needs a plane, 4096 logarithms, a context for each stripe and 16 tables");
-    else if (means == NULL || four == NULL)
+    else if (memory == NULL)
         PyErr_NoMemory();
     else {
         Py_BEGIN_ALLOW_THREADS
-        found = plan_stripes(plane.buf, n, (size_t)stripe, logs.buf, means, four, contexts.buf, counts.buf);
+        found = plan_stripes(plane.buf, n, (size_t)stripe, logs.buf, memory, contexts.buf, counts.buf);
         Py_END_ALLOW_THREADS
     }
-    PyMem_Free(means);
-    PyMem_Free(four);
+    PyMem_Free(memory);
     release(buffers, 4);
     return found ? PyLong_FromSize_t(found) : NULL;
 }

@@ -13,16 +13,17 @@ static size_t tables_of(const Py_buffer *levels, Py_ssize_t symbols, Py_ssize_t 
     return (size_t)(levels->len / symbols);
 }
 
-PyDoc_STRVAR(levels_doc, "levels(counts, symbols, bounds, levels)\n--\n\nSee reference.levels.");
-
 /* Levels of one context. `bounds` ascend: 2 plus how many are not greater than (frequency - 1) << 16 is the level. */
 static void levels_of(const uint32_t *counts, size_t symbols, const int64_t *bounds, size_t count, uint8_t *levels)
 {
     uint64_t total = 0;
     for (size_t s = 0; s < symbols; s++)
         total += counts[s];
+    memset(levels, 0, symbols);
     for (size_t s = 0; s < symbols; s++) {
-        const int64_t scaled = total ? (int64_t)(((uint64_t)counts[s] << (SCALE_BITS + 16)) / total) : 0;
+        if (counts[s] == 0)
+            continue;
+        const int64_t scaled = (int64_t)(((uint64_t)counts[s] << (SCALE_BITS + 16)) / total);
         size_t low = 0, high = count;
         while (low < high) {
             const size_t middle = (low + high) / 2;
@@ -31,36 +32,11 @@ static void levels_of(const uint32_t *counts, size_t symbols, const int64_t *bou
             else
                 high = middle;
         }
-        levels[s] = counts[s] == 0 ? 0 : 2 * scaled < 3 << 16 ? 1 : (uint8_t)(2 + low);
+        levels[s] = 2 * scaled < 3 << 16 ? 1 : (uint8_t)(2 + low);
     }
     if (total == 0)
         levels[0] = 1; /* no symbol has this context */
 }
-
-static PyObject *levels(PyObject *Py_UNUSED(module), PyObject *args)
-{
-    Py_buffer counts, bounds, out;
-    Py_buffer *const buffers[] = {&counts, &bounds, &out};
-    Py_ssize_t symbols;
-    if (!PyArg_ParseTuple(args, "y*ny*w*:levels", &counts, &symbols, &bounds, &out))
-        return NULL;
-    size_t contexts = tables_of(&out, symbols, counts.len / 4);
-    if (contexts && (!aligned(&counts, 4) || !aligned(&bounds, 8) || bounds.len / 8 > 253)) {
-        fail("counts need 32 bits, bounds 64");
-        contexts = 0;
-    }
-    if (contexts) {
-        Py_BEGIN_ALLOW_THREADS
-        for (size_t c = 0; c < contexts; c++)
-            levels_of((const uint32_t *)counts.buf + c * (size_t)symbols, (size_t)symbols, bounds.buf,
-                      (size_t)bounds.len / 8, (uint8_t *)out.buf + c * (size_t)symbols);
-        Py_END_ALLOW_THREADS
-    }
-    release(buffers, 3);
-    return contexts ? Py_NewRef(Py_None) : NULL;
-}
-
-PyDoc_STRVAR(frequencies_doc, "frequencies(levels, symbols, weights, frequencies)\n--\n\nSee reference.frequencies.");
 
 /* Frequencies of one context, of which at least one symbol occurs. */
 static void frequencies_of(const uint8_t *levels, size_t symbols, const uint64_t *weights, uint16_t *frequencies)
@@ -79,6 +55,80 @@ static void frequencies_of(const uint8_t *levels, size_t symbols, const uint64_t
     }
     frequencies[most] += (uint16_t)(SCALE - given);
 }
+
+/* The first and the last of the symbols that occur; 0 and 0 if none does. */
+static void symbols_used(const uint32_t *counts, size_t contexts, size_t symbols, size_t *first, size_t *last)
+{
+    *first = symbols - 1, *last = 0;
+    for (size_t c = 0; c < contexts; c++, counts += symbols) {
+        for (size_t s = 0; s < *first; s++)
+            if (counts[s])
+                *first = s;
+        for (size_t s = symbols - 1; s > *last; s--)
+            if (counts[s])
+                *last = s;
+    }
+    if (*first > *last)
+        *first = *last;
+}
+
+/* What numbers stand for, given by the caller. */
+typedef struct {
+    const int64_t *bounds;
+    size_t count; /* of the bounds */
+    const uint64_t *weights;
+} scale_t;
+
+/* Write the tables of `used` symbols from `first` on, and how they are stored. */
+static void tables_write(const uint32_t *counts, size_t contexts, size_t symbols, size_t first, size_t used,
+                         const scale_t *scale, uint8_t *stored, uint16_t *frequencies)
+{
+    uint8_t levels[2][MAX_SYMBOLS] = {{0}};
+    memset(frequencies, 0, contexts * symbols * sizeof *frequencies);
+    for (size_t c = 0; c < contexts; c++, stored += used) {
+        uint8_t *const level = levels[c & 1], *const before = levels[~c & 1];
+        levels_of(counts + c * symbols + first, used, scale->bounds, scale->count, level);
+        frequencies_of(level, used, scale->weights, frequencies + c * symbols + first);
+        for (size_t s = 0; s < used; s++) {
+            const uint8_t change = (uint8_t)(level[s] - before[s]);
+            stored[s] = (uint8_t)(change << 1 ^ -(change >> 7));
+        }
+    }
+}
+
+PyDoc_STRVAR(tables_doc, "tables(counts, symbols, trimmed, bounds, weights, stored, frequencies)\n--\n\n"
+                         "See reference.tables.");
+
+static PyObject *tables(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Py_buffer counts, bounds, weights, stored, frequencies;
+    Py_buffer *const buffers[] = {&counts, &bounds, &weights, &stored, &frequencies};
+    Py_ssize_t symbols;
+    int trimmed;
+    size_t first = 0, last = 0;
+    if (!PyArg_ParseTuple(args, "y*npy*y*w*w*:tables", &counts, &symbols, &trimmed, &bounds, &weights, &stored,
+                          &frequencies))
+        return NULL;
+    size_t contexts = tables_of(&stored, symbols, counts.len / 4);
+    if (contexts && (!aligned(&counts, 4) || !aligned(&bounds, 8) || !aligned(&weights, 8) || bounds.len > 8 * 253 ||
+                     weights.len < bounds.len + 24 || !aligned(&frequencies, 2) || frequencies.len / 2 != counts.len / 4)) {
+        fail("counts need 32 bits, bounds and weights 64, every level a weight, and frequencies room");
+        contexts = 0;
+    }
+    if (contexts) {
+        Py_BEGIN_ALLOW_THREADS
+        const scale_t scale = {.bounds = bounds.buf, .count = (size_t)bounds.len / 8, .weights = weights.buf};
+        symbols_used(counts.buf, contexts, (size_t)symbols, &first, &last);
+        first = trimmed ? first : 0;
+        tables_write(counts.buf, contexts, (size_t)symbols, first, last + 1 - first, &scale, stored.buf,
+                     frequencies.buf);
+        Py_END_ALLOW_THREADS
+    }
+    release(buffers, 5);
+    return contexts ? Py_BuildValue("nn", (Py_ssize_t)first, (Py_ssize_t)(last + 1 - first)) : NULL;
+}
+
+PyDoc_STRVAR(frequencies_doc, "frequencies(levels, symbols, weights, frequencies)\n--\n\nSee reference.frequencies.");
 
 static PyObject *frequencies(PyObject *Py_UNUSED(module), PyObject *args)
 {

@@ -283,11 +283,28 @@ class Kernels(Protocol):
             False if refills or raw bits end too early or too late, or a state does not end as it began.
         """
 
-    def levels(self, counts: Counts, symbols: int, bounds: Bounds, levels: Bytes, /) -> None:
-        """Write the level of each symbol in each context (spec-v1, section 6.5, step 4), from how often it occurs.
+    def tables(
+        self,
+        counts: Counts,
+        symbols: int,
+        trimmed: bool,  # noqa: FBT001
+        bounds: Bounds,
+        weights: Weights,
+        stored: Bytes,
+        frequencies: Frequencies,
+        /,
+    ) -> tuple[int, int]:
+        """Make tables from how often each symbol occurs in each context (spec-v1, section 6.5, step 4).
 
         A symbol that occurs has level 1, or 2 plus the number of `bounds` that are not greater than its frequency less
-        1, times 2**16. A context without symbols gets level 1 for its first.
+        1, times 2**16. A context without symbols gets level 1 for its first. Every level has a weight. `frequencies`
+        has the shape of `counts`; `stored` as many bytes, of which those at the beginning are written that state the
+        tables: those of the symbols up to the last that occurs, and, if `trimmed`, from the first that does.
+
+        Returns
+        -------
+        tuple of int
+            The first symbol that is stated, and how many are, of every context.
         """
 
     def frequencies(self, levels: Bytes, symbols: int, weights: Weights, frequencies: Frequencies, /) -> None:
@@ -302,7 +319,7 @@ class Kernels(Protocol):
         ``found[0]`` becomes the bits that differ between any two bytes. ``found[1]`` of the ``found[2]`` pieces looked
         at stood elsewhere before, but for their lowest bits and if they are not 0: two windows of 64 KiB, at the
         beginning and behind the middle, have a piece of 16 bytes every 128 bytes. Two fields follow for each of
-        `SURVEY_CHUNKS` chunks, evenly spaced: their entropy in 2**-16 bits, and at how many places among the first 4096
+        `SURVEY_CHUNKS` chunks, evenly spaced: their entropy in 2**-16 bits, and at how many places among the first 1024
         8 bytes stand that stood there before. A plane too short for them is one chunk; the other fields are 0.
         """
 

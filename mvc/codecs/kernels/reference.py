@@ -13,7 +13,7 @@ from mvc.codecs.kernels.context_reference import classify, context_decode, conte
 from mvc.codecs.kernels.sparse_reference import changes, exponent, gaps, locate, pack, patch, unpack
 from mvc.codecs.kernels.stripes_reference import stripe_decode, stripe_encode
 from mvc.codecs.kernels.survey_reference import stripe_plan, survey
-from mvc.codecs.kernels.tables_reference import frequencies, levels
+from mvc.codecs.kernels.tables_reference import frequencies, tables
 from mvc.codecs.kernels.words import (
     UNSIGNED,
     bit_lengths,
@@ -38,7 +38,6 @@ __all__ = [
     "frequencies",
     "gaps",
     "join",
-    "levels",
     "locate",
     "measure",
     "pack",
@@ -49,6 +48,7 @@ __all__ = [
     "stripe_encode",
     "stripe_plan",
     "survey",
+    "tables",
     "unpack",
     "unsort",
 ]
