@@ -321,7 +321,7 @@ static void order_stripes(const uint8_t *contexts, size_t stripes, const uint32_
 static void count_stripes(const uint8_t *plane, size_t n, size_t stripe, const uint32_t *order, size_t count,
                           planning_t *memory)
 {
-    const int by_pairs = count * stripe >= PAIR_BYTES;
+    const int by_pairs = count * stripe >= PAIR_BYTES && n >= PAIR_BYTES;
     memset(memory->four, 0, sizeof memory->four);
     for (size_t k = 0; k < count; k++) {
         const size_t start = order[k] * stripe, m = n - start < stripe ? n - start : stripe;
@@ -345,8 +345,13 @@ static void plan_counts(const uint8_t *plane, size_t n, size_t stripe, const uin
     order_stripes(contexts, stripes, plan->sizes, memory->stripes);
     plan->first = MAX_SYMBOLS - 1;
     plan->last = greatest(plane, n);
+    memset(plan->counts, 0, PLAN_CONTEXTS * MAX_SYMBOLS * sizeof *plan->counts);
+    if (n >= PAIR_BYTES)
+        memset(memory->counting.pairs, 0, sizeof memory->counting.pairs);
     memory->counting.lowest = 0x0101010101010101u * (plan->last < PAIR_VALUES ? 0 : plan->last + 1 - PAIR_VALUES);
     for (size_t c = 0; c < PLAN_CONTEXTS; order += plan->sizes[c++]) {
+        if (plan->sizes[c] == 0)
+            continue;
         count_stripes(plane, n, stripe, order, plan->sizes[c], memory);
         for (size_t s = 0; s < MAX_SYMBOLS; s++) {
             const uint32_t *each = memory->four[s], count = each[0] + each[1] + each[2] + each[3];
@@ -364,6 +369,8 @@ static size_t plan_stripes(const uint8_t *plane, size_t n, size_t stripe, const 
     int best = 0;
     place_stripes(plane, n, stripe, memory->stripes, contexts);
     plan_counts(plane, n, stripe, contexts, memory, &plan);
+    if (stripes == 1)
+        return 1;
     int64_t least = plan_cost(&plan, 0, logs);
     for (int merge = 1; merge < PLAN_MERGES; merge++) {
         const int64_t cost = plan_cost(&plan, merge, logs);
@@ -387,7 +394,7 @@ static PyObject *stripe_plan(PyObject *Py_UNUSED(module), PyObject *args)
     const int good = n > 0 && n <= MAX_WORDS && stripe > 0 &&
                      (size_t)contexts.len == (n - 1) / (size_t)stripe + 1 && (size_t)logs.len == 4 * LOG_ENTRIES &&
                      aligned(&logs, 4) && counts.len == 4 * PLAN_CONTEXTS * MAX_SYMBOLS && aligned(&counts, 4);
-    planning_t *memory = good ? PyMem_Calloc(1, sizeof *memory + 4 * (size_t)contexts.len) : NULL;
+    planning_t *memory = good ? PyMem_Malloc(sizeof *memory + 4 * (size_t)contexts.len) : NULL;
     if (!good)
         fail("a plan needs a plane, 4096 logarithms, a context for each stripe and 16 tables");
     else if (memory == NULL)
