@@ -46,7 +46,7 @@ def row_bytes(sizes: RowSizes, words: int, row_words: int) -> Bytes:
     """
     rows = np.zeros(len(sizes), dtype=np.uint8)
     changed = sizes[:, 1] > 0
-    if row_words < _MIN_ROW_WORDS or not changed.any():
+    if row_words < _MIN_ROW_WORDS or len(rows) == 1 or not changed.any():
         return rows
     scales = np.round(_scales(sizes, words, row_words)[changed]).astype(np.int64)
     scales -= scales.min()

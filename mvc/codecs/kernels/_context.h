@@ -39,21 +39,6 @@ static void count_tile_keys(const uint16_t *keys, size_t n, uint32_t *counts, ui
         counts[keys[n - 1]]++;
 }
 
-static void map_keys(const uint16_t *restrict keys, const uint8_t *restrict context_of, uint8_t *restrict contexts,
-                     size_t n)
-{
-    size_t i = 0;
-    for (; i + 4 <= n; i += 4) { /* one load and one store for four words */
-        uint64_t four;
-        memcpy(&four, keys + i, 8);
-        uint32_t found = context_of[four & 0xFFFF] | (uint32_t)context_of[four >> 16 & 0xFFFF] << 8 |
-                         (uint32_t)context_of[four >> 32 & 0xFFFF] << 16 | (uint32_t)context_of[four >> 48] << 24;
-        memcpy(contexts + i, &found, 4);
-    }
-    for (; i < n; i++)
-        contexts[i] = context_of[keys[i]];
-}
-
 /* Context and symbol of a word as one number. */
 static CLONES void join_pairs(const uint8_t *restrict symbols, const uint8_t *restrict contexts, size_t n, int shift,
                               uint16_t *restrict pairs)
@@ -154,17 +139,19 @@ static PyObject *classify(PyObject *Py_UNUSED(module), PyObject *args)
         PyErr_NoMemory();
     if (four != NULL) {
         Py_BEGIN_ALLOW_THREADS
-        const uint8_t *map = context_of.buf, *u = deltas.buf;
+        const uint8_t *u = deltas.buf;
         uint8_t *symbol = symbols.buf, *context = contexts.buf;
         uint32_t *count = counts.buf, doubled = 0;
         uint16_t key[TILE];
+        contexts_t map;
+        contexts_start(&map, context_of.buf, ((size_t)key_cap(mantissa) + 1) << mantissa);
         FOR_WIDTH(number.word_bytes, doubled = doubled_, (base.buf, n, number));
         for (size_t start = 0; start < n; start += TILE) {
             const size_t m = n - start < TILE ? n - start : TILE;
             FOR_WIDTH(number.word_bytes, symbols_, (u + start * (size_t)number.word_bytes, symbol + start, m));
             FOR_WIDTH(number.word_bytes, range_keys_,
                       (base.buf, rows.buf, key, start, start + m, (size_t)row_words, number, mantissa, doubled));
-            map_keys(key, map, context + start, m);
+            map_keys(&map, key, context + start, m);
             count_tile(symbol + start, context + start, m, shift, four);
         }
         for (size_t k = 0; k < (size_t)counts.len / 4; k++)
@@ -260,7 +247,8 @@ PyDoc_STRVAR(context_decode_doc, "context_decode(base, keying, context_of, frequ
                                  "target)\n--\n\nSee reference.context_decode.");
 
 typedef struct {
-    const uint8_t *base, *rows, *context_of, *bits;
+    const uint8_t *base, *rows, *bits;
+    contexts_t contexts;
     const uint16_t *next, *end; /* refills */
     const uint32_t *slots;
     uint32_t *states;
@@ -280,7 +268,7 @@ static size_t decode_tile(decoding_t *d, size_t start, size_t m, size_t at)
     uint8_t *target = d->target + start * width;
     FOR_WIDTH(width, range_keys_,
               (d->base, d->rows, keys, start, start + m, d->row_words, d->number, d->mantissa, d->doubled));
-    map_keys(keys, d->context_of, contexts, m);
+    map_keys(&d->contexts, keys, contexts, m);
     d->next = rans_decode(contexts, symbols, m, d->slots, d->states, d->lanes, d->next, d->end);
     if (d->next == NULL)
         return 0;
@@ -293,15 +281,15 @@ static size_t decode_tile(decoding_t *d, size_t start, size_t m, size_t at)
 
 /* Decode a frame, a tile at a time, so that what is in between stays in the first-level cache. True if all of the
  * stored values were used, and no more. */
-static int decode_frame(decoding_t d)
+static int decode_frame(decoding_t *d)
 {
     size_t at = 0;
-    FOR_WIDTH(d.number.word_bytes, d.doubled = doubled_, (d.base, d.words, d.number));
-    for (size_t start = 0; start < d.words && d.next != NULL; start += TILE)
-        at = decode_tile(&d, start, d.words - start < TILE ? d.words - start : TILE, at);
-    int whole = d.next == d.end && (at + 7) / 8 == d.nbytes && (at % 8 == 0 || d.bits[at / 8] >> at % 8 == 0);
-    for (size_t j = 0; j < d.lanes; j++)
-        whole &= d.states[j] == LOWEST;
+    FOR_WIDTH(d->number.word_bytes, d->doubled = doubled_, (d->base, d->words, d->number));
+    for (size_t start = 0; start < d->words && d->next != NULL; start += TILE)
+        at = decode_tile(d, start, d->words - start < TILE ? d->words - start : TILE, at);
+    int whole = d->next == d->end && (at + 7) / 8 == d->nbytes && (at % 8 == 0 || d->bits[at / 8] >> at % 8 == 0);
+    for (size_t j = 0; j < d->lanes; j++)
+        whole &= d->states[j] == LOWEST;
     return whole;
 }
 
@@ -331,12 +319,13 @@ static PyObject *context_decode(PyObject *Py_UNUSED(module), PyObject *args)
     if (slots != NULL) {
         Py_BEGIN_ALLOW_THREADS
         const uint16_t *next = refills.buf;
-        decoding_t decoding = {.base = base.buf, .rows = rows.buf, .context_of = context_of.buf, .bits = bits.buf,
+        decoding_t decoding = {.base = base.buf, .rows = rows.buf, .bits = bits.buf,
                                .next = next, .end = next + refills.len / 2, .slots = slots, .states = states.buf,
                                .target = target.buf, .words = n, .row_words = (size_t)row_words, .lanes = lanes,
                                .nbytes = (size_t)bits.len, .number = number, .mantissa = mantissa};
+        contexts_start(&decoding.contexts, context_of.buf, ((size_t)key_cap(mantissa) + 1) << mantissa);
         rans_slots(frequencies.buf, count, symbol_bits(number.word_bytes), slots);
-        whole = decode_frame(decoding);
+        whole = decode_frame(&decoding);
         Py_END_ALLOW_THREADS
         PyMem_Free(slots);
     }

@@ -188,6 +188,7 @@ static CLONES uint32_t tile_weight(const uint32_t *sizes, size_t n, uint32_t top
 #include "_words.h"
 
 #include "_rans.h"
+#include "_contexts.h"
 #include "_classes.h"
 
 #define BITS 8
