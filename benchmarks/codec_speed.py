@@ -21,6 +21,7 @@ from benchmarks.peers.xet import Xet
 from benchmarks.peers.zipnn import ZipNN
 from benchmarks.peers.zstd import PlanesZstd, XorPlanesZstd, Zstd, ZstdAllCores
 from benchmarks.report import RESULTS, RUNS, print_table, write_json
+from mvc.codecs import ContextDelta
 
 FAMILY = "minilm-fortunes"
 NAMES = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
@@ -50,6 +51,12 @@ def ours(roles: tuple[str, ...], dtype: str) -> dict[str, Coders]:
     return {f"mvc {name}": partial(Ours, codec) for name, codec in codecs_with(roles, NAMES[dtype]).items()}
 
 
+def deltas(dtype: str) -> dict[str, Coders]:
+    """Return the codecs of `mvc` for deltas, and what level `fast` takes, first."""
+    fast: dict[str, Coders] = {"mvc level fast": partial(Ours, ContextDelta(0, quick=True))}
+    return fast | ours(("base",), dtype)
+
+
 def main() -> None:
     """Measure every dtype."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -62,7 +69,7 @@ def main() -> None:
         peers: dict[str, Coders] = {peer.name: peer for peer in PEERS}
         tables[f"MiniLM {dtype}, on its own"] = measure(ours((), dtype) | peers, partial(alone, dtype), options.runs)
         case = partial(epochs, FAMILY, dtype, "epoch-2", "epoch-1")
-        coders = ours(("base",), dtype) | {XorPlanesZstd.name: XorPlanesZstd}
+        coders = deltas(dtype) | {XorPlanesZstd.name: XorPlanesZstd}
         tables[f"MiniLM {dtype}, epoch 2 against epoch 1"] = measure(coders, case, options.runs)
     for title, rows in tables.items():
         print(f"\n{title}")

@@ -38,8 +38,10 @@ class KeyedDelta(Keyed):
             return cls(3), cls(0)
         return (cls(0),)
 
-    def _deltas(self, frame: Bytes, base: Bytes, spec: FrameSpec) -> tuple[Bytes, RowSizes]:
-        """Return the zigzag deltas, and for each row how large they are.
+    def _deltas(
+        self, frame: Bytes, base: Bytes, spec: FrameSpec, measured: int = kernels.ROW_BLOCK
+    ) -> tuple[Bytes, RowSizes]:
+        """Return the zigzag deltas, and for each row how large they are: the first `measured` of every `ROW_BLOCK`.
 
         Raises
         ------
@@ -50,5 +52,5 @@ class KeyedDelta(Keyed):
         sizes = np.empty((row_count(spec), 2), dtype=np.int64)
         deltas = workspace.array("deltas", spec.nbytes)
         number, row_words = kernels.number_of(spec.dtype), min(spec.row_words, spec.words)
-        kernels.active.measure(frame, base, number, row_words, deltas, sizes)
+        kernels.active.measure(frame, base, number, row_words, measured, deltas, sizes)
         return deltas, sizes

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mvc.codecs.abc import Bytes
-from mvc.codecs.kernels import RowSizes
+from mvc.codecs.kernels import ROW_BLOCK, RowSizes
 
 __all__ = ["UNTOUCHED", "companion_row_bytes", "row_bytes"]
 
@@ -29,7 +29,7 @@ _MIN_ROW_WORDS: Final = 64
 """Shorter rows cost more than they tell: on MiniLM a scale saves 0.03 to 0.1 bits a word, and its byte takes 2 bits."""
 
 
-def row_bytes(sizes: RowSizes, words: int, row_words: int) -> Bytes:
+def row_bytes(sizes: RowSizes, words: int, row_words: int, measured: int = ROW_BLOCK) -> Bytes:
     """Return one byte for each row of a frame: how large its changes are, in half powers of two.
 
     Parameters
@@ -38,6 +38,8 @@ def row_bytes(sizes: RowSizes, words: int, row_words: int) -> Bytes:
         From `Kernels.measure`.
     words, row_words : int
         Words of the frame and of a row.
+    measured : int
+        Of how many in every `ROW_BLOCK` words of a row `sizes` tells.
 
     Returns
     -------
@@ -48,7 +50,7 @@ def row_bytes(sizes: RowSizes, words: int, row_words: int) -> Bytes:
     changed = sizes[:, 1] > 0
     if row_words < _MIN_ROW_WORDS or len(rows) == 1 or not changed.any():
         return rows
-    scales = np.round(_scales(sizes, words, row_words)[changed]).astype(np.int64)
+    scales = np.round(_scales(sizes, words, row_words, measured)[changed]).astype(np.int64)
     scales -= scales.min()
     if changed.all() and not scales.any():
         return rows
@@ -86,13 +88,18 @@ def companion_row_bytes(own: RowSizes, companion: RowSizes, words: int, row_word
     return rows.astype(np.uint8)
 
 
-def _scales(sizes: RowSizes, words: int, row_words: int) -> npt.NDArray[np.float64]:
+def _scales(sizes: RowSizes, words: int, row_words: int, measured: int = ROW_BLOCK) -> npt.NDArray[np.float64]:
     """Return how large the changes of each row are, in half powers of two; nothing useful for a row without changes.
 
     It is the square of the mean square root of the absolute changes. The mean of their logarithms says nothing of rows
     in which few words changed, and a mean of squares follows the few largest.
     """
-    counts = np.full(len(sizes), row_words, dtype=np.int64)
-    counts[-1] = words - row_words * (len(sizes) - 1)
+    counts = np.full(len(sizes), _measured_words(row_words, measured), dtype=np.int64)
+    counts[-1] = _measured_words(words - row_words * (len(sizes) - 1), measured)
     scales: npt.NDArray[np.float64] = 2 * sizes[:, 0] + 4 * np.log2(np.maximum(sizes[:, 1], 1) / counts)
     return scales
+
+
+def _measured_words(words: int, measured: int) -> int:
+    """Return how many words of a row are measured."""
+    return words // ROW_BLOCK * measured + min(words % ROW_BLOCK, measured)

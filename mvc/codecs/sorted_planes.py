@@ -60,7 +60,7 @@ class SortedPlanes(Keyed):
         moved, turned = workspace.array("moved", spec.nbytes), workspace.array("turned", spec.nbytes)
         scratch = workspace.array("scratch", kernels.scratch_bytes(number, spec.words))
         kernels.active.unsort(sorted_planes, sides[0], number, rows, row_words, self.mantissa, moved, scratch)
-        kernels.active.measure(moved, sides[0], number, spec.words, turned, np.empty((1, 2), dtype=np.int64))
+        kernels.active.measure(moved, sides[0], number, spec.words, 0, turned, np.empty((1, 2), dtype=np.int64))
         planes = list(workspace.array("planes", spec.nbytes).reshape(spec.dtype.word_bytes, spec.words))
         kernels.active.split(turned, planes, False)
         kernels.active.join(planes, out, spec.dtype.kind == "float")
@@ -80,5 +80,6 @@ def _magnitudes(words: Bytes, spec: FrameSpec) -> RowSizes:
     zeros, unused = workspace.array("zeros", spec.nbytes), workspace.array("deltas", spec.nbytes)
     zeros[:] = 0
     row_words = min(spec.row_words, spec.words)
-    kernels.active.measure(zeros, words, kernels.number_of(spec.dtype), row_words, unused, sizes)
+    number = kernels.number_of(spec.dtype)
+    kernels.active.measure(zeros, words, number, row_words, kernels.ROW_BLOCK, unused, sizes)
     return sizes

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvc.codecs import IMPLEMENTATION, kernels
-from mvc.codecs.kernels import CLASSES, Number, number_of, reference, scratch_bytes
+from mvc.codecs.kernels import CLASSES, ROW_BLOCK, Number, number_of, reference, scratch_bytes
 from mvc.testing.codecs import cases, sparse_cases
 from mvc.types import DTYPES, dtype_of
 
@@ -24,7 +24,7 @@ def empty_planes(word_bytes, words):
     return list(np.zeros((word_bytes, words), dtype=np.uint8))
 
 
-def run(k, case, rows, mantissa):
+def run(k, case, rows, mantissa, measured):
     """Return everything that the kernels `k` compute of a frame, and check that they undo it."""
     frame, (base,), spec = case
     number, row_words, size = number_of(spec.dtype), spec.row_words, spec.dtype.word_bytes
@@ -35,7 +35,7 @@ def run(k, case, rows, mantissa):
         k.join([bytes(plane) for plane in planes], back, rotate)
         assert back.tobytes() == frame.tobytes()
     deltas, sizes = np.empty_like(frame), np.empty((len(rows), 2), dtype=np.int64)
-    k.measure(frame, base, number, row_words, deltas, sizes)
+    k.measure(frame, base, number, row_words, measured, deltas, sizes)
     scratch = np.empty(scratch_bytes(number, spec.words), dtype=np.uint8)
     k.sort(deltas, base, number, rows, row_words, mantissa, ordered, scratch)
     k.unsort([memoryview(plane) for plane in ordered], base, number, rows, row_words, mantissa, back, scratch)
@@ -54,7 +54,8 @@ def test_native_and_reference_agree(data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     rows = rng.integers(0, data.draw(st.sampled_from([1, 3, 256])), -(-spec.words // spec.row_words), dtype=np.uint8)
     mantissa = data.draw(st.integers(0, min(7, dtype.mantissa_bits)))
-    assert run(native, case, rows, mantissa) == run(reference, case, rows, mantissa)
+    measured = data.draw(st.sampled_from([0, 1, 16, 127, ROW_BLOCK]))
+    assert run(native, case, rows, mantissa, measured) == run(reference, case, rows, mantissa, measured)
 
 
 @needs_native
@@ -67,7 +68,9 @@ def test_native_and_reference_agree_on_long_frames(dtype):
     frame, base = memory[:, 1:]
     spec = type("Spec", (), {"dtype": dtype, "words": 5001, "row_words": 1000})
     mantissa = min(7, dtype.mantissa_bits)
-    assert run(native, (frame, (base,), spec), rows, mantissa) == run(reference, (frame, (base,), spec), rows, mantissa)
+    case = frame, (base,), spec
+    for measured in (16, ROW_BLOCK):
+        assert run(native, case, rows, mantissa, measured) == run(reference, case, rows, mantissa, measured)
 
 
 def run_sparse(k, case, top, most):
@@ -270,9 +273,25 @@ def test_measure_says_how_large_changes_are(k):
     base = np.array([0x3F80, 0xBF80, 0x3F80, 0x3F80], dtype="<u2")  # 1, -1 | 1, 1: exponent field 127
     target = np.array([0x3F82, 0xBF7F, 0x3F80, 0x3F80], dtype="<u2")  # 2 up, 1 towards zero | equal
     deltas, sizes = np.empty(4, dtype="<u2"), np.empty((2, 2), dtype=np.int64)
-    k.measure(target.view(np.uint8), base.view(np.uint8), number, 2, deltas.view(np.uint8), sizes)
+    words = [array.view(np.uint8) for array in (target, base, deltas)]
+    k.measure(*words[:2], number, 2, ROW_BLOCK, words[2], sizes)
     assert deltas.tolist() == [4, 1, 0, 0]
     assert sizes.tolist() == [[3 + 127, 65536 + 32768], [0, 0]]
+
+
+@every_implementation
+def test_measure_may_look_at_parts_of_rows(k):
+    """Of every 128 words of a row only the first few tell how large its changes are; all deltas are written."""
+    base, target = np.zeros((2, 2, 300), dtype="<i2")
+    target[0, [2, 130, 131, 258, 299]] = 1
+    target[1, 1] = 4
+    deltas, sizes = np.empty(600, dtype="<u2"), np.empty((2, 2), dtype=np.int64)
+    words = [array.reshape(-1).view(np.uint8) for array in (target, base, deltas)]
+    k.measure(*words[:2], Number(2, 0, 0), 300, 3, words[2], sizes)
+    assert deltas.tolist() == (2 * target).reshape(-1).tolist()
+    assert sizes.tolist() == [[2, 3 * 65536], [4, 65536]]
+    k.measure(*words[:2], Number(2, 0, 0), 300, 0, words[2], sizes)
+    assert sizes.tolist() == [[0, 0], [0, 0]]
 
 
 @every_implementation
@@ -290,7 +309,7 @@ def test_sort_orders_by_scale_and_exponent(k):
 ARGUMENTS = {
     "split": "u planes rotate",
     "join": "planes target rotate",
-    "measure": "target base number row_words u sizes",
+    "measure": "target base number row_words measured u sizes",
     "sort": "u base number rows row_words mantissa planes scratch",
     "unsort": "planes base number rows row_words mantissa target scratch",
     "changes": "target base number positions values",
@@ -316,6 +335,7 @@ def call(k, name, **changes):
         "scratch": np.zeros(16, dtype=np.uint8),
         "target": np.zeros(8, dtype=np.uint8),
         "row_words": 2,
+        "measured": ROW_BLOCK,
         "mantissa": 0,
         "top": 127,
         "positions": np.arange(3, dtype=np.uint32),
@@ -345,6 +365,7 @@ BAD = [
     ("join", {"target": SHORT}),
     ("measure", {"number": Number(3, 8, 15)}),
     ("measure", {"number": Number(2, 8, 8)}),
+    *(("measure", {"measured": measured}) for measured in (-1, ROW_BLOCK + 1)),
     ("measure", {"row_words": 0}),
     ("measure", {"row_words": 4}),
     ("measure", {"sizes": np.zeros((3, 2), dtype=np.int64)}),

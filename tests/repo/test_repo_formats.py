@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from mvc.codecs import IMPLEMENTATION, Planes, SortedDelta, SparseDelta
+from mvc.codecs import IMPLEMENTATION, ContextDelta, Planes, SortedDelta, SparseDelta
 from mvc.errors import AlreadyExistsError, FormatError, InvalidInputError, NotFoundError, StorageError
 from mvc.objects.manifest import Manifest
 from mvc.repo.clock import account_name
@@ -237,6 +237,8 @@ class TestPlanning:
         assert counts == sorted(counts)
         assert counts == ([2, 2, 11] if IMPLEMENTATION == "native" else [2, 3, 11])
         assert all(SparseDelta() in codecs for codecs in choices)
+        quick = ContextDelta(0, quick=True) if IMPLEMENTATION == "native" else SortedDelta(3)
+        assert codecs_for("tensor", dtype_of("F32"), "fast", "previous") == (*SparseDelta.candidates(bf16), quick)
         assert relatives(Manifest((), ())) == {}
 
     def test_ordered_map(self):

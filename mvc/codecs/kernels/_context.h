@@ -80,6 +80,7 @@ static PyObject *count_keys(PyObject *Py_UNUSED(module), PyObject *args)
     Py_ssize_t row_words, step;
     number_t number;
     int mantissa;
+    uint32_t doubled = 0;
     if (!PyArg_ParseTuple(args, "y*((iii)y*ni)nw*:count_keys", &base, &number.word_bytes, &number.exponent_bits,
                           &number.mantissa_bits, &rows, &row_words, &mantissa, &step, &counts))
         return NULL;
@@ -94,7 +95,7 @@ static PyObject *count_keys(PyObject *Py_UNUSED(module), PyObject *args)
     if (second != NULL) {
         Py_BEGIN_ALLOW_THREADS
         uint16_t key[TILE];
-        uint32_t *count = counts.buf, doubled = 0;
+        uint32_t *count = counts.buf;
         memset(count, 0, (size_t)counts.len);
         FOR_WIDTH(number.word_bytes, doubled = doubled_, (base.buf, n, number));
         for (size_t tile = 0; tile * TILE < n; tile += (size_t)step) {
@@ -109,10 +110,10 @@ static PyObject *count_keys(PyObject *Py_UNUSED(module), PyObject *args)
         PyMem_Free(second);
     }
     release(buffers, 3);
-    return second != NULL ? Py_NewRef(Py_None) : NULL;
+    return second != NULL ? PyLong_FromUnsignedLong(doubled / 2) : NULL;
 }
 
-PyDoc_STRVAR(classify_doc, "classify(deltas, base, keying, context_of, symbols, contexts, counts)\n--\n\n"
+PyDoc_STRVAR(classify_doc, "classify(deltas, base, keying, top, context_of, symbols, contexts, counts)\n--\n\n"
                            "See reference.classify.");
 
 static PyObject *classify(PyObject *Py_UNUSED(module), PyObject *args)
@@ -121,17 +122,17 @@ static PyObject *classify(PyObject *Py_UNUSED(module), PyObject *args)
     Py_buffer *const buffers[] = {&deltas, &base, &rows, &context_of, &symbols, &contexts, &counts};
     Py_ssize_t row_words;
     number_t number;
-    int mantissa;
-    if (!PyArg_ParseTuple(args, "y*y*((iii)y*ni)y*w*w*w*:classify", &deltas, &base, &number.word_bytes,
-                          &number.exponent_bits, &number.mantissa_bits, &rows, &row_words, &mantissa, &context_of,
-                          &symbols, &contexts, &counts))
+    int mantissa, top;
+    if (!PyArg_ParseTuple(args, "y*y*((iii)y*ni)iy*w*w*w*:classify", &deltas, &base, &number.word_bytes,
+                          &number.exponent_bits, &number.mantissa_bits, &rows, &row_words, &mantissa, &top,
+                          &context_of, &symbols, &contexts, &counts))
         return NULL;
     size_t n = frame_check(number, base.len, row_words, rows.len, mantissa);
     const int shift = symbol_bits(number.word_bytes);
-    if (n && (deltas.len != base.len || (size_t)symbols.len != n || (size_t)contexts.len != n || !aligned(&counts, 4) ||
+    if (n && (top < 0 || top >> number.exponent_bits || deltas.len != base.len || (size_t)symbols.len != n || (size_t)contexts.len != n || !aligned(&counts, 4) ||
               (size_t)context_of.len < ((size_t)key_cap(mantissa) + 1) << mantissa ||
               (size_t)counts.len / 4 != (greatest(context_of.buf, (size_t)context_of.len) + 1) << shift)) {
-        fail("deltas, base, symbols and contexts differ in length");
+        fail("deltas, base, symbols and contexts differ in length, or there is no such exponent");
         n = 0;
     }
     uint32_t(*four)[4] = n ? PyMem_Calloc((size_t)counts.len / 4, sizeof(*four)) : NULL;
@@ -141,16 +142,15 @@ static PyObject *classify(PyObject *Py_UNUSED(module), PyObject *args)
         Py_BEGIN_ALLOW_THREADS
         const uint8_t *u = deltas.buf;
         uint8_t *symbol = symbols.buf, *context = contexts.buf;
-        uint32_t *count = counts.buf, doubled = 0;
+        uint32_t *count = counts.buf;
         uint16_t key[TILE];
         contexts_t map;
         contexts_start(&map, context_of.buf, ((size_t)key_cap(mantissa) + 1) << mantissa);
-        FOR_WIDTH(number.word_bytes, doubled = doubled_, (base.buf, n, number));
         for (size_t start = 0; start < n; start += TILE) {
             const size_t m = n - start < TILE ? n - start : TILE;
             FOR_WIDTH(number.word_bytes, symbols_, (u + start * (size_t)number.word_bytes, symbol + start, m));
             FOR_WIDTH(number.word_bytes, range_keys_,
-                      (base.buf, rows.buf, key, start, start + m, (size_t)row_words, number, mantissa, doubled));
+                      (base.buf, rows.buf, key, start, start + m, (size_t)row_words, number, mantissa, 2 * (uint32_t)top));
             map_keys(&map, key, context + start, m);
             count_tile(symbol + start, context + start, m, shift, four);
         }

@@ -31,6 +31,7 @@
 
 #define MAX_WORD_BYTES 8
 #define TILE 1024                 /* words worked on at a time: 8 KiB at most, well inside the first-level cache */
+#define ROW_BLOCK 128             /* words, of which the first few may speak for all */
 #define MAX_WORDS ((size_t)1 << 24) /* words of a frame (spec-v1, section 1): positions fit u32 */
 
 typedef struct {
@@ -406,25 +407,26 @@ static PyObject *concatenate(PyObject *Py_UNUSED(module), PyObject *sequence)
 
 /* ---- deltas -------------------------------------------------------------------------------------------------- */
 
-PyDoc_STRVAR(measure_doc, "measure(target, base, number, row_words, u, sizes)\n--\n\nSee reference.measure.");
+PyDoc_STRVAR(measure_doc, "measure(target, base, number, row_words, measured, u, sizes)\n--\n\nSee reference.measure.");
 
 static PyObject *measure(PyObject *Py_UNUSED(module), PyObject *args)
 {
     Py_buffer target, base, u, sizes;
-    Py_ssize_t row_words;
+    Py_ssize_t row_words, measured;
     number_t number;
-    if (!PyArg_ParseTuple(args, "y*y*(iii)nw*w*:measure", &target, &base, &number.word_bytes, &number.exponent_bits,
-                          &number.mantissa_bits, &row_words, &u, &sizes))
+    if (!PyArg_ParseTuple(args, "y*y*(iii)nnw*w*:measure", &target, &base, &number.word_bytes, &number.exponent_bits,
+                          &number.mantissa_bits, &row_words, &measured, &u, &sizes))
         return NULL;
     size_t n = frame_check(number, target.len, row_words, sizes.len / 16, 0);
-    if (n && (base.len != target.len || u.len != target.len || sizes.len % 16 || (uintptr_t)sizes.buf % 8)) {
-        fail("target, base and deltas differ in size");
+    if (n && (base.len != target.len || u.len != target.len || sizes.len % 16 || (uintptr_t)sizes.buf % 8 ||
+              measured < 0 || measured > ROW_BLOCK)) {
+        fail("target, base and deltas differ in size, or more than all words are measured");
         n = 0;
     }
     if (n) {
         Py_BEGIN_ALLOW_THREADS
         FOR_WIDTH(number.word_bytes, measure_,
-                  (target.buf, base.buf, u.buf, n, (size_t)row_words, number, (int64_t *)sizes.buf));
+                  (target.buf, base.buf, u.buf, n, (size_t)row_words, (size_t)measured, number, (int64_t *)sizes.buf));
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&target);

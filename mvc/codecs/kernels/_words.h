@@ -148,34 +148,53 @@ static CLONES void FN(word_sizes_)(const uint8_t *u, const uint8_t *base, uint32
     }
 }
 
+/* The same for the first `measured` of every ROW_BLOCK among n <= TILE words; returns how many these are. */
+static size_t FN(measured_sizes_)(const uint8_t *u, const uint8_t *base, uint32_t *sizes, size_t n, size_t measured,
+                                  number_t number)
+{
+    size_t count = 0;
+    if (measured == ROW_BLOCK) {
+        FN(word_sizes_)(u, base, sizes, n, number);
+        return n;
+    }
+    for (size_t start = 0; start < n; start += ROW_BLOCK) {
+        const size_t m = n - start < measured ? n - start : measured;
+        FN(word_sizes_)(u + start * WORD_BYTES, base + start * WORD_BYTES, sizes + count, m, number);
+        count += m;
+    }
+    return count;
+}
+
 /* The two sizes of a row (reference.measure). */
-static void FN(row_sizes_)(const uint8_t *u, const uint8_t *base, size_t n, number_t number, int64_t *row)
+static void FN(row_sizes_)(const uint8_t *u, const uint8_t *base, size_t n, size_t measured, number_t number,
+                           int64_t *row)
 {
     uint32_t sizes[TILE], top = 0;
     uint64_t weight = 0;
-    for (size_t i = 0; i < n; i += TILE) {
-        size_t m = n - i < TILE ? n - i : TILE;
-        FN(word_sizes_)(u + i * WORD_BYTES, base + i * WORD_BYTES, sizes, m, number);
-        top = largest_size(sizes, m, top);
+    size_t count = 0;
+    for (size_t i = 0; i < n && measured; i += TILE) {
+        const size_t at = i * WORD_BYTES, m = n - i < TILE ? n - i : TILE;
+        count = FN(measured_sizes_)(u + at, base + at, sizes, m, measured, number);
+        top = largest_size(sizes, count, top);
     }
     for (size_t i = 0; i < n && top; i += TILE) {
-        size_t m = n - i < TILE ? n - i : TILE;
+        const size_t at = i * WORD_BYTES, m = n - i < TILE ? n - i : TILE;
         if (n > TILE)
-            FN(word_sizes_)(u + i * WORD_BYTES, base + i * WORD_BYTES, sizes, m, number);
-        weight += tile_weight(sizes, m, top);
+            count = FN(measured_sizes_)(u + at, base + at, sizes, m, measured, number);
+        weight += tile_weight(sizes, count, top);
     }
     row[0] = top;
     row[1] = (int64_t)weight;
 }
 
 static void FN(measure_)(const uint8_t *target, const uint8_t *base, uint8_t *u, size_t n, size_t row_words,
-                         number_t number, int64_t *sizes)
+                         size_t measured, number_t number, int64_t *sizes)
 {
     for (size_t start = 0; start < n; start += row_words, sizes += 2) {
         size_t m = n - start < row_words ? n - start : row_words;
         size_t at = start * WORD_BYTES;
         FN(deltas_)(target + at, base + at, u + at, m, number.exponent_bits > 0);
-        FN(row_sizes_)(u + at, base + at, m, number, sizes);
+        FN(row_sizes_)(u + at, base + at, m, measured, number, sizes);
     }
 }
 
@@ -305,34 +324,54 @@ static CLONES void FN(symbols_)(const uint8_t *restrict u, uint8_t *restrict sym
         symbols[i] = FN(symbol_)(FN(load_)(u, i));
 }
 
+/* The raw bits of a word, and how many they are. */
+static inline uint64_t FN(raw_part_)(const uint8_t *u, const uint8_t *symbols, size_t place, uint32_t *bits)
+{
+    *bits = raw_bits(symbols[place]);
+    return FN(load_)(u, place) & (((uint64_t)1 << *bits) - 1);
+}
+
+/* Append at most 56 bits to a stream of which fewer than 8 wait. */
+static inline void FN(append_)(uint64_t value, uint32_t bits, stream_t *stream)
+{
+    stream->waiting |= value << stream->count;
+    stream->count += bits;
+    memcpy(stream->next, &stream->waiting, 8);
+    stream->next += stream->count >> 3;
+    stream->waiting >>= stream->count & ~7u;
+    stream->count &= 7;
+}
+
 /* Append the raw bits of the words at `places` to a stream, whose buffer has room for 8 bytes more than they need. */
 static CLONES void FN(put_bits_)(const uint8_t *u, const uint8_t *symbols, const uint16_t *places, size_t n,
-                                 stream_t *stream)
+                                 stream_t *given)
 {
-    uint8_t *out = stream->next;
-    uint64_t waiting = stream->waiting;
-    uint32_t count = stream->count; /* bits waiting, below 8 between two words */
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits = raw_bits(symbols[places[i]]);
-        uint64_t value = FN(load_)(u, places[i]) & (((uint64_t)1 << bits) - 1);
+    stream_t stream = *given;
+    size_t i = 0;
+    uint32_t bits;
+#if BITS <= 16
+    for (; i + 4 <= n; i += 4) { /* four have at most 52 bits; put together first, they wait for each other less */
+        uint32_t each[4];
+        const uint64_t a = FN(raw_part_)(u, symbols, places[i], each);
+        const uint64_t b = FN(raw_part_)(u, symbols, places[i + 1], each + 1);
+        const uint64_t c = FN(raw_part_)(u, symbols, places[i + 2], each + 2);
+        const uint64_t d = FN(raw_part_)(u, symbols, places[i + 3], each + 3);
+        const uint32_t half = each[0] + each[1];
+        FN(append_)(a | b << each[0] | (c | d << each[2]) << half, half + each[2] + each[3], &stream);
+    }
+#endif
+    for (; i < n; i++) {
+        uint64_t value = FN(raw_part_)(u, symbols, places[i], &bits);
 #if BITS == 64
-        if (bits > 32) { /* the two parts fit beside the bits that wait */
-            waiting |= (value & 0xFFFFFFFFu) << count;
-            memcpy(out, &waiting, 8);
-            out += 4;
-            waiting >>= 32;
+        if (bits > 32) {
+            FN(append_)(value & 0xFFFFFFFFu, 32, &stream);
             value >>= 32;
             bits -= 32;
         }
 #endif
-        waiting |= value << count;
-        count += bits;
-        memcpy(out, &waiting, 8);
-        out += count >> 3;
-        waiting >>= count & ~7u;
-        count &= 7;
+        FN(append_)(value, bits, &stream);
     }
-    *stream = (stream_t){out, waiting, count};
+    *given = stream;
 }
 
 /* The least delta of each symbol: its leading bits, with zeros for the raw ones. */

@@ -99,6 +99,9 @@ MAX_CONTEXTS: Final = 256
 TILE: Final = 1024
 """Words that kernels work on at a time: 8 KiB at most, well inside the first-level cache."""
 
+ROW_BLOCK: Final = 128
+"""Words of a row of which the first few may be measured for all: so few that every part of a row is heard."""
+
 _MAX_CAP: Final = 1023
 """Largest r + 2 (E - e) that is told apart (spec-v1, section 6.4); it keeps the table of counts inside a cache."""
 
@@ -185,10 +188,19 @@ class Kernels(Protocol):
         """Return the bytes of all pieces, one after the other; while ``bytes.join`` copies, no other thread runs."""
 
     def measure(
-        self, target: Bytes, base: Bytes, number: Number, row_words: int, deltas: Bytes, sizes: RowSizes, /
+        self,
+        target: Bytes,
+        base: Bytes,
+        number: Number,
+        row_words: int,
+        measured: int,
+        deltas: Bytes,
+        sizes: RowSizes,
+        /,
     ) -> None:
         """Write the zigzag deltas of a frame and how large they are, row by row.
 
+        Of every `ROW_BLOCK` words of a row the first `measured` tell how large its deltas are, the others nothing.
         The size of a changed word is the bit length of its delta plus the exponent of its base: log2 of the absolute
         change, but for a constant. ``sizes[i, 0]`` becomes the largest size m in row i, ``sizes[i, 1]`` the sum of
         ``2**(16 - (m - size)/2)`` over its changed words, each rounded down; both 0 for a row without changes.
@@ -225,14 +237,21 @@ class Kernels(Protocol):
     ) -> None:
         """Undo `sort` and then `measure`: write the words that lie the deltas of `planes` away from `base`."""
 
-    def count_keys(self, base: Bytes, keying: Keying, step: int, counts: Counts, /) -> None:
-        """Write how often each of the `key_count` keys occurs in the first of every `step` tiles of `TILE` words."""
+    def count_keys(self, base: Bytes, keying: Keying, step: int, counts: Counts, /) -> int:
+        """Write how often each of the `key_count` keys occurs in the first of every `step` tiles of `TILE` words.
+
+        Returns
+        -------
+        int
+            E, the largest exponent field of the frame; 0 for words without one.
+        """
 
     def classify(
         self,
         deltas: Bytes,
         base: Bytes,
         keying: Keying,
+        top: int,
         context_of: Bytes,
         symbols: Bytes,
         contexts: Bytes,
@@ -241,7 +260,8 @@ class Kernels(Protocol):
     ) -> None:
         """Write symbol and context of every delta (spec-v1, section 6.5, steps 1 and 3), and how often they meet.
 
-        ``context_of[k]`` is the context of key k. `counts` has a row for each context and `symbol_count` columns.
+        `top` is what `count_keys` returned. ``context_of[k]`` is the context of key k. `counts` has a row for each
+        context and `symbol_count` columns.
         """
 
     def context_encode(

@@ -28,6 +28,7 @@ from mvc.codecs.kernels.words import (
     check_frame,
     inverse,
     keys_of,
+    top_exponent,
     words_of,
 )
 
@@ -43,12 +44,13 @@ _BITS_AT_ONCE: Final = 1 << 13
 """Words whose raw bits are handled at a time, for they take up to 60 bytes each."""
 
 
-def count_keys(base: Bytes, keying: Keying, step: int, counts: Counts, /) -> None:
+def count_keys(base: Bytes, keying: Keying, step: int, counts: Counts, /) -> int:
     """Write how often each key occurs in some tiles (`Kernels.count_keys`)."""
     words = _checked_words(base, keying)
     check(len(counts) >= key_count(keying.mantissa) and step > 0, "counts are too small, or the step is none")
     chosen = np.arange(len(words)) // TILE % step == 0
     counts[:] = np.bincount(keys_of(words, *keying)[chosen], minlength=len(counts))
+    return top_exponent(words, keying.number)
 
 
 def _checked_words(base: Bytes, keying: Keying) -> Words:
@@ -60,6 +62,7 @@ def classify(
     deltas: Bytes,
     base: Bytes,
     keying: Keying,
+    top: int,
     context_of: Bytes,
     symbols: Bytes,
     contexts: Bytes,
@@ -74,7 +77,8 @@ def classify(
     check(len(context_of) >= key_count(keying.mantissa), "a key has no context")
     check(counts.size == shape[0] * shape[1], "counts are not those of the contexts")
     symbols[:] = _symbols(words_of(deltas, keying.number.word_bytes))
-    contexts[:] = context_of[keys_of(words, *keying)]
+    check(0 <= top < 1 << keying.number.exponent_bits, "there is no such exponent")
+    contexts[:] = context_of[keys_of(words, *keying, top)]
     pairs = contexts.astype(np.int64) * shape[1] + symbols
     counts.reshape(-1)[:] = np.bincount(pairs, minlength=counts.size)
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from mvc.codecs.abc import Bytes
-from mvc.codecs.kernels.abc import Buffer, Number, RowSizes, scratch_bytes
+from mvc.codecs.kernels.abc import ROW_BLOCK, Buffer, Number, RowSizes, scratch_bytes
 from mvc.codecs.kernels.context_reference import classify, context_decode, context_encode, count_keys
 from mvc.codecs.kernels.sparse_reference import changes, exponent, gaps, locate, pack, patch, unpack
 from mvc.codecs.kernels.stripes_reference import stripe_decode, stripe_encode
@@ -92,13 +92,18 @@ def concatenate(pieces: Sequence[Buffer], /) -> bytes:
     return np.concatenate([np.empty(0, dtype=np.uint8), *parts]).tobytes()
 
 
-def measure(target: Bytes, base: Bytes, number: Number, row_words: int, deltas: Bytes, sizes: RowSizes, /) -> None:
+def measure(
+    target: Bytes, base: Bytes, number: Number, row_words: int, measured: int, deltas: Bytes, sizes: RowSizes, /
+) -> None:
     """Write the zigzag deltas of a frame and how large they are, row by row (`Kernels.measure`)."""
     check_frame(number, len(target), row_words, len(sizes), 0)
     check(len(base) == len(target) == len(deltas), "target, base and deltas differ in size")
+    check(0 <= measured <= ROW_BLOCK, "more than all words are measured")
     b = words_of(base, number.word_bytes)
     u = forward(words_of(target, number.word_bytes), b, is_float=number.exponent_bits > 0)
     deltas.view(u.dtype)[:] = u
+    if measured < ROW_BLOCK:
+        u[np.arange(len(u)) % row_words % ROW_BLOCK >= measured] = 0
     starts = np.arange(0, len(u), row_words)
     each = bit_lengths(u).astype(np.int16)
     if number.exponent_bits:

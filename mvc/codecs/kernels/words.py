@@ -113,12 +113,19 @@ def exponents(b: Words, number: Number) -> npt.NDArray[np.uint16]:
     return ((b >> number.mantissa_bits) & ((1 << number.exponent_bits) - 1)).astype(np.uint16)
 
 
-def keys_of(b: Words, number: Number, rows: Buffer, row_words: int, mantissa: int) -> npt.NDArray[np.uint16]:
-    """Return the key of each word (spec-v1, section 6.4, step 5)."""
+def top_exponent(b: Words, number: Number) -> int:
+    """Return the largest exponent field; 0 for words that have none."""
+    return int(exponents(b, number).max()) if number.exponent_bits else 0
+
+
+def keys_of(
+    b: Words, number: Number, rows: Buffer, row_words: int, mantissa: int, top: int | None = None
+) -> npt.NDArray[np.uint16]:
+    """Return the key of each word (spec-v1, section 6.4, step 5); `top` is the largest exponent field, if known."""
     keys = np.frombuffer(rows, dtype=np.uint8).astype(np.uint16).repeat(row_words)[: len(b)]
     if number.exponent_bits:
         e = exponents(b, number)
-        keys += 2 * (e.max() - e)  # below 2**13
+        keys += 2 * ((e.max() if top is None else np.uint16(top)) - e)  # below 2**13
         np.minimum(keys, (key_count(mantissa) >> mantissa) - 1, out=keys)
     if mantissa:
         keys <<= mantissa
