@@ -25,8 +25,8 @@ _APART: Final = 3
 _ENTROPY: Final = 4
 
 _LONG: Final = 1 << 16
-"""Bytes of a plane that holds whole words from which Huffman codes are tried beside probabilities: of quantized weights
-most of the 256 values are rare, rarer than a probability can be."""
+"""Bytes of a plane that holds whole words from which more is tried: records, which save less in fewer than looking for
+them is worth, and Huffman codes, as of quantized weights most of the 256 values are rarer than a probability can be."""
 
 _MOST_REST: Final = 127
 """The largest byte whose lowest bit was taken away."""
@@ -56,20 +56,21 @@ def encode_planes(planes: Sequence[Bytes], row: int = 0, skewed: Way = IN_ORDER)
 
 def _encode(plane: Bytes, row: int, skewed: Way, *, whole: bool) -> Coded:
     """Return mode and payload of one plane; `whole` if it is all that the words have."""
+    long = whole and len(plane) >= _LONG
     found = ways(plane, skewed) if len(plane) else []
     if found is None:
         return CONSTANT, plane[:1].data
-    if whole and Way.STRIPES in found and len(plane) >= _LONG:
+    if long and Way.STRIPES in found:
         found = [*found, Way.LITERALS]
     raw: Coded = RAW, plane.data
-    return min([raw, *(_coded(plane, way, row, whole=whole) for way in found)], key=lambda coded: len(coded[1]))
+    return min([raw, *(_coded(plane, way, row, records=long) for way in found)], key=lambda coded: len(coded[1]))
 
 
-def _coded(plane: Bytes, way: Way, row: int, *, whole: bool) -> Coded:
+def _coded(plane: Bytes, way: Way, row: int, *, records: bool) -> Coded:
     """Return mode and payload of one plane, coded in one way."""
     match way:
         case Way.STRIPES:
-            return _ENTROPY, encode_stripes(plane, row, records=whole)
+            return _ENTROPY, encode_stripes(plane, row, records=records)
         case Way.APART:
             bits, rest = np.packbits(plane & 1, bitorder="little"), plane >> np.uint8(1)
             return _APART, laid_out([encode_part(bits), encode_part(rest)])

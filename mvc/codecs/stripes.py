@@ -43,9 +43,6 @@ _STRIPE: Final = 1024
 _LEAST_STRIPES: Final = 8
 """A plane with no more has one context."""
 
-_LEAST_RECORDS: Final = 1 << 16
-"""Bytes; in fewer, records save less than looking for them is worth."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
@@ -79,7 +76,7 @@ def encode_stripes(plane: Bytes, row: int, *, records: bool = False) -> bytes:
         Whether to look for records: the plane holds whole words.
     """
     plan = _plan(plane, row)
-    if records and len(plane) >= _LEAST_RECORDS and (period := period_of(plane)):
+    if records and (period := period_of(plane)):
         plan = min(plan, _of_records(plane, period), key=lambda plan: bits_of(plan.counts))
     tables = tables_of(plan.counts, trimmed=True)
     states = np.empty(lane_count(len(plane), _LEAST_LANES), dtype=np.uint32)

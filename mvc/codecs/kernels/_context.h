@@ -2,25 +2,6 @@
 
 /* ---- contexts ------------------------------------------------------------------------------------------------ */
 
-static void release(Py_buffer *const *buffers, size_t count)
-{
-    for (size_t k = 0; k < count; k++)
-        PyBuffer_Release(buffers[k]);
-}
-
-static int aligned(const Py_buffer *buffer, size_t size)
-{
-    return (size_t)buffer->len % size == 0 && (uintptr_t)buffer->buf % size == 0;
-}
-
-static CLONES size_t greatest(const uint8_t *bytes, size_t n)
-{
-    uint8_t most = 0;
-    for (size_t i = 0; i < n; i++)
-        most = bytes[i] > most ? bytes[i] : most;
-    return most;
-}
-
 /* Bits that hold every symbol: there are 32, 64, 128 or 256. */
 static int symbol_bits(int word_bytes)
 {
@@ -129,7 +110,8 @@ static PyObject *classify(PyObject *Py_UNUSED(module), PyObject *args)
         return NULL;
     size_t n = frame_check(number, base.len, row_words, rows.len, mantissa);
     const int shift = symbol_bits(number.word_bytes);
-    if (n && (top < 0 || top >> number.exponent_bits || deltas.len != base.len || (size_t)symbols.len != n || (size_t)contexts.len != n || !aligned(&counts, 4) ||
+    if (n && (top < 0 || top >> number.exponent_bits || deltas.len != base.len || (size_t)symbols.len != n ||
+              (size_t)contexts.len != n || !aligned(&counts, 4) ||
               (size_t)context_of.len < ((size_t)key_cap(mantissa) + 1) << mantissa ||
               (size_t)counts.len / 4 != (greatest(context_of.buf, (size_t)context_of.len) + 1) << shift)) {
         fail("deltas, base, symbols and contexts differ in length, or there is no such exponent");
@@ -227,14 +209,15 @@ static PyObject *context_encode(PyObject *Py_UNUSED(module), PyObject *args)
         PyErr_NoMemory();
     if (ranges != NULL) {
         Py_BEGIN_ALLOW_THREADS
-        uint32_t *state = states.buf;
+        lanes_t state;
         uint16_t *end = (uint16_t *)refills.buf + n + 1; /* the word below the last refill is written to, too */
         for (size_t j = 0; j < lanes; j++)
-            state[j] = LOWEST;
+            state.of[j] = LOWEST;
         rans_ranges(frequencies.buf, count, symbol_bits(number.word_bytes), ranges);
-        uint16_t *first = rans_encode(symbols.buf, contexts.buf, n, ranges, state, lanes, end);
+        uint16_t *first = rans_encode(symbols.buf, contexts.buf, n, ranges, state.of, lanes, end);
         refilled = end - first;
         memmove(refills.buf, first, 2 * (size_t)refilled);
+        memcpy(states.buf, state.of, (size_t)states.len);
         nbytes = write_bits(deltas.buf, symbols.buf, n, (size_t)number.word_bytes, bits.buf);
         Py_END_ALLOW_THREADS
         PyMem_Free(ranges);
@@ -319,8 +302,10 @@ static PyObject *context_decode(PyObject *Py_UNUSED(module), PyObject *args)
     if (slots != NULL) {
         Py_BEGIN_ALLOW_THREADS
         const uint16_t *next = refills.buf;
+        lanes_t state;
+        memcpy(state.of, states.buf, (size_t)states.len);
         decoding_t decoding = {.base = base.buf, .rows = rows.buf, .bits = bits.buf,
-                               .next = next, .end = next + refills.len / 2, .slots = slots, .states = states.buf,
+                               .next = next, .end = next + refills.len / 2, .slots = slots, .states = state.of,
                                .target = target.buf, .words = n, .row_words = (size_t)row_words, .lanes = lanes,
                                .nbytes = (size_t)bits.len, .number = number, .mantissa = mantissa};
         contexts_start(&decoding.contexts, context_of.buf, ((size_t)key_cap(mantissa) + 1) << mantissa);

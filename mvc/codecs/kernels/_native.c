@@ -225,6 +225,25 @@ static int fail(const char *message)
     return -1;
 }
 
+static void release(Py_buffer *const *buffers, size_t count)
+{
+    for (size_t k = 0; k < count; k++)
+        PyBuffer_Release(buffers[k]);
+}
+
+static int aligned(const Py_buffer *buffer, size_t size)
+{
+    return (size_t)buffer->len % size == 0 && (uintptr_t)buffer->buf % size == 0;
+}
+
+static CLONES size_t greatest(const uint8_t *bytes, size_t n)
+{
+    uint8_t most = 0;
+    for (size_t i = 0; i < n; i++)
+        most = bytes[i] > most ? bytes[i] : most;
+    return most;
+}
+
 static void planes_release(planes_t *planes)
 {
     for (int k = 0; k < planes->count; k++)
@@ -412,6 +431,7 @@ PyDoc_STRVAR(measure_doc, "measure(target, base, number, row_words, measured, u,
 static PyObject *measure(PyObject *Py_UNUSED(module), PyObject *args)
 {
     Py_buffer target, base, u, sizes;
+    Py_buffer *const buffers[] = {&target, &base, &u, &sizes};
     Py_ssize_t row_words, measured;
     number_t number;
     if (!PyArg_ParseTuple(args, "y*y*(iii)nnw*w*:measure", &target, &base, &number.word_bytes, &number.exponent_bits,
@@ -429,10 +449,7 @@ static PyObject *measure(PyObject *Py_UNUSED(module), PyObject *args)
                   (target.buf, base.buf, u.buf, n, (size_t)row_words, (size_t)measured, number, (int64_t *)sizes.buf));
         Py_END_ALLOW_THREADS
     }
-    PyBuffer_Release(&target);
-    PyBuffer_Release(&base);
-    PyBuffer_Release(&u);
-    PyBuffer_Release(&sizes);
+    release(buffers, 4);
     return n ? Py_NewRef(Py_None) : NULL;
 }
 
@@ -441,6 +458,7 @@ PyDoc_STRVAR(sort_doc, "sort(u, base, number, rows, row_words, mantissa, planes,
 static PyObject *sort(PyObject *Py_UNUSED(module), PyObject *args)
 {
     Py_buffer u, base, rows, scratch;
+    Py_buffer *const buffers[] = {&u, &base, &rows, &scratch};
     PyObject *sequence;
     Py_ssize_t row_words;
     number_t number;
@@ -475,10 +493,7 @@ static PyObject *sort(PyObject *Py_UNUSED(module), PyObject *args)
             PyErr_NoMemory();
     }
     planes_release(&planes);
-    PyBuffer_Release(&u);
-    PyBuffer_Release(&base);
-    PyBuffer_Release(&rows);
-    PyBuffer_Release(&scratch);
+    release(buffers, 4);
     return n && status == 0 ? Py_NewRef(Py_None) : NULL;
 }
 
@@ -488,6 +503,7 @@ PyDoc_STRVAR(unsort_doc,
 static PyObject *unsort(PyObject *Py_UNUSED(module), PyObject *args)
 {
     Py_buffer target, base, rows, scratch;
+    Py_buffer *const buffers[] = {&target, &base, &rows, &scratch};
     PyObject *sequence;
     Py_ssize_t row_words;
     number_t number;
@@ -523,10 +539,7 @@ static PyObject *unsort(PyObject *Py_UNUSED(module), PyObject *args)
             PyErr_NoMemory();
     }
     planes_release(&planes);
-    PyBuffer_Release(&base);
-    PyBuffer_Release(&rows);
-    PyBuffer_Release(&target);
-    PyBuffer_Release(&scratch);
+    release(buffers, 4);
     return n && status == 0 ? Py_NewRef(Py_None) : NULL;
 }
 

@@ -13,6 +13,11 @@
 #define MAX_CONTEXTS 256
 #define MAX_SYMBOLS 256 /* stride of `ranges` */
 
+/* The states of all lanes: sixteen in a row lie in one line of the cache, else every vector would take two accesses. */
+typedef struct {
+    _Alignas(64) uint32_t of[MAX_LANES];
+} lanes_t;
+
 /* Fill ranges[256 c + s] with start << 11 | (frequency - 1) for every context and symbol that occurs. */
 static void rans_ranges(const uint16_t *frequencies, size_t contexts, int symbol_bits, uint32_t *ranges)
 {

@@ -22,6 +22,7 @@ PyDoc_STRVAR(changes_doc, "changes(target, base, number, positions, deltas)\n--\
 static PyObject *changes(PyObject *Py_UNUSED(module), PyObject *args)
 {
     Py_buffer target, base, positions, deltas;
+    Py_buffer *const buffers[] = {&target, &base, &positions, &deltas};
     number_t number;
     size_t count = SIZE_MAX;
     if (!PyArg_ParseTuple(args, "y*y*(iii)w*w*:changes", &target, &base, &number.word_bytes, &number.exponent_bits,
@@ -35,10 +36,7 @@ static PyObject *changes(PyObject *Py_UNUSED(module), PyObject *args)
                   (target.buf, base.buf, n, number.exponent_bits > 0, positions.buf, deltas.buf, most));
         Py_END_ALLOW_THREADS
     }
-    PyBuffer_Release(&target);
-    PyBuffer_Release(&base);
-    PyBuffer_Release(&positions);
-    PyBuffer_Release(&deltas);
+    release(buffers, 4);
     return n ? PyLong_FromSsize_t(count == SIZE_MAX ? -1 : (Py_ssize_t)count) : NULL;
 }
 
@@ -61,6 +59,7 @@ PyDoc_STRVAR(exponent_doc, "exponent(base, number, positions, step, above)\n--\n
 static PyObject *exponent(PyObject *Py_UNUSED(module), PyObject *args)
 {
     Py_buffer base, positions;
+    Py_buffer *const buffers[] = {&base, &positions};
     number_t number;
     Py_ssize_t step, above;
     int found = 0;
@@ -81,8 +80,7 @@ static PyObject *exponent(PyObject *Py_UNUSED(module), PyObject *args)
                   (base.buf, number, positions.buf, count, (size_t)step, (size_t)above));
         Py_END_ALLOW_THREADS
     }
-    PyBuffer_Release(&base);
-    PyBuffer_Release(&positions);
+    release(buffers, 2);
     return n ? PyLong_FromLong(found) : NULL;
 }
 
@@ -92,6 +90,7 @@ PyDoc_STRVAR(gaps_doc,
 static PyObject *gaps(PyObject *Py_UNUSED(module), PyObject *args)
 {
     Py_buffer base, positions, deltas, tally, found, ordered;
+    Py_buffer *const buffers[] = {&base, &positions, &deltas, &tally, &found, &ordered};
     number_t number;
     int top;
     if (!PyArg_ParseTuple(args, "y*(iii)iy*y*w*w*w*:gaps", &base, &number.word_bytes, &number.exponent_bits,
@@ -113,12 +112,7 @@ static PyObject *gaps(PyObject *Py_UNUSED(module), PyObject *args)
                    (uint32_t *)tally.buf + CLASSES, found.buf, ordered.buf));
         Py_END_ALLOW_THREADS
     }
-    PyBuffer_Release(&base);
-    PyBuffer_Release(&positions);
-    PyBuffer_Release(&deltas);
-    PyBuffer_Release(&tally);
-    PyBuffer_Release(&found);
-    PyBuffer_Release(&ordered);
+    release(buffers, 6);
     return n ? Py_NewRef(Py_None) : NULL;
 }
 
@@ -127,6 +121,7 @@ PyDoc_STRVAR(locate_doc, "locate(base, number, top, counts, gaps, positions)\n--
 static PyObject *locate(PyObject *Py_UNUSED(module), PyObject *args)
 {
     Py_buffer base, counts, lengths, positions;
+    Py_buffer *const buffers[] = {&base, &counts, &lengths, &positions};
     number_t number;
     int top, complete = 0;
     if (!PyArg_ParseTuple(args, "y*(iii)iy*y*w*:locate", &base, &number.word_bytes, &number.exponent_bits,
@@ -149,10 +144,7 @@ static PyObject *locate(PyObject *Py_UNUSED(module), PyObject *args)
                   (base.buf, n, number, top, counts.buf, lengths.buf, positions.buf));
         Py_END_ALLOW_THREADS
     }
-    PyBuffer_Release(&base);
-    PyBuffer_Release(&counts);
-    PyBuffer_Release(&lengths);
-    PyBuffer_Release(&positions);
+    release(buffers, 4);
     return n ? PyBool_FromLong(complete) : NULL;
 }
 
@@ -161,6 +153,7 @@ PyDoc_STRVAR(patch_doc, "patch(base, number, positions, deltas, target)\n--\n\nS
 static PyObject *patch(PyObject *Py_UNUSED(module), PyObject *args)
 {
     Py_buffer target, base, positions, deltas;
+    Py_buffer *const buffers[] = {&target, &base, &positions, &deltas};
     number_t number;
     if (!PyArg_ParseTuple(args, "y*(iii)y*y*w*:patch", &base, &number.word_bytes, &number.exponent_bits,
                           &number.mantissa_bits, &positions, &deltas, &target))
@@ -177,10 +170,7 @@ static PyObject *patch(PyObject *Py_UNUSED(module), PyObject *args)
                   (base.buf, target.buf, n, number.exponent_bits > 0, positions.buf, deltas.buf, count));
         Py_END_ALLOW_THREADS
     }
-    PyBuffer_Release(&base);
-    PyBuffer_Release(&positions);
-    PyBuffer_Release(&deltas);
-    PyBuffer_Release(&target);
+    release(buffers, 4);
     return n ? Py_NewRef(Py_None) : NULL;
 }
 
@@ -214,6 +204,7 @@ PyDoc_STRVAR(pack_doc, "pack(gaps, deltas, counts, shifts, units, bits, planes)\
 static PyObject *pack(PyObject *Py_UNUSED(module), PyObject *args)
 {
     Py_buffer gaps, deltas, counts, shifts, units, bits;
+    Py_buffer *const buffers[] = {&gaps, &deltas, &counts, &shifts, &units, &bits};
     PyObject *sequence;
     planes_t planes;
     uint64_t places;
@@ -235,12 +226,7 @@ static PyObject *pack(PyObject *Py_UNUSED(module), PyObject *args)
             fail("there is no room for all gap bytes");
     }
     planes_release(&planes);
-    PyBuffer_Release(&gaps);
-    PyBuffer_Release(&deltas);
-    PyBuffer_Release(&counts);
-    PyBuffer_Release(&shifts);
-    PyBuffer_Release(&units);
-    PyBuffer_Release(&bits);
+    release(buffers, 6);
     return used != SIZE_MAX ? PyLong_FromSize_t(used) : NULL;
 }
 
@@ -250,6 +236,7 @@ PyDoc_STRVAR(unpack_doc,
 static PyObject *unpack(PyObject *Py_UNUSED(module), PyObject *args)
 {
     Py_buffer units, bits, counts, shifts, gaps, deltas;
+    Py_buffer *const buffers[] = {&units, &bits, &counts, &shifts, &gaps, &deltas};
     PyObject *sequence;
     Py_ssize_t words;
     planes_t planes;
@@ -275,11 +262,6 @@ static PyObject *unpack(PyObject *Py_UNUSED(module), PyObject *args)
         Py_END_ALLOW_THREADS
     }
     planes_release(&planes);
-    PyBuffer_Release(&units);
-    PyBuffer_Release(&bits);
-    PyBuffer_Release(&counts);
-    PyBuffer_Release(&shifts);
-    PyBuffer_Release(&gaps);
-    PyBuffer_Release(&deltas);
+    release(buffers, 6);
     return good ? PyBool_FromLong(complete) : NULL;
 }

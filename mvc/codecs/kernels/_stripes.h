@@ -130,7 +130,8 @@ static PyObject *stripe_encode(PyObject *Py_UNUSED(module), PyObject *args)
         PyErr_NoMemory();
     if (ranges != NULL) {
         Py_BEGIN_ALLOW_THREADS
-        coding_t coding = {.ranges = ranges, .contexts = contexts.buf, .stripe = (size_t)stripe, .states = states.buf,
+        lanes_t state;
+        coding_t coding = {.ranges = ranges, .contexts = contexts.buf, .stripe = (size_t)stripe, .states = state.of,
                            .lanes = (size_t)states.len / 4};
         uint16_t *end = (uint16_t *)refills.buf + n + 1; /* the word below the last refill is written to, too */
         for (size_t j = 0; j < coding.lanes; j++)
@@ -140,6 +141,7 @@ static PyObject *stripe_encode(PyObject *Py_UNUSED(module), PyObject *args)
         uint16_t *first = encode_plane(&coding, plane.buf, n, end);
         refilled = end - first;
         memmove(refills.buf, first, 2 * (size_t)refilled);
+        memcpy(states.buf, state.of, (size_t)states.len);
         Py_END_ALLOW_THREADS
         PyMem_Free(ranges);
     }
@@ -167,18 +169,19 @@ static PyObject *stripe_decode(PyObject *Py_UNUSED(module), PyObject *args)
     if (slots != NULL) {
         Py_BEGIN_ALLOW_THREADS
         uint8_t context[TILE];
-        uint32_t *state = states.buf;
+        lanes_t state;
         const size_t lanes = (size_t)states.len / 4;
+        memcpy(state.of, states.buf, (size_t)states.len);
         const uint16_t *next = refills.buf, *end = next + refills.len / 2;
         rans_slots(frequencies.buf, count, 8, slots);
         for (size_t start = 0; start < n && next != NULL; start += TILE) {
             const size_t m = n - start < TILE ? n - start : TILE;
             spread_contexts(contexts.buf, (size_t)stripe, start, m, context);
-            next = rans_decode(context, (uint8_t *)plane.buf + start, m, slots, state, lanes, next, end);
+            next = rans_decode(context, (uint8_t *)plane.buf + start, m, slots, state.of, lanes, next, end);
         }
         whole = next == end;
         for (size_t j = 0; j < lanes; j++)
-            whole &= state[j] == LOWEST;
+            whole &= state.of[j] == LOWEST;
         Py_END_ALLOW_THREADS
         PyMem_Free(slots);
     }

@@ -8,7 +8,7 @@
 #define LOG_ENTRIES ((size_t)1 << LOG_BITS)
 #define SURVEY_CHUNK ((size_t)1 << 13)
 #define SURVEY_CHUNKS 3
-#define SURVEY_NEAR 1024
+#define SURVEY_NEAR 4096
 #define SURVEY_WINDOW ((size_t)1 << 16)
 #define SURVEY_STRIDE 16 /* words of 8 bytes */
 #define SURVEY_FIELDS (3 + 2 * SURVEY_CHUNKS)
@@ -133,19 +133,18 @@ static size_t pieces_again(const uint8_t *window, size_t words, uint64_t *set)
     return again;
 }
 
-/* How many of the 8 bytes that begin at each of n < 2^16 places stood at the last place with the same hash. */
+/* How many of the 8 bytes that begin at each of n < 2^16 places stood at the last place with the same hash. Hashes that
+ * did not occur lead to the first place: bytes equal to those there have its hash, so nothing is counted in error. */
 static size_t near_again(const uint8_t *chunk, size_t n, uint16_t *last)
 {
     size_t again = 0;
-    memset(last, 0xFF, SURVEY_SLOTS * sizeof *last);
-    for (size_t i = 0; i + 8 <= n; i++) {
+    memset(last, 0, SURVEY_SLOTS * sizeof *last);
+    for (size_t i = 1; i + 8 <= n; i++) {
         uint64_t eight, before;
         memcpy(&eight, chunk + i, 8);
         const size_t slot = eight * HASH_FACTOR >> 52;
-        if (last[slot] != 0xFFFF) {
-            memcpy(&before, chunk + last[slot], 8);
-            again += before == eight;
-        }
+        memcpy(&before, chunk + last[slot], 8);
+        again += before == eight;
         last[slot] = (uint16_t)i;
     }
     return again;

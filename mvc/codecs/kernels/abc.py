@@ -295,7 +295,7 @@ class Kernels(Protocol):
         target: Bytes,
         /,
     ) -> bool:
-        """Undo `context_encode`, `classify` and `measure`: write the words. `states` are changed.
+        """Undo `context_encode`, `classify` and `measure`: write the words. `states` may be changed.
 
         Returns
         -------
@@ -339,7 +339,7 @@ class Kernels(Protocol):
         ``found[0]`` becomes the bits that differ between any two bytes. ``found[1]`` of the ``found[2]`` pieces looked
         at stood elsewhere before, but for their lowest bits and if they are not 0: two windows of 64 KiB, at the
         beginning and behind the middle, have a piece of 16 bytes every 128 bytes. Two fields follow for each of
-        `SURVEY_CHUNKS` chunks, evenly spaced: their entropy in 2**-16 bits, and at how many places among the first 1024
+        `SURVEY_CHUNKS` chunks, evenly spaced: their entropy in 2**-16 bits, and at how many places among the first 4096
         8 bytes stand that stood there before. A plane too short for them is one chunk; the other fields are 0.
         """
 
@@ -366,7 +366,7 @@ class Kernels(Protocol):
     def stripe_decode(
         self, stripe: int, contexts: Buffer, frequencies: Frequencies, states: States, refills: Keys, plane: Bytes, /
     ) -> bool:
-        """Undo `stripe_encode`: write `plane`. `states` are changed.
+        """Undo `stripe_encode`: write `plane`. `states` may be changed.
 
         Returns
         -------

@@ -102,6 +102,9 @@ def measure(
     b = words_of(base, number.word_bytes)
     u = forward(words_of(target, number.word_bytes), b, is_float=number.exponent_bits > 0)
     deltas.view(u.dtype)[:] = u
+    if measured == 0:
+        sizes[:] = 0
+        return
     if measured < ROW_BLOCK:
         u[np.arange(len(u)) % row_words % ROW_BLOCK >= measured] = 0
     starts = np.arange(0, len(u), row_words)

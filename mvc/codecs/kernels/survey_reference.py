@@ -30,7 +30,7 @@ _WINDOW: Final = 1 << 16
 _STRIDE: Final = 16
 """Words of 8 bytes from one piece to the next: repeated rows are mostly multiples of 128 elements apart."""
 
-_NEAR: Final = 1024
+_NEAR: Final = 4096
 """Bytes of a sample that are searched for repeats: it takes as long as coding them."""
 
 _FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
