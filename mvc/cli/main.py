@@ -12,6 +12,7 @@ import click
 from mvc.cli.app import App, colour_setting, run_directory, search_start
 from mvc.cli.group import COMMAND_LINE, Group
 from mvc.cli.lazy import LazyModule
+from mvc.cli.memory import collect_rarely
 from mvc.version import __version__
 
 __all__ = ["cli", "main"]
@@ -67,6 +68,7 @@ def _show_version(*, verbose: bool) -> None:
 
 def main() -> NoReturn:
     """Run ``mvc`` with the arguments of this process, and exit."""
+    collect_rarely()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show must not end a command
