@@ -8,18 +8,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, Table, create_engine, delete, event, func, insert, select
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    Table,
+    bindparam,
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+)
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from mvc.errors import StorageError
 from mvc.index import rows
+from mvc.index.connections import Connections
 from mvc.index.records import BlobRecord, CodecTotal, CommitRecord
 from mvc.index.tables import SCHEMA, SCHEMA_VERSION, blobs, commits, metadata, objects, packs, parents, sides, state
 from mvc.objects.blob import Reference
@@ -33,6 +46,13 @@ _BATCH: Final = 500
 _BUSY_SECONDS: Final = 60
 """Seconds to wait for another process's write; an update takes milliseconds, a rebuild seconds."""
 _SIDE_FILES: Final = ("-journal", "-wal", "-shm")
+
+_BLOBS: Final = select(blobs, packs.c.pack_id).join(packs)
+_SIDES: Final = select(sides).order_by(sides.c.id, sides.c.pack, sides.c.place)
+_BLOBS_OF, _SIDES_OF = (
+    query.where(table.c.id.in_(bindparam("ids", expanding=True))) for query, table in ((_BLOBS, blobs), (_SIDES, sides))
+)
+"""Made once: a commit asks for every tensor, and to make these queries takes about as long as to answer them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +108,7 @@ class Database:
             connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
         )
         event.listen(self._engine, "connect", _configure)
+        self._connections = Connections(self._engine, path)
         try:
             self._prepare()
         except OperationalError as error:
@@ -127,36 +148,43 @@ class Database:
                 f"index {self.path} cannot be made again: {error}", hint=f"remove {self.path}"
             ) from error
 
+    def connected(self) -> AbstractContextManager[None]:
+        """Have this thread ask over one connection in a ``with`` block, instead of making one for every question."""
+        return self._connections.kept()
+
     @contextmanager
-    def _connection(self) -> Iterator[Connection]:
+    def _translated(self, connection: AbstractContextManager[Connection]) -> Iterator[Connection]:
         try:
-            with self._engine.begin() as connection:
-                yield connection
+            with connection as opened:
+                yield opened
         except DatabaseError as error:
             transient = isinstance(error, OperationalError)
             raise StorageError(
                 f"index {self.path} failed: {error.orig}", hint="mvc reindex", transient=transient
             ) from error
 
+    def _reading(self) -> AbstractContextManager[Connection]:
+        return self._translated(self._connections.reading())
+
     def operation(self) -> ObjectId | None:
         """Return the operation that the index describes, or None if it is empty."""
-        with self._connection() as connection:
+        with self._reading() as connection:
             return connection.execute(select(state.c.operation)).scalar_one_or_none()
 
     def packs(self) -> set[ObjectId]:
         """Return the packs whose entries the index holds."""
-        with self._connection() as connection:
+        with self._reading() as connection:
             return set(connection.execute(select(packs.c.pack_id).where(packs.c.pack_id.is_not(None))).scalars())
 
     def loose(self) -> dict[ObjectId, int]:
         """Return the loose blobs that the index holds, and their lengths."""
         query = select(blobs.c.id, blobs.c.length).join(packs).where(packs.c.pack_id.is_(None))
-        with self._connection() as connection:
+        with self._reading() as connection:
             return {row.id: row.length for row in connection.execute(query)}
 
     def apply(self, update: Update) -> None:
         """Carry out `update`, all of it or nothing. What is there already stays as it is."""
-        with self._connection() as connection:
+        with self._translated(self._connections.writing()) as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             for batch in _batches(update.gone):
                 connection.execute(delete(packs).where(packs.c.pack_id.in_(batch)))
@@ -179,10 +207,9 @@ class Database:
 
     def blobs(self, ids: Iterable[ObjectId]) -> dict[ObjectId, BlobRecord]:
         """Return how each of `ids` is stored: of several encodings that can be decoded, the one quickest to rebuild."""
-        query = select(blobs, packs.c.pack_id).join(packs)
         found: dict[ObjectId, BlobRecord] = {}
-        with self._connection() as connection:
-            records = [record for batch in _batches(ids) for record in _blob_records(connection, query, batch)]
+        with self._reading() as connection:
+            records = [record for batch in _batches(ids) for record in _blob_records(connection, batch)]
         for record in records:
             if record.reachable and (record.id not in found or record.cost < found[record.id].cost):
                 found[record.id] = record
@@ -191,7 +218,7 @@ class Database:
     def touched_by(self, ids: Iterable[ObjectId]) -> bool:
         """Return True if an encoding of one of `ids`, or one that needs one of them, is known."""
         own, needed = (select(column).limit(1) for column in (blobs.c.id, sides.c.side))
-        with self._connection() as connection:
+        with self._reading() as connection:
             return any(
                 connection.execute(own.where(blobs.c.id.in_(batch))).first()
                 or connection.execute(needed.where(sides.c.side.in_(batch))).first()
@@ -200,8 +227,8 @@ class Database:
 
     def all_blobs(self) -> list[BlobRecord]:
         """Return every stored encoding."""
-        with self._connection() as connection:
-            return _blob_records(connection, select(blobs, packs.c.pack_id).join(packs))
+        with self._reading() as connection:
+            return _blob_records(connection)
 
     def objects(self, ids: Iterable[ObjectId]) -> dict[ObjectId, Location]:
         """Return where the metadata objects `ids` lie."""
@@ -211,32 +238,32 @@ class Database:
     def commits(self, ids: Iterable[ObjectId]) -> dict[ObjectId, CommitRecord]:
         """Return those of `ids` that are commits."""
         found = self._by_id(select(commits), commits, ids)
-        with self._connection() as connection:
+        with self._reading() as connection:
             return {record.id: record for record in _commit_records(connection, found)}
 
     def commits_up_to(self, position: int, count: int) -> list[CommitRecord]:
         """Return at most `count` commits at or below `position`, highest first."""
         query = select(commits).where(commits.c.position <= position)
         query = query.order_by(commits.c.position.desc(), commits.c.id).limit(count)
-        with self._connection() as connection:
+        with self._reading() as connection:
             return _commit_records(connection, connection.execute(query).all())
 
     def with_prefix(self, prefix: str, most: int = 8) -> list[ObjectId]:
         """Return at most `most` commits whose ids begin with `prefix`, some hexadecimal digits."""
         low, high = ObjectId(prefix.ljust(64, "0")), ObjectId(prefix.ljust(64, "f"))
         query = select(commits.c.id).where(commits.c.id.between(low, high)).order_by(commits.c.id).limit(most)
-        with self._connection() as connection:
+        with self._reading() as connection:
             return list(connection.execute(query).scalars())
 
     def codec_totals(self) -> list[CodecTotal]:
         """Return what each codec stores."""
         sums = func.count(), func.sum(blobs.c.raw_bytes), func.sum(blobs.c.length)
         query = select(blobs.c.codec, *sums).group_by(blobs.c.codec).order_by(blobs.c.codec)
-        with self._connection() as connection:
+        with self._reading() as connection:
             return [CodecTotal(*row) for row in connection.execute(query)]
 
     def _by_id(self, query: Select[Any], table: Table, ids: Iterable[ObjectId]) -> list[Row[Any]]:
-        with self._connection() as connection:
+        with self._reading() as connection:
             return [
                 row for batch in _batches(ids) for row in connection.execute(query.where(table.c.id.in_(batch))).all()
             ]
@@ -312,17 +339,14 @@ def _numbers(connection: Connection, wanted: set[ObjectId | None]) -> dict[Objec
     return result
 
 
-def _blob_records(
-    connection: Connection, query: Select[Any], ids: Sequence[ObjectId] | None = None
-) -> list[BlobRecord]:
+def _blob_records(connection: Connection, ids: Sequence[ObjectId] | None = None) -> list[BlobRecord]:
     """Return the encodings of `ids`, or all, with their side tensors."""
-    found, needed = query, select(sides).order_by(sides.c.id, sides.c.pack, sides.c.place)
-    if ids is not None:
-        found, needed = found.where(blobs.c.id.in_(ids)), needed.where(sides.c.id.in_(ids))
+    found = connection.execute(_BLOBS if ids is None else _BLOBS_OF, {"ids": ids}).all()
     references: dict[tuple[ObjectId, int], list[Reference]] = {}
-    for row in connection.execute(needed):
-        references.setdefault((row.id, row.pack), []).append(rows.reference(row))
-    return [rows.blob_record(row, references.get((row.id, row.pack), ())) for row in connection.execute(found)]
+    if any(row.depth for row in found):  # else none of them has a side tensor
+        for row in connection.execute(_SIDES if ids is None else _SIDES_OF, {"ids": ids}):
+            references.setdefault((row.id, row.pack), []).append(rows.reference(row))
+    return [rows.blob_record(row, references.get((row.id, row.pack), ())) for row in found]
 
 
 def _commit_records(connection: Connection, found: Sequence[Row[Any]]) -> list[CommitRecord]:

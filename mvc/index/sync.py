@@ -171,7 +171,8 @@ def _chained(records: Iterable[BlobRecord], known: Mapping[ObjectId, BlobRecord]
 
 def _unreachable(item: _Waiting) -> BlobRecord:
     _LOGGER.warning("%s cannot be decoded: %s is missing, or needs it", item.record.id, min(item.missing))
-    return replace(item.record, chain_bytes=UNREACHABLE)
+    depth = 1 + max(reference.depth for reference in item.record.references)  # as it says itself, whatever it was once
+    return replace(item.record, depth=depth, chain_bytes=UNREACHABLE)
 
 
 def _on_sides(record: BlobRecord, known: Mapping[ObjectId, BlobRecord]) -> BlobRecord:

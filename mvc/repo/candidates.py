@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from mvc.index import BlobRecord
 from mvc.objects.manifest import Manifest
@@ -10,6 +10,7 @@ from mvc.repo.encode import Stored
 from mvc.repo.plan import Relation, Side, base_bytes, relatives, within
 from mvc.repo.scan import Content
 from mvc.repo.session import Session
+from mvc.store.layout import Location
 from mvc.types import ObjectId
 
 __all__ = ["Candidates", "Task"]
@@ -27,11 +28,36 @@ class Candidates:
         The repository.
     parent : Manifest or None
         What the parent commit holds.
+    names : iterable of str
+        Names of the tensors that may be new: what is known of their relatives is asked for at once.
     """
 
-    def __init__(self, session: Session, parent: Manifest | None) -> None:
+    def __init__(self, session: Session, parent: Manifest | None, names: Iterable[str]) -> None:
         self._session = session
         self._relatives = relatives(parent) if parent else {}
+        self._known: dict[ObjectId, BlobRecord] = {}
+        self._learn(entry.id for name in names for entry in self._relatives.get(name, ()))
+
+    def locate(self, ids: Iterable[ObjectId]) -> dict[ObjectId, Location]:
+        """Return where the contents `ids`, and everything that these need, are stored; less what is missing."""
+        return {oid: record.location for oid, record in self._chains(ids).items()}
+
+    def _chains(self, ids: Iterable[ObjectId]) -> dict[ObjectId, BlobRecord]:
+        """Return what is known of `ids` and of everything that they need."""
+        wanted = [*ids]
+        self._learn(wanted)
+        result: dict[ObjectId, BlobRecord] = {}
+        while wanted:
+            oid = wanted.pop()
+            if oid in self._known and oid not in result:
+                result[oid] = self._known[oid]
+                wanted += [item.id for item in self._known[oid].references]
+        return result
+
+    def _learn(self, ids: Iterable[ObjectId]) -> None:
+        unknown = {oid for oid in ids if oid not in self._known}
+        if unknown:
+            self._known |= self._session.chains(unknown)
 
     def bases(self, new: Sequence[Content]) -> list[Task]:
         """Return each of `new` with its relatives in the parent."""
@@ -53,7 +79,7 @@ class Candidates:
         """
         near = {content.id: self._near(content) for content in new}
         wanted = {oid for found in near.values() for oid, _ in found} | {*pairs.values()}
-        chains = _Chains(self._session, wanted, near.keys())
+        chains = _Chains(self._session, self._chains(wanted), near.keys())
         bounds = self._session.settings.delta
         tasks = []
         for content in new:
@@ -86,16 +112,16 @@ class _Chains:
     ----------
     session : Session
         The repository.
-    wanted : collection of ObjectId
-        Contents in question.
+    chains : mapping
+        Contents in question, and what they need.
     new : collection of ObjectId
         Contents that are being stored.
     """
 
-    def __init__(self, session: Session, wanted: Collection[ObjectId], new: Collection[ObjectId]) -> None:
+    def __init__(self, session: Session, chains: Mapping[ObjectId, BlobRecord], new: Collection[ObjectId]) -> None:
         self._known = {
             oid: record
-            for oid, record in session.chains(wanted).items()
+            for oid, record in chains.items()
             if oid not in new and session.store.holds(oid, record.location)
         }
 

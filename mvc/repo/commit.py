@@ -211,7 +211,7 @@ class _Attempt:
         """Store everything and move the branch; None if another writer moved it first."""
         parent = self.session.manifest(self.state.head) if self.state.head else None
         self._check_paths(parent)
-        with self.session.store.begin() as batch:
+        with self.session.index.connected(), self.session.store.begin() as batch:
             with progress("storing", changes.reading.size) as tick:
                 new = self._new_contents(changes.reading.runs(), parent, batch, tick)
                 stored = self._encode(new, changes, parent, batch, pool, tick)
@@ -283,10 +283,11 @@ class _Attempt:
         tick: Tick,
     ) -> list[Stored]:
         """Store new contents as they come, and then those that wait for a companion among them."""
-        reader = ContentReader(self.session, pool)
+        names = changes.reading.names
+        found = Candidates(self.session, parent, frozenset().union(*names.values()))
+        reader = ContentReader(self.session, pool, found.locate)
         threads, bounds = self.session.threads, self.session.settings.delta
         encoder = Encoder(reader, pool, 2 * threads, self.request.level, bounds)
-        found = Candidates(self.session, parent)
         done: dict[ObjectId, Stored] = {}
         waiting: list[Content] = []
 
@@ -296,7 +297,7 @@ class _Attempt:
                 done[stored.content.id] = stored
                 tick(stored.content.spec.nbytes)
 
-        store(self._first(new, changes.reading.names, found, reader, waiting))
+        store(self._first(new, names, found, reader, waiting))
         late = found.companions(waiting, companions(waiting, changes.files()), done)
         reader.prepare(side.id for _, sides in late for side in sides if side.id not in done)
         store(late)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mvc.errors import StorageError
@@ -40,6 +40,8 @@ BLOBS = st.tuples(
     st.integers(0, 6), st.integers(0, 6), st.integers(1, 60), st.booleans(), st.sets(st.integers(0, 6), max_size=3)
 )
 """Number, number of the base if that is lower, stored bytes, whether it is loose, companions."""
+_THREE: list[tuple[int, int, int, bool, set[int]]] = [(0, 0, 1, False, set())] * 3
+"""With these, the pack that goes holds the base of a delta that stays: its depth is then what it says itself."""
 
 
 def record(oid_, position=0, metadata=None):
@@ -249,6 +251,7 @@ class TestFollowing:
         assert oid(1) in caplog.text
 
     @settings(max_examples=20)
+    @example([[], [*_THREE, (2, 0, 1, False, set())], [*_THREE, (3, 2, 1, False, set())], []], 8)
     @given(st.lists(st.lists(BLOBS, max_size=4), min_size=1, max_size=5), st.integers(0, 1 << 30))
     def test_any_history(self, tmp_path_factory, steps, seed):
         """Packs with any blobs, in full or on any base below, and packs that go: always what a new index says."""

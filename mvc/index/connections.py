@@ -1,0 +1,98 @@
+"""Connections to an index: a new one for every transaction, or one for all that a thread reads for a while.
+
+None is kept beyond a block that says so, and what is kept is never written to: if the file was removed meanwhile, its
+journal would have the name of another one's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import local
+
+from sqlalchemy import Connection, Engine
+
+__all__ = ["Connections"]
+
+_Identity = tuple[int, int] | None
+"""Device and inode of a file; None if there is none."""
+
+
+class _Kept(local):
+    """What a thread keeps."""
+
+    wanted = False
+    connection: Connection | None = None
+    file: _Identity = None
+
+
+class Connections:
+    """Makes connections to one index.
+
+    Parameters
+    ----------
+    engine : Engine
+        Its pool keeps none of a file.
+    path : Path or None
+        The file; None for an index in memory.
+    """
+
+    def __init__(self, engine: Engine, path: Path | None) -> None:
+        self._engine = engine
+        self._path = path
+        self._kept = _Kept()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Have this thread read over one connection in the block: making one takes as long as a few queries.
+
+        It holds no lock between them. If another file has come to the path, it is left for a connection to that.
+        """
+        outermost, self._kept.wanted = not self._kept.wanted, True
+        try:
+            yield
+        finally:
+            if outermost:
+                self._kept.wanted = False
+                self._drop()
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Yield a connection of its own; what was done is committed when the block ends, dropped when it raises."""
+        with self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Yield a connection, the one that is kept if there shall be one."""
+        connection = self._current()
+        if connection is None:
+            with self.writing() as connection:
+                yield connection
+            return
+        with connection.begin():
+            yield connection
+
+    def _current(self) -> Connection | None:
+        """Return the connection that is kept, made first if there is none to the file that is there now."""
+        if self._path is None or not self._kept.wanted:
+            return None
+        file = _identity(self._path)  # before it is opened: one that is replaced meanwhile is seen the next time
+        if self._kept.connection is None or self._kept.file != file:
+            self._drop()
+            self._kept.connection, self._kept.file = self._engine.connect(), file
+        return self._kept.connection
+
+    def _drop(self) -> None:
+        connection, self._kept.connection = self._kept.connection, None
+        if connection is not None:
+            connection.close()
+
+
+def _identity(path: Path) -> _Identity:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
