@@ -140,7 +140,7 @@ def commit(
     _check_recordable(request, actor)
     session.store.temporaries.sweep(_STALE_SECONDS)
     state = session.refs.state()
-    with session.pool() as pool:
+    with session.index.connected(), session.pool() as pool:
         changes = _Changes(session, state, selection, pool)
         for _ in range(_ATTEMPTS):
             done = _Attempt(session, state, selection, request, actor).run(changes, pool, progress)
@@ -211,7 +211,7 @@ class _Attempt:
         """Store everything and move the branch; None if another writer moved it first."""
         parent = self.session.manifest(self.state.head) if self.state.head else None
         self._check_paths(parent)
-        with self.session.index.connected(), self.session.store.begin() as batch:
+        with self.session.store.begin() as batch:
             with progress("storing", changes.reading.size) as tick:
                 new = self._new_contents(changes.reading.runs(), parent, batch, tick)
                 stored = self._encode(new, changes, parent, batch, pool, tick)

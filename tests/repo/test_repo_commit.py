@@ -4,6 +4,8 @@ import os
 
 import numpy as np
 import pytest
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
 
 from mvc.errors import (
     ConflictError,
@@ -570,8 +572,34 @@ class ChangingSource(StateDictSource):
 
 
 CHANGED: set[str] = set()
+MOST_CONNECTIONS = 3
+"""One to read, and one to write."""
 SIZES = {"one frame": 16, "samples": 2048, "loose": 1_200_000}
 """Words of a tensor."""
+
+
+class TestIndex:
+    """What a commit asks of the index."""
+
+    @pytest.mark.parametrize("tensors", [2, 9])
+    def test_over_few_connections(self, lab, tensors):
+        """Their number does not grow with that of the tensors, each of which is hashed apart from the others."""
+        model = {f"w{number}": lab.weights("F32", (1 << 18,), number) for number in range(tensors)}
+        lab.write("model.safetensors", model)
+        lab.commit()
+        lab.write("model.safetensors", lab.tuned(model, 1))
+        made = []
+
+        def note(*arguments):
+            """Count a connection."""
+            made.append(arguments)
+
+        event.listen(Pool, "connect", note)
+        try:
+            assert lab.commit().new_tensors == tensors
+        finally:
+            event.remove(Pool, "connect", note)
+        assert 0 < len(made) < MOST_CONNECTIONS
 
 
 class TestFilesThatChange:
