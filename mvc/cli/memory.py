@@ -21,8 +21,8 @@ _LARGEST_FREE: Final = 256 << 20
 """Bytes of free memory that are kept: never given back while a command runs, since what it needs for one frame it needs
 for the next."""
 
-_NEW_OBJECTS: Final = 100_000
-"""Objects that come to be between two searches for cycles of garbage: more than all imports of a command make."""
+_NEW_OBJECTS: Final = 200_000
+"""Objects that come to be between two searches for cycles of garbage: twice as many as the imports of a commit make."""
 
 
 def collect_rarely() -> None:
