@@ -68,7 +68,16 @@ def test_stopping_early():
         assert len(begun) < 10
 
 
+@pytest.fixture
+def interrupts():
+    """Have an interrupt raise: it is ignored in what a shell began in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals cannot be sent to threads")
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt():
     """The call whose result is waited for is over by then, too: it may be writing to a file that is closed next."""
     drawn, ended = Event(), []
