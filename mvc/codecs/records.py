@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mvc.codecs.abc import Bytes
-from mvc.codecs.kernels import MAX_CONTEXTS
+from mvc.codecs.kernels import MAX_CONTEXTS, SYMBOL_BITS
 
 __all__ = ["Records", "bits_of", "period_of", "records_of"]
 
@@ -28,11 +28,11 @@ _SAMPLE: Final = 1 << 16
 _DEVIATIONS: Final = 4
 """Standard deviations above chance from which equal bytes tell a period; a false alarm costs time only."""
 
+_UNIT: Final = 1 << 16
+"""Units of `SYMBOL_BITS` in a bit."""
+
 _AS_OFTEN: Final = 0.6
 """Multiples of a period do as well, so the shortest is taken that comes so near to the best, noise allowed."""
-
-_SYMBOL_BITS: Final = 2.5
-"""Bits that a symbol of a table takes; measured as 2 to 3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,5 +109,5 @@ def _bits(counts: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
     """Return the bits of symbols that are coded by one table, and of the table; for each of the leading dimensions."""
     totals = counts.sum(axis=-1)
     coded = totals * np.log2(np.maximum(totals, 1)) - (counts * np.log2(np.maximum(counts, 1))).sum(axis=-1)
-    bits: npt.NDArray[np.float64] = coded + _SYMBOL_BITS * np.count_nonzero(counts, axis=-1)
+    bits: npt.NDArray[np.float64] = coded + SYMBOL_BITS / _UNIT * np.count_nonzero(counts, axis=-1)
     return bits

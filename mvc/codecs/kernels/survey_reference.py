@@ -13,6 +13,7 @@ from mvc.codecs.kernels.abc import (
     SURVEY_CHUNK,
     SURVEY_CHUNKS,
     SURVEY_FIELDS,
+    SYMBOL_BITS,
     Counts,
     Logarithms,
     Survey,
@@ -47,9 +48,6 @@ _ABOVE_LOWEST: Final = np.uint64(0xFEFEFEFEFEFEFEFE)
 
 _CORRECTION: Final = 47_274
 """1 / (2 ln 2) bits in 2**-16: what an entropy of few samples lacks for each symbol but one (Miller and Madow)."""
-
-_SYMBOL_BITS: Final = 163_840
-"""2.5 bits: what a symbol of a table takes; measured as 2 to 3."""
 
 _MEAN_BITS: Final = 12
 """Bits behind the point of the mean of a stripe."""
@@ -156,4 +154,4 @@ def _merged(numbers: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.int64]:
 def _cost(counts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], logs: Logarithms) -> int:
     """Return the bits of a plane, less a constant: of its bytes, tables and contexts."""
     coded = _times_log(counts.sum(axis=1), logs).sum() - _times_log(counts, logs).sum()
-    return int(coded + _SYMBOL_BITS * np.count_nonzero(counts) - _times_log(sizes, logs).sum())
+    return int(coded + SYMBOL_BITS * np.count_nonzero(counts) - _times_log(sizes, logs).sum())
