@@ -26,7 +26,7 @@ _NEW_OBJECTS: Final = 200_000
 
 
 def collect_rarely() -> None:
-    """Have garbage searched for in the modules of this process neither while they are imported nor at its end.
+    """Have garbage searched for seldom: never while modules are imported, nor at the end of the process.
 
     What is imported is never garbage, but there is so much of it that every search takes long: together, those of a
     command that uses the index took a fifth of its time if it had nothing else to do. What no cycle holds is freed at

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Final, NamedTuple
 
 import numpy as np
@@ -40,7 +40,8 @@ _LEAST_LANES: Final = 16
 """What one vector unit works on at once; fewer would save little."""
 
 _QUICKLY_MEASURED: Final = 16
-"""Words of every `ROW_BLOCK`: an eighth of the time, for 1 % larger deltas of MiniLM (bf16)."""
+"""Words of every `ROW_BLOCK`: an eighth of the time, for 1 % larger deltas of MiniLM (bf16). Rows of which
+only the other words changed took 7 % more."""
 
 _STEP: Final = 8
 """Tiles of which one is looked at to choose contexts: a guess at where keys lie costs no accuracy of the tables."""
@@ -80,10 +81,11 @@ class ContextDelta(KeyedDelta):
     Parameters
     ----------
     quick : bool
-        Whether a part of each row tells how large its changes are. Says how to encode, and is not stored.
+        Whether a part of each row tells how large its changes are. Says how to encode: it is not stored, and codecs
+        that differ in nothing else are equal.
     """
 
-    quick: bool = False
+    quick: bool = field(default=False, compare=False)
 
     name: ClassVar[str] = "context-delta"
 

@@ -18,7 +18,7 @@ MAX_MANTISSA: Final = 7
 
 @dataclass(frozen=True, slots=True)
 class Keyed(Codec):
-    """A codec whose only parameter says how fine its keys are (spec-v1, section 6.4, step 5).
+    """A codec whose only stored parameter says how fine its keys are (spec-v1, section 6.4, step 5).
 
     Parameters
     ----------

@@ -65,14 +65,24 @@ class Connections:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Yield a connection, the one that is kept if there shall be one."""
+        """Yield a connection, the one that is kept if there shall be one. All queries in the block see one state."""
         connection = self._current()
         if connection is None:
             with self.writing() as connection:
+                self._hold_still(connection)
                 yield connection
             return
         with connection.begin():
+            self._hold_still(connection)
             yield connection
+
+    def _hold_still(self, connection: Connection) -> None:
+        """Have all queries of a transaction see one state: the driver begins none before a write.
+
+        An index in memory has one connection for all threads, which cannot begin twice, and no other writer.
+        """
+        if self._path is not None:
+            connection.exec_driver_sql("BEGIN")
 
     def _current(self) -> Connection | None:
         """Return the connection that is kept, made first if there is none to the file that is there now."""

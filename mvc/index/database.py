@@ -208,8 +208,9 @@ class Database:
     def blobs(self, ids: Iterable[ObjectId]) -> dict[ObjectId, BlobRecord]:
         """Return how each of `ids` is stored: of several encodings that can be decoded, the one quickest to rebuild."""
         found: dict[ObjectId, BlobRecord] = {}
+        wanted = list(ids)  # before the block, in which whoever makes them could not ask
         with self._reading() as connection:
-            records = [record for batch in _batches(ids) for record in _blob_records(connection, batch)]
+            records = [record for batch in _batches(wanted) for record in _blob_records(connection, batch)]
         for record in records:
             if record.reachable and (record.id not in found or record.cost < found[record.id].cost):
                 found[record.id] = record
@@ -218,11 +219,12 @@ class Database:
     def touched_by(self, ids: Iterable[ObjectId]) -> bool:
         """Return True if an encoding of one of `ids`, or one that needs one of them, is known."""
         own, needed = (select(column).limit(1) for column in (blobs.c.id, sides.c.side))
+        wanted = list(ids)
         with self._reading() as connection:
             return any(
                 connection.execute(own.where(blobs.c.id.in_(batch))).first()
                 or connection.execute(needed.where(sides.c.side.in_(batch))).first()
-                for batch in _batches(ids)
+                for batch in _batches(wanted)
             )
 
     def all_blobs(self) -> list[BlobRecord]:
@@ -263,9 +265,12 @@ class Database:
             return [CodecTotal(*row) for row in connection.execute(query)]
 
     def _by_id(self, query: Select[Any], table: Table, ids: Iterable[ObjectId]) -> list[Row[Any]]:
+        wanted = list(ids)
         with self._reading() as connection:
             return [
-                row for batch in _batches(ids) for row in connection.execute(query.where(table.c.id.in_(batch))).all()
+                row
+                for batch in _batches(wanted)
+                for row in connection.execute(query.where(table.c.id.in_(batch))).all()
             ]
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from mvc.errors import FormatError, IntegrityError, NotFoundError
 from mvc.index.database import Database, Update
 from mvc.index.records import UNREACHABLE, BlobRecord, CommitRecord
-from mvc.objects.blob import Envelope
+from mvc.objects.blob import Envelope, depth_above
 from mvc.objects.commit import Commit
 from mvc.objects.ids import COMMIT, MANIFEST, digest
 from mvc.objects.manifest import Manifest
@@ -171,7 +171,7 @@ def _chained(records: Iterable[BlobRecord], known: Mapping[ObjectId, BlobRecord]
 
 def _unreachable(item: _Waiting) -> BlobRecord:
     _LOGGER.warning("%s cannot be decoded: %s is missing, or needs it", item.record.id, min(item.missing))
-    depth = 1 + max(reference.depth for reference in item.record.references)  # as it says itself, whatever it was once
+    depth = depth_above(item.record.references)  # as it says itself, whatever it was once
     return replace(item.record, depth=depth, chain_bytes=UNREACHABLE)
 
 

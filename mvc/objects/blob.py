@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -17,7 +17,16 @@ from mvc.objects.fields import array, integer, oid, text
 from mvc.objects.manifest import SegmentKind
 from mvc.types import ObjectId, TensorSpec, dtype_of, raw_id
 
-__all__ = ["FRAME_SLACK", "MAX_FRAME_WORDS", "PREFIX_BYTES", "Envelope", "Frame", "Reference", "header_length"]
+__all__ = [
+    "FRAME_SLACK",
+    "MAX_FRAME_WORDS",
+    "PREFIX_BYTES",
+    "Envelope",
+    "Frame",
+    "Reference",
+    "depth_above",
+    "header_length",
+]
 
 MAGIC: Final = bytes.fromhex("894d5643420d0a1a")
 VERSION: Final = 1
@@ -57,6 +66,11 @@ class Reference:
     role: str
     id: ObjectId
     depth: int
+
+
+def depth_above(references: Sequence[Reference]) -> int:
+    """Return the depth of a blob that needs these side tensors; 0 if there are none."""
+    return 1 + max(reference.depth for reference in references) if references else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +170,7 @@ class Envelope:
     @property
     def depth(self) -> int:
         """Blobs that must be decoded before this one, on the longest way."""
-        return 1 + max(reference.depth for reference in self.references) if self.references else 0
+        return depth_above(self.references)
 
     @cached_property
     def header(self) -> bytes:

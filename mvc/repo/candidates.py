@@ -148,7 +148,15 @@ class _Chains:
         return True
 
     def _bottom(self, record: BlobRecord) -> ObjectId:
-        """Return the tensor at the end of the deltas, which is no delta itself."""
+        """Return the tensor at the end of the deltas, which is no delta itself.
+
+        What was asked for at different times may hold a circle, which no state of the index does: it is left where it
+        closes.
+        """
+        seen = {record.id}
         while below := [item.id for item in record.references if item.role == "base" and item.id in self._known]:
+            if below[0] in seen:
+                break
             record = self._known[below[0]]
+            seen.add(record.id)
         return record.id

@@ -21,7 +21,7 @@ every_implementation = pytest.mark.parametrize("k", kernels.AVAILABLE.values(), 
 class TestContextDelta(TensorCodecTests):
     """`context-delta` keeps the contract, with every mantissa that a dtype allows."""
 
-    codecs = tuple(ContextDelta(mantissa) for mantissa in range(8))
+    codecs = (*map(ContextDelta, range(8)), ContextDelta(0, quick=True))
 
     def accepts(self, codec: Codec, dtype: DType) -> bool:
         """Return True if the mantissa of the key fits in that of the dtype."""
@@ -188,6 +188,15 @@ def test_every_state_and_refill_is_checked(coded, monkeypatch, k):
 # ---- kernels
 
 
+def contexts_of_some_keys(rng, keys):
+    """Return a context below 6 for each key: they differ over a few keys, or over just as many as vectors hold."""
+    context_of = np.full(keys, 5, dtype=np.uint8)
+    start, differing = rng.integers(0, 40), rng.choice(np.array([2, 40, 255, 256, 257, 600]))
+    context_of[:start] = rng.integers(0, 5)
+    context_of[start : start + differing - 1] = rng.integers(0, 6, len(context_of[start : start + differing - 1]))
+    return context_of
+
+
 def coded_by(k, dtype, words, row_words, mantissa, lanes, seed):
     """Return all that the kernels `k` make of random words with few distinct changes, and check that they undo it."""
     rng = np.random.default_rng(seed)
@@ -200,11 +209,9 @@ def coded_by(k, dtype, words, row_words, mantissa, lanes, seed):
     key_counts = np.empty((2, kernels.key_count(mantissa)), np.uint32)
     top = k.count_keys(base, keying, 1, key_counts[0])
     assert k.count_keys(base, keying, 2, key_counts[1]) == top
-    context_of = contexts_of_keys(
-        np.sort(rng.choice(np.arange(1, 40), 5, replace=False)).astype(np.uint16), key_counts.shape[1]
-    )
+    context_of = contexts_of_some_keys(rng, key_counts.shape[1])
     symbols, contexts = np.empty((2, words), np.uint8)
-    counts = np.empty((6, kernels.symbol_count(width)), np.uint32)
+    counts = np.empty((int(context_of.max()) + 1, kernels.symbol_count(width)), np.uint32)
     k.classify(deltas, base, keying, top, context_of, symbols, contexts, counts)
     frequencies = tables_of(counts).frequencies
     states, refills, bits = (
@@ -240,6 +247,66 @@ def test_native_and_reference_agree(data):
         data.draw(st.integers(0, 2**32)),
     )
     assert coded_by(kernels.AVAILABLE["native"], *arguments) == coded_by(kernels.AVAILABLE["numpy"], *arguments)
+
+
+@every_implementation
+@pytest.mark.parametrize("differing", [1, 2, 254, 255, 256, 257, 258, 1023, 1024])
+@pytest.mark.parametrize("start", [0, 1, 300])
+def test_contexts_are_looked_up_however_many_keys_differ(k, start, differing):
+    """Each key has its own context, whether those of all keys fit the registers of a vector unit or not."""
+    rng, keys = np.random.default_rng(0), kernels.key_count(0)
+    context_of = np.zeros(keys, dtype=np.uint8)
+    context_of[start : start + differing] = rng.integers(0, 256, len(context_of[start : start + differing]))
+    context_of[start + differing :] = 255
+    base = (rng.permutation(keys) % 256).astype("<u2") << 7
+    rows = rng.integers(0, 256, keys // 64, dtype=np.uint8)
+    keying = kernels.Keying(kernels.number_of(BF16), rows, 64, 0)
+    symbols, contexts = np.empty((2, keys), dtype=np.uint8)
+    counts = np.empty((int(context_of.max()) + 1, 64), dtype=np.uint32)
+    k.classify(np.zeros(2 * keys, np.uint8), base.view(np.uint8), keying, 255, context_of, symbols, contexts, counts)
+    expected = np.minimum(rows.repeat(64).astype(int) + 2 * (255 - (base >> 7)), keys - 1)
+    assert contexts.tolist() == context_of[expected].tolist()
+
+
+GOOD = {
+    "base": np.zeros(16, dtype=np.uint8),
+    "deltas": np.zeros(16, dtype=np.uint8),
+    "keying": kernels.Keying(kernels.number_of(BF16), bytes(2), 4, 0),
+    "step": 1,
+    "key_counts": np.zeros(1024, dtype=np.uint32),
+    "top": 0,
+    "context_of": np.zeros(1024, dtype=np.uint8),
+    "symbols": np.zeros(8, dtype=np.uint8),
+    "contexts": np.zeros(8, dtype=np.uint8),
+    "counts": np.zeros((1, 64), dtype=np.uint32),
+}
+ARGUMENTS = {
+    "count_keys": "base keying step key_counts",
+    "classify": "deltas base keying top context_of symbols contexts counts",
+}
+BAD = [
+    *((name, {"base": np.zeros(15, dtype=np.uint8)}) for name in ARGUMENTS),
+    *((name, {"keying": kernels.Keying(kernels.number_of(BF16), bytes(3), 4, 0)}) for name in ARGUMENTS),
+    *((name, {"keying": kernels.Keying(kernels.number_of(BF16), bytes(2), 4, 8)}) for name in ARGUMENTS),
+    *(("count_keys", {"step": step}) for step in (-1, 0)),
+    ("count_keys", {"key_counts": np.zeros(1023, dtype=np.uint32)}),
+    *(("classify", {"top": top}) for top in (-1, 256, 2047)),
+    ("classify", {"deltas": np.zeros(14, dtype=np.uint8)}),
+    ("classify", {"context_of": np.zeros(1023, dtype=np.uint8)}),
+    ("classify", {"context_of": np.ones(1024, dtype=np.uint8)}),
+    ("classify", {"symbols": np.zeros(7, dtype=np.uint8)}),
+    ("classify", {"contexts": np.zeros(9, dtype=np.uint8)}),
+    ("classify", {"counts": np.zeros((2, 64), dtype=np.uint32)}),
+]
+
+
+@every_implementation
+@pytest.mark.parametrize(("name", "changes"), BAD)
+def test_wrong_arguments_are_refused(k, name, changes):
+    """A length or number that does not fit raises ValueError."""
+    getattr(k, name)(*(GOOD[argument] for argument in ARGUMENTS[name].split()))
+    with pytest.raises(ValueError, match=r"\w+"):
+        getattr(k, name)(*((GOOD | changes)[argument] for argument in ARGUMENTS[name].split()))
 
 
 @every_implementation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import nullcontext, suppress
 from threading import Thread
 
 import pytest
@@ -108,3 +109,19 @@ def test_writing(connections):
         with pytest.raises(ZeroDivisionError):
             write_and_fail(connections)
         assert ask(connections)[0] == 4
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_block_sees_one_state(path, connections, kept):
+    """Whatever another process writes between two queries of a block, they agree."""
+    other = sqlite3.connect(path, timeout=0, isolation_level=None)
+    seen = []
+    with connections.kept() if kept else nullcontext(), connections.reading() as connection:
+        seen.append(connection.exec_driver_sql("SELECT value FROM t").scalar_one())
+        with suppress(sqlite3.OperationalError):  # it has to wait, as long as somebody reads
+            other.execute("UPDATE t SET value = 7")
+        seen.append(connection.exec_driver_sql("SELECT value FROM t").scalar_one())
+    assert seen == [1, 1]
+    other.execute("UPDATE t SET value = 8")
+    assert ask(connections)[0] == 8
+    other.close()

@@ -3,11 +3,11 @@
 
 /* Number of contexts of `levels`, of `symbols` symbols each, if the other table has as many entries; otherwise 0 with an
  * exception set. */
-static size_t tables_of(const Py_buffer *levels, Py_ssize_t symbols, Py_ssize_t entries)
+static size_t contexts_in(const Py_buffer *levels, Py_ssize_t symbols, Py_ssize_t entries)
 {
     if (symbols < 1 || symbols > MAX_SYMBOLS || levels->len < symbols || levels->len % symbols || entries % symbols ||
         entries != levels->len) {
-        fail("counts and levels must have the same contexts and 1 to 256 symbols");
+        fail("counts and tables must have the same contexts and 1 to 256 symbols");
         return 0;
     }
     return (size_t)(levels->len / symbols);
@@ -109,7 +109,7 @@ static PyObject *tables(PyObject *Py_UNUSED(module), PyObject *args)
     if (!PyArg_ParseTuple(args, "y*npy*y*w*w*:tables", &counts, &symbols, &trimmed, &bounds, &weights, &stored,
                           &frequencies))
         return NULL;
-    size_t contexts = tables_of(&stored, symbols, counts.len / 4);
+    size_t contexts = contexts_in(&stored, symbols, counts.len / 4);
     if (contexts && (!aligned(&counts, 4) || !aligned(&bounds, 8) || !aligned(&weights, 8) || bounds.len > 8 * 253 ||
                      weights.len < bounds.len + 24 || !aligned(&frequencies, 2) || frequencies.len / 2 != counts.len / 4)) {
         fail("counts need 32 bits, bounds and weights 64, every level a weight, and frequencies room");
@@ -137,7 +137,7 @@ static PyObject *frequencies(PyObject *Py_UNUSED(module), PyObject *args)
     Py_ssize_t symbols;
     if (!PyArg_ParseTuple(args, "y*ny*w*:frequencies", &given, &symbols, &weights, &out))
         return NULL;
-    size_t contexts = tables_of(&given, symbols, given.len);
+    size_t contexts = contexts_in(&given, symbols, given.len);
     const size_t stride = contexts ? (size_t)out.len / 2 / contexts : 0;
     const uint8_t *level = given.buf;
     if (contexts && (!aligned(&out, 2) || !aligned(&weights, 8) || stride * contexts * 2 != (size_t)out.len ||

@@ -76,8 +76,8 @@ def classify(
     shape = (int(context_of.max()) + 1, symbol_count(keying.number.word_bytes))
     check(len(context_of) >= key_count(keying.mantissa), "a key has no context")
     check(counts.size == shape[0] * shape[1], "counts are not those of the contexts")
-    symbols[:] = _symbols(words_of(deltas, keying.number.word_bytes))
     check(0 <= top < 1 << keying.number.exponent_bits, "there is no such exponent")
+    symbols[:] = _symbols(words_of(deltas, keying.number.word_bytes))
     contexts[:] = context_of[keys_of(words, *keying, top)]
     pairs = contexts.astype(np.int64) * shape[1] + symbols
     counts.reshape(-1)[:] = np.bincount(pairs, minlength=counts.size)

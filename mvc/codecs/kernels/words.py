@@ -20,6 +20,7 @@ __all__ = [
     "inverse",
     "keys_of",
     "stable_order",
+    "top_exponent",
     "words_of",
 ]
 
@@ -122,7 +123,7 @@ def keys_of(
     b: Words, number: Number, rows: Buffer, row_words: int, mantissa: int, top: int | None = None
 ) -> npt.NDArray[np.uint16]:
     """Return the key of each word (spec-v1, section 6.4, step 5); `top` is the largest exponent field, if known."""
-    keys = np.frombuffer(rows, dtype=np.uint8).astype(np.uint16).repeat(row_words)[: len(b)]
+    keys = np.frombuffer(rows, dtype=np.uint8).astype(np.uint16).repeat(min(row_words, len(b)))[: len(b)]
     if number.exponent_bits:
         e = exponents(b, number)
         keys += 2 * ((e.max() if top is None else np.uint16(top)) - e)  # below 2**13
