@@ -1,9 +1,7 @@
 """Which tensors are companions: told by names, never in a circle."""
 
-from itertools import pairwise
-
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mvc.repo.companions import companion_names, companions
@@ -66,6 +64,8 @@ def test_words_without_exponents_have_no_companion():
 
 
 @given(st.lists(st.integers(0, 4), min_size=6, max_size=6))
+@example([0, 1, 2, 3, 3, 0])  # one that leads through three names: nobody has a companion
+@example([0, 1, 2, 3, 4, 4])
 def test_there_is_never_a_circle(numbers):
     """However equal contents lie under the names, a companion has none itself and is another content."""
     names = ["exp_avg.m", "exp_avg.v", "exp_avg_sq.m", "exp_avg_sq.v", "m.mu", "v.mu"]
@@ -73,5 +73,5 @@ def test_there_is_never_a_circle(numbers):
     found = companions(contents, [file])
     assert not found.keys() & set(found.values())
     assert all(one != other for one, other in found.items())
-    if len(set(numbers[:4])) == 4 and all(one < other for one, other in pairwise(numbers[:4])):
+    if len({*numbers[:4]}) == 4 and {*numbers[:4]}.isdisjoint(numbers[4:]):
         assert found
