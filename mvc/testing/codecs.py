@@ -232,6 +232,7 @@ class TensorCodecTests:
         frames = [rng.integers(0, 1 + i, spec.nbytes, dtype=np.uint8) for i in range(32)]
 
         def there_and_back(frame: Bytes) -> bool:
+            """Return whether a frame comes back as it was."""
             sides = (frame[::-1].copy(),) * len(codec.roles)
             return decode(codec, codec.encode(frame, sides, spec), sides, spec) == frame.tobytes()
 

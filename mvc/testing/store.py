@@ -461,6 +461,7 @@ class ObjectStoreTests:
         """After a crash at any step everything that the head reaches is whole, and the next try succeeds."""
 
         def check(copy: Path) -> None:
+            """Expect the old head or the new one, and the new one after the next try."""
             self.check(copy, (0, 1))
             self.record(copy, LocalFileSystem(), 1)
             self.check(copy, (1,))
