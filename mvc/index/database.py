@@ -7,7 +7,7 @@ index takes one short write a commit.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -72,7 +72,9 @@ class Update:
     objects : sequence of (ObjectId, str, Location)
         New metadata objects, with their kinds.
     commits : sequence of CommitRecord
-        New commits.
+        New commits, and known ones whose positions are others now.
+    lost_commits : sequence of ObjectId
+        Commits that no longer exist.
     """
 
     operation: ObjectId
@@ -82,6 +84,7 @@ class Update:
     lost: Sequence[ObjectId] = ()
     objects: Sequence[tuple[ObjectId, str, Location]] = ()
     commits: Sequence[CommitRecord] = ()
+    lost_commits: Sequence[ObjectId] = ()
 
 
 class Database:
@@ -171,6 +174,14 @@ class Database:
         with self._reading() as connection:
             return connection.execute(select(state.c.operation)).scalar_one_or_none()
 
+    def forget_operation(self) -> None:
+        """Have the index describe no operation, so that the next `synchronise` compares it with the store.
+
+        To be called before objects are removed: nobody may then trust what it says of them.
+        """
+        with self._translated(self._connections.writing()) as connection:
+            connection.execute(delete(state))
+
     def packs(self) -> set[ObjectId]:
         """Return the packs whose entries the index holds."""
         with self._reading() as connection:
@@ -199,7 +210,9 @@ class Database:
             new_sides = [row for b in update.blobs for row in rows.of_references(b, numbers[b.location.pack])]
             _add(connection, sides, new_sides)
             _add(connection, objects, [rows.of_object(item, numbers[item[2].pack]) for item in update.objects])
-            _add(connection, commits, [rows.of_commit(commit) for commit in update.commits])
+            for batch in _batches(update.lost_commits):
+                connection.execute(delete(commits).where(commits.c.id.in_(batch)))
+            _add(connection, commits, [rows.of_commit(commit) for commit in update.commits], "OR REPLACE")
             _add(connection, parents, [row for commit in update.commits for row in rows.of_parents(commit)])
             _add(connection, metadata, [row for commit in update.commits for row in rows.of_metadata(commit)])
             connection.execute(delete(state))
@@ -237,11 +250,36 @@ class Database:
         query = select(objects, packs.c.pack_id).join(packs)
         return {row.id: rows.location(row) for row in self._by_id(query, objects, ids)}
 
+    def objects_without(self, gone: Collection[ObjectId]) -> set[ObjectId]:
+        """Return the metadata objects that are stored elsewhere than in the packs `gone`."""
+        query = select(objects.c.id, packs.c.pack_id).join(packs)
+        with self._reading() as connection:
+            return {row.id for row in connection.execute(query) if row.pack_id not in gone}
+
+    def unread_commits(self) -> list[ObjectId]:
+        """Return the commits that are stored, but were left out: they, or their manifests, could not be read."""
+        query = select(objects.c.id).distinct().where(objects.c.kind == "commit")
+        with self._reading() as connection:
+            return list(connection.execute(query.where(objects.c.id.not_in(select(commits.c.id)))).scalars())
+
     def commits(self, ids: Iterable[ObjectId]) -> dict[ObjectId, CommitRecord]:
         """Return those of `ids` that are commits."""
         found = self._by_id(select(commits), commits, ids)
         with self._reading() as connection:
             return {record.id: record for record in _commit_records(connection, found)}
+
+    def all_commits(self) -> list[CommitRecord]:
+        """Return every commit."""
+        with self._reading() as connection:
+            return _commit_records(connection, connection.execute(select(commits)).all())
+
+    def are_parents(self, ids: Iterable[ObjectId]) -> bool:
+        """Return True if one of `ids` is a parent of a known commit."""
+        query, wanted = select(parents.c.parent).limit(1), list(ids)
+        with self._reading() as connection:
+            return any(
+                connection.execute(query.where(parents.c.parent.in_(batch))).first() for batch in _batches(wanted)
+            )
 
     def commits_up_to(self, position: int, count: int) -> list[CommitRecord]:
         """Return at most `count` commits at or below `position`, highest first."""

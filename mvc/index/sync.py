@@ -25,7 +25,7 @@ _LOGGER: Final = logging.getLogger(__name__)
 __all__ = ["read_metadata", "synchronise"]
 
 
-def synchronise(database: Database, store: ObjectStore, operation: ObjectId) -> bool:
+def synchronise(database: Database, store: ObjectStore, operation: ObjectId, *, force: bool = False) -> bool:
     """Make `database` describe the packs and loose blobs that `store` holds now.
 
     Parameters
@@ -36,6 +36,8 @@ def synchronise(database: Database, store: ObjectStore, operation: ObjectId) -> 
         Read only: pack indexes, blob headers, and the metadata of what is new.
     operation : ObjectId
         The newest operation, read before this call. The index is said to describe it.
+    force : bool
+        Look at the store although the index describes the operation: it can change without one.
 
     Returns
     -------
@@ -48,7 +50,7 @@ def synchronise(database: Database, store: ObjectStore, operation: ObjectId) -> 
         If the store cannot be read. What is corrupt is left out, with a warning: to the index it is missing, and
         ``mvc fsck`` names it.
     """
-    if database.operation() == operation:
+    if database.operation() == operation and not force:
         return False
     known, there = database.packs(), set(store.pack_ids())
     new_packs, gone = sorted(there - known), sorted(known - there)
@@ -58,6 +60,7 @@ def synchronise(database: Database, store: ObjectStore, operation: ObjectId) -> 
     found = [_stored(pack, entry) for pack in new_packs for entry in store.packs.entries(pack)]
     new_loose = sorted(oid for oid, size in loose.items() if known_loose.get(oid) != size)
     found += [StoredObject(oid, None, Location(None, 0, loose[oid])) for oid in new_loose]
+    lost_commits = _lost_commits(database, found, gone) if gone else []
     database.apply(
         Update(
             operation,
@@ -66,7 +69,8 @@ def synchronise(database: Database, store: ObjectStore, operation: ObjectId) -> 
             _blobs(database, [record for entry in found if (record := _read_blob(store, entry))], {*gone, *lost}),
             lost,
             [(e.oid, e.kind.name.lower(), e.location) for e in found if e.kind is not None and e.kind.is_metadata],
-            _read_commits(database, store, found),
+            _commits(database, store, found, lost_commits),
+            lost_commits,
         )
     )
     return True
@@ -183,48 +187,56 @@ def _on_sides(record: BlobRecord, known: Mapping[ObjectId, BlobRecord]) -> BlobR
     return replace(record, depth=depth, chain_bytes=min(chain_bytes, UNREACHABLE - 1))
 
 
-def _read_commits(database: Database, store: ObjectStore, found: Iterable[StoredObject]) -> list[CommitRecord]:
-    commits = {e.oid: c for e in found if e.kind is EntryKind.COMMIT and (c := _readable(store, e.oid))}
-    outside = {parent for commit, _ in commits.values() for parent in commit.parents} - commits.keys()
-    known = dict(database.commits(outside))
-    for oid in TopologicalSorter({oid: commit.parents for oid, (commit, _) in commits.items()}).static_order():
-        if oid in commits:
-            commit, size = commits[oid]
-            known[oid] = _commit_record(commit, size, known)
-    return [known[oid] for oid in commits]
+def _lost_commits(database: Database, found: Iterable[StoredObject], gone: Collection[ObjectId]) -> Sequence[ObjectId]:
+    """Return the commits that, or whose manifests, are stored no more when the packs `gone` are."""
+    stored = database.objects_without(gone) | {entry.oid for entry in found}
+    return sorted(known.id for known in database.all_commits() if not {known.id, known.manifest} <= stored)
 
 
-def _readable(store: ObjectStore, oid: ObjectId) -> tuple[Commit, int] | None:
-    """Return a commit and its logical bytes, or None if it or its manifest is corrupt: `mvc fsck` names it."""
+def _commits(
+    database: Database, store: ObjectStore, found: Iterable[StoredObject], lost: Collection[ObjectId]
+) -> Sequence[CommitRecord]:
+    """Return the commits among `found`, and those known already whose positions may have become others.
+
+    That is rare: when commits go, or come after their children.
+    """
+    ids = {entry.oid for entry in found if entry.kind is EntryKind.COMMIT}
+    if any(entry.kind is EntryKind.MANIFEST for entry in found):
+        ids |= set(database.unread_commits())  # one of these manifests may be what they lack
+    new = [record for oid in sorted(ids) if (record := _read_commit(store, oid))]
+    if lost or database.are_parents(record.id for record in new):
+        kept = {record.id: record for record in database.all_commits() if record.id not in lost}
+        return _placed({**kept, **{record.id: record for record in new}}.values(), {})
+    return _placed(new, database.commits({parent for record in new for parent in record.parents}))
+
+
+def _placed(records: Iterable[CommitRecord], known: Mapping[ObjectId, CommitRecord]) -> list[CommitRecord]:
+    """Return `records`, parents first, with their positions above those of their parents, as far as these exist."""
+    unplaced, placed = {record.id: record for record in records}, dict(known)
+    order = TopologicalSorter({oid: record.parents for oid, record in unplaced.items()}).static_order()
+    ordered = [unplaced[oid] for oid in order if oid in unplaced]
+    for record in ordered:
+        below = [placed[parent].position + 1 for parent in record.parents if parent in placed]
+        placed[record.id] = replace(record, position=max([record.time, *below]))
+    return [placed[record.id] for record in ordered]
+
+
+def _read_commit(store: ObjectStore, oid: ObjectId) -> CommitRecord | None:
+    """Return a commit, at the position of its time; None if it or its manifest is corrupt: `mvc fsck` names it."""
     try:
         commit = Commit.decode(read_metadata(store, oid, COMMIT))
-        return commit, Manifest.decode(read_metadata(store, commit.manifest, MANIFEST)).size
+        manifest = Manifest.decode(read_metadata(store, commit.manifest, MANIFEST))
     except (IntegrityError, NotFoundError, FormatError) as error:
         _LOGGER.warning("commit %s is left out of the index: %s", oid, error)
         return None
-
-
-def _commit_record(commit: Commit, logical_bytes: int, known: Mapping[ObjectId, CommitRecord]) -> CommitRecord:
-    """Return what the index records of a commit.
-
-    Parameters
-    ----------
-    commit : Commit
-        The commit.
-    logical_bytes : int
-        Sizes of its files, added up.
-    known : mapping
-        Its parents, as far as they exist here.
-    """
-    below = [known[parent].position for parent in commit.parents if parent in known]
     return CommitRecord(
-        commit.id,
+        oid,
         commit.manifest,
         commit.parents,
-        max([commit.time, *(position + 1 for position in below)]),
+        commit.time,
         commit.time,
         commit.author,
         commit.message,
         commit.metadata,
-        logical_bytes,
+        manifest.size,
     )

@@ -23,7 +23,7 @@ from mvc.types import ObjectId, object_id, raw_id
 
 __all__ = ["SCHEMA", "SCHEMA_VERSION", "blobs", "commits", "metadata", "objects", "packs", "parents", "sides", "state"]
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Raised with every change of a table; an index of another version is dropped and rebuilt."""
 
 SCHEMA: Final = MetaData()
@@ -125,3 +125,4 @@ Index("commits_by_position", commits.c.position)
 Index("blobs_by_pack", blobs.c.pack)
 Index("sides_by_side", sides.c.side)
 Index("objects_by_pack", objects.c.pack)
+Index("parents_by_parent", parents.c.parent)

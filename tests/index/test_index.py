@@ -12,7 +12,7 @@ from mvc.errors import StorageError
 from mvc.index import BlobRecord, CommitRecord, Database, Update, synchronise
 from mvc.objects.blob import Envelope, Reference
 from mvc.objects.commit import Commit
-from mvc.objects.manifest import Manifest
+from mvc.objects.manifest import FileEntry, Manifest, Segment
 from mvc.store.layout import EntryKind, Location
 from mvc.store.metadata import wrap_metadata
 from mvc.store.object_store import ObjectStore
@@ -80,11 +80,25 @@ class Bench:
         self.put([], metadata=entries)
         return made.id
 
+    def packs_of(self, oid_):
+        """Return the packs that hold an object."""
+        return [pack for pack in self.store.pack_ids() if oid_ in {e.oid for e in self.store.packs.entries(pack)}]
+
+    def delete(self, oid_):
+        """Delete every pack that holds an object."""
+        for pack in self.packs_of(oid_):
+            self.store.packs.delete(pack)
+
     def follow(self, database=None):
         """Bring an index up to date."""
         self.operation += 1
         self.store.packs.refresh()
-        return synchronise(database or self.database, ObjectStore(self.root), oid(1 << 200 | self.operation))
+        return synchronise(database or self.database, ObjectStore(self.root), self.described)
+
+    @property
+    def described(self):
+        """The operation that was followed last."""
+        return oid(1 << 200 | self.operation)
 
     def answers(self, database=None):
         """Return everything that an index can be asked."""
@@ -127,6 +141,21 @@ class TestFollowing:
         assert bench.follow()
         known = bench.database.operation()
         assert not synchronise(bench.database, bench.store, known)
+
+    def test_a_store_that_changed_without_an_operation(self, bench):
+        """Is looked at if that is asked for, or if the index was told to describe no operation."""
+        bench.put([blob(1)])
+        bench.follow()
+        bench.put([blob(2)])
+        assert not synchronise(bench.database, bench.store, bench.described)
+        assert synchronise(bench.database, bench.store, bench.described, force=True)
+        assert bench.check("a")["best"].keys() == {oid(1), oid(2)}
+        bench.delete(oid(1))
+        bench.database.forget_operation()
+        assert bench.database.operation() is None
+        assert synchronise(bench.database, bench.store, bench.described)
+        assert bench.database.operation() == bench.described
+        assert bench.check("b")["best"].keys() == {oid(2)}
 
     def test_chains(self, bench):
         """Depth and bytes of a chain, over several packs and loose blobs."""
@@ -332,12 +361,65 @@ class TestCommits:
         }
 
     def test_a_missing_manifest(self, bench):
-        """A commit without its manifest is left out; the others are there."""
-        made = Commit(oid(77), (), "Ada", 0, "m")
+        """A commit without its manifest is left out; the others are there. When it comes, so does the commit."""
+        manifest = Manifest((FileEntry("a", 0o644, "opaque", (Segment("literal", oid(5), 7),)),), ())
+        made = Commit(manifest.id, (), "Ada", 0, "m")
         bench.put([], metadata=[(EntryKind.COMMIT, made.id, made.encoded)])
         bench.follow()
         assert bench.database.commits([made.id]) == {}
         assert bench.database.operation() is not None
+        bench.put([], metadata=[(EntryKind.MANIFEST, manifest.id, manifest.encoded)])
+        bench.follow()
+        assert bench.check("a")["by id"][made.id].logical_bytes == 7
+        bench.delete(manifest.id)
+        bench.follow()
+        assert bench.check("b")["commits"] == []
+
+    def test_commits_that_go(self, bench):
+        """They are forgotten with their packs; what stays is where a new index has it."""
+        first = bench.commit(time=1000)
+        second = bench.commit(first, time=5)
+        third = bench.commit(second, time=6)
+        bench.follow()
+        assert bench.check("a")["by id"][third].position == 1002
+        (pack,) = bench.packs_of(first)
+        bench.store.packs.delete(pack)
+        synchronise(bench.database, bench.store, bench.described, force=True)
+        records = bench.check("b")["by id"]
+        assert {oid_: (known.position, known.parents) for oid_, known in records.items()} == {
+            second: (5, (first,)),
+            third: (6, (second,)),
+        }
+        assert bench.database.objects([first]) == {}
+
+    def test_commits_that_are_stored_twice(self, bench):
+        """They stay as long as one copy does."""
+        made = bench.commit(time=1)
+        (pack,) = bench.packs_of(made)
+        bench.put([blob(1)], metadata=[(EntryKind.COMMIT, made, bench.store.load_metadata(made))])
+        bench.follow()
+        bench.store.packs.delete(pack)
+        bench.follow()
+        assert bench.check("a")["commits"] == []  # its manifest is gone
+        bench.commit(time=1)
+        bench.put([blob(2)], metadata=[(EntryKind.COMMIT, made, bench.store.load_metadata(made))])
+        bench.follow()
+        assert bench.check("b")["by id"].keys() == {made}
+
+    def test_a_parent_that_comes_late(self, bench):
+        """Its children, and theirs, are moved above it."""
+        first = bench.commit(time=1000)
+        second = bench.commit(first, time=5)
+        third = bench.commit(second, time=6)
+        (pack,) = bench.packs_of(first)
+        held = bench.store.packs.directory / f"{pack}.pack"
+        data = held.read_bytes()
+        bench.store.packs.delete(pack)
+        bench.follow()
+        assert bench.check("a")["by id"][third].position == 6
+        held.write_bytes(data)
+        bench.follow()
+        assert bench.check("b")["by id"][third].position == 1002
 
 
 class TestTheFile:
