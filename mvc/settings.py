@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeVar, get_args
 
 from mvc.errors import InvalidInputError
 
-__all__ = ["LEVELS", "Core", "Delta", "Level", "Settings", "User"]
+__all__ = ["LEVELS", "Core", "Delta", "Gc", "Level", "Settings", "User"]
 
 Level = Literal["fast", "default", "max"]
 """How hard a commit tries to be small: fewer or more candidate encodings and samples per tensor."""
@@ -51,6 +51,30 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class Gc:
+    """What garbage collection removes, and when it writes packs anew.
+
+    Parameters
+    ----------
+    grace_hours : float
+        Age at which what nothing reaches is removed. A day, as in kopia: longer than any commit takes, for clocks that
+        differ and for writers that know nothing of leases.
+    retention_days : float
+        How long the operation log keeps what refs no longer reach, for ``mvc undo`` and ``@{N}``. Checkpoints are
+        large: git's 90 days would keep every deleted experiment for a quarter.
+    dead_share : float
+        Share of a pack that may be garbage before the rest moves to another pack.
+    small_packs : int
+        Small packs that may lie about before they are merged; git's ``gc.autoPackLimit``.
+    """
+
+    grace_hours: float = 24.0
+    retention_days: float = 14.0
+    dead_share: float = 0.25
+    small_packs: int = 50
+
+
+@dataclass(frozen=True, slots=True)
 class User:
     """Who commits.
 
@@ -69,6 +93,7 @@ class Settings:
 
     core: Core = field(default_factory=Core)
     delta: Delta = field(default_factory=Delta)
+    gc: Gc = field(default_factory=Gc)
     user: User = field(default_factory=User)
 
     @classmethod
@@ -92,19 +117,20 @@ class Settings:
         >>> Settings.from_tables({"delta": {"depth": 4}}, "config.toml").delta.depth
         4
         """
-        known = {"core": Core, "delta": Delta, "user": User}
+        known = {"core": Core, "delta": Delta, "gc": Gc, "user": User}
         if unknown := sorted(tables.keys() - known.keys()):
             raise InvalidInputError(f"{origin}: table [{unknown[0]}] is unknown; known are {', '.join(known)}")
         settings = cls(
             _table(Core, tables.get("core", {}), f"{origin} [core]"),
             _table(Delta, tables.get("delta", {}), f"{origin} [delta]"),
+            _table(Gc, tables.get("gc", {}), f"{origin} [gc]"),
             _table(User, tables.get("user", {}), f"{origin} [user]"),
         )
         _check(settings, origin)
         return settings
 
 
-T = TypeVar("T", Core, Delta, User)
+T = TypeVar("T", Core, Delta, Gc, User)
 
 
 def _table(kind: type[T], values: object, origin: str) -> T:
@@ -126,6 +152,10 @@ def _check(settings: Settings, origin: str) -> None:
         ("delta.depth", settings.delta.depth, 0, 64),
         ("delta.read_factor", settings.delta.read_factor, 1.0, 100.0),
         ("delta.least_saving", settings.delta.least_saving, 0.0, 1.0),
+        ("gc.grace_hours", settings.gc.grace_hours, 0.0, 1e6),
+        ("gc.retention_days", settings.gc.retention_days, 0.0, 1e6),
+        ("gc.dead_share", settings.gc.dead_share, 0.0, 1.0),
+        ("gc.small_packs", settings.gc.small_packs, 1, 1 << 20),
     )
     for name, value, least, most in ranges:
         if not least <= value <= most:

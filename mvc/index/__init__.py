@@ -2,7 +2,7 @@
 
 from mvc.index.database import Database, Update
 from mvc.index.records import BlobRecord, CodecTotal, CommitRecord
-from mvc.index.sync import read_metadata, synchronise
+from mvc.index.sync import read_blobs, read_metadata, synchronise
 
 __all__ = [
     "BlobRecord",
@@ -10,6 +10,7 @@ __all__ = [
     "CommitRecord",
     "Database",
     "Update",
+    "read_blobs",
     "read_metadata",
     "synchronise",
 ]

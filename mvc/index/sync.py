@@ -22,7 +22,7 @@ from mvc.types import ObjectId
 
 _LOGGER: Final = logging.getLogger(__name__)
 
-__all__ = ["read_metadata", "synchronise"]
+__all__ = ["read_blobs", "read_metadata", "synchronise"]
 
 
 def synchronise(database: Database, store: ObjectStore, operation: ObjectId, *, force: bool = False) -> bool:
@@ -74,6 +74,14 @@ def synchronise(database: Database, store: ObjectStore, operation: ObjectId, *, 
         )
     )
     return True
+
+
+def read_blobs(store: ObjectStore, found: Iterable[StoredObject]) -> list[BlobRecord]:
+    """Return the encodings among `found`, with their chains, from what the blobs say of themselves.
+
+    Those that are corrupt are left out, with a warning.
+    """
+    return _chained([record for entry in found if (record := _read_blob(store, entry))], {})
 
 
 def read_metadata(store: ObjectStore, oid: ObjectId, domain: str) -> bytes:

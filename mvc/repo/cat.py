@@ -119,7 +119,7 @@ def load_tensors(
     for entry in wanted.values():
         by_id.setdefault(entry.id, []).append(entry)
     made = {}
-    with session.pool() as pool:
+    with session.protected("reading", commit), session.pool() as pool:
         reader = ContentReader(session, pool)
         for oid, data in _contents(reader, by_id):
             for entry in by_id[oid]:

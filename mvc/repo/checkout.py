@@ -21,14 +21,15 @@ from mvc.objects.refnames import BRANCHES, HEAD, TAGS
 from mvc.repo.clock import Actor
 from mvc.repo.export import export, remove_files
 from mvc.repo.layout import DIRECTORY
+from mvc.repo.presence import check_present
 from mvc.repo.progress import Progress, silent
-from mvc.repo.refs import RefState, attach
+from mvc.repo.refs import SYMBOLIC, RefState, attach
 from mvc.repo.scan import scan
 from mvc.repo.session import Session
 from mvc.repo.status import Status, status
 from mvc.repo.tree import covers, worktree_source
 from mvc.repo.worktree import Tracked, WorkTree
-from mvc.types import ObjectId
+from mvc.types import ObjectId, object_id
 
 __all__ = [
     "CheckoutResult",
@@ -100,7 +101,7 @@ def export_commit(
         to.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{to} cannot be made: {error.strerror}") from error
-    with session.pool() as pool:
+    with session.protected("checkout", commit), session.pool() as pool:
         export(session, files, to, pool, progress)
     return CheckoutResult(commit, None, len(files), 0)
 
@@ -143,7 +144,7 @@ def check_out_paths(
     before = session_status(session)
     if not force:
         _refuse_loss({file.path for file in files} & set(before.added), "overwritten")
-    with session.pool() as pool:
+    with session.protected("checkout", commit), session.pool() as pool:
         written = export(session, files, session.layout.root, pool, progress)
     _learn(session, before.refs, session.manifest(commit), written)
     return CheckoutResult(commit, None, len(files), 0)
@@ -237,10 +238,10 @@ def bring_worktree(
     new = session.manifest(commit) if commit else Manifest((), ())
     losses = _Losses(session, before, old, commit)
     write, remove = _plan(before, old, new, losses, force=force)
-    remove_files(session.fs, session.layout.root, remove)
-    with session.pool() as pool:
+    with session.protected("checkout", commit), session.pool() as pool:
+        remove_files(session.fs, session.layout.root, remove)
         written = export(session, write, session.layout.root, pool, progress)
-    move_refs(session, changes, actor)
+        move_refs(session, changes, actor)
     _settle(session, commit, before.refs, written)
     return len(write), len(remove)
 
@@ -322,10 +323,13 @@ def move_refs(session: Session, changes: Sequence[RefChange], actor: Actor) -> R
     ------
     ConflictError
         If another process moved one of them meanwhile.
+    NotFoundError
+        If a new value is a commit of which garbage collection has removed something.
     FormatError
         If this release may not write the repository.
     """
     session.check_writable()
+    wanted = [object_id(change.new) for change in changes if change.new and not change.new.startswith(SYMBOLIC)]
 
     def decide(current: RefState) -> tuple[RefChange, ...]:
         """Return the changes, unless one of the refs has moved since."""
@@ -334,7 +338,9 @@ def move_refs(session: Session, changes: Sequence[RefChange], actor: Actor) -> R
                 raise ConflictError(f"{change.name} was moved by another process", hint="run the command again")
         return tuple(changes)
 
-    return session.refs.update(decide, actor)
+    with session.protected("moving refs", *wanted):
+        check_present(session, session.refs.state(), wanted)
+        return session.refs.update(decide, actor)
 
 
 def _settle(session: Session, commit: ObjectId | None, before: RefState, written: dict[str, Tracked]) -> None:

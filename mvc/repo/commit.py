@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mvc.errors import ConflictError, InvalidInputError, ReadOnlyError, StorageError
+from mvc.index import BlobRecord
 from mvc.objects.commit import Commit, Metadata
 from mvc.objects.manifest import Manifest, Segment
 from mvc.objects.operation import RefChange
@@ -36,6 +37,7 @@ from mvc.repo.worktree import Tracked, WorkTree, settled
 from mvc.settings import LEVELS, Level
 from mvc.store.batch import WriteBatch
 from mvc.store.layout import EntryKind
+from mvc.store.leases import STALE_SECONDS
 from mvc.store.metadata import wrap_metadata
 from mvc.types import ObjectId
 
@@ -45,8 +47,6 @@ _LOGGER: Final = logging.getLogger(__name__)
 
 _ATTEMPTS: Final = 100
 """Tries to move the branch; each failure means that another writer's commit has become the parent."""
-_STALE_SECONDS: Final = 86_400
-"""Age at which a temporary file belongs to nobody: no live writer pauses for a day between two writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def commit(
     if not request.message.strip():
         raise InvalidInputError("the commit message is empty", hint="say why: -m MESSAGE")
     _check_recordable(request, actor)
-    session.store.temporaries.sweep(_STALE_SECONDS)
+    session.store.temporaries.sweep(STALE_SECONDS)
     state = session.refs.state()
     with session.index.connected(), session.pool() as pool:
         changes = _Changes(session, state, selection, pool)
@@ -209,9 +209,10 @@ class _Attempt:
 
     def run(self, changes: _Changes, pool: Executor, progress: Progress) -> tuple[CommitResult, Manifest] | None:
         """Store everything and move the branch; None if another writer moved it first."""
-        parent = self.session.manifest(self.state.head) if self.state.head else None
-        self._check_paths(parent)
-        with self.session.store.begin() as batch:
+        pins = [self.state.head] if self.state.head else []
+        with self.session.store.leases.take("commit", pins) as lease, self.session.store.begin() as batch:
+            parent = self.session.manifest(self.state.head) if self.state.head else None
+            self._check_paths(parent)
             with progress("storing", changes.reading.size) as tick:
                 new = self._new_contents(changes.reading.runs(), parent, batch, tick)
                 stored = self._encode(new, changes, parent, batch, pool, tick)
@@ -219,6 +220,9 @@ class _Attempt:
             self._check_change(manifest, parent)
             recorded = self._record(manifest, batch)
             batch.commit()
+            if not lease.renew():  # taken for dead: what this commit relies on may be gone
+                self.session.refresh(force=True)
+                return None
             if not self._move(recorded.id):
                 return None
         result = CommitResult(
@@ -260,11 +264,11 @@ class _Attempt:
                 if (content.kind, content.id) not in inherited and content.id not in begun
             }
             begun |= wanted.keys()
-            there = self.session.index.blobs(wanted)
+            there = self.session.chains(wanted)
             new = [
                 replace(content, damaged=oid in there or self._is_in_the_way(oid))
                 for oid, content in wanted.items()
-                if oid not in there or not batch.rely_on(oid, there[oid].location)
+                if oid not in there or not _rely_on(oid, there, batch)
             ]
             tick(sum(content.spec.nbytes for content in run) - sum(content.spec.nbytes for content in new))
             yield new
@@ -343,6 +347,19 @@ class _Attempt:
         except ConflictError:
             return False
         return True
+
+
+def _rely_on(oid: ObjectId, there: Mapping[ObjectId, BlobRecord], batch: WriteBatch) -> bool:
+    """Have the batch protect a stored content and all that it needs; False if a part of that is gone."""
+    chain, pending = {oid}, [oid]
+    while pending:
+        found = there.get(pending.pop())
+        if found is None or not batch.rely_on(found.id, found.location):
+            return False
+        below = {item.id for item in found.references} - chain
+        chain |= below
+        pending += below
+    return True
 
 
 def _follow(session: Session, oid: ObjectId, manifest: Manifest, seen: _Seen) -> None:

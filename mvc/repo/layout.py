@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args
 
 from mvc.errors import FormatError, NotFoundError, StorageError
 from mvc.settings import Settings
 
-__all__ = ["DIRECTORY", "FORMAT_TEXT", "Layout", "check_format", "discover"]
+__all__ = ["DIRECTORY", "FORMAT_TEXT", "Access", "Layout", "check_format", "discover"]
 
 DIRECTORY: Final = ".mvc"
 """What makes a directory a work tree."""
 VERSION: Final = 1
-READ_FEATURES: Final[frozenset[str]] = frozenset()
-"""Features of a repository that this release can read; none exist yet beyond version 1."""
-WRITE_FEATURES: Final[frozenset[str]] = frozenset()
-"""Features of a repository that this release can write."""
+Access = Literal["read", "write", "gc"]
+"""What is done to a repository; each takes what the ones before it take. ``gc`` stands for removing anything."""
+_ACCESSES: Final[tuple[Access, ...]] = get_args(Access)
+_FEATURES: Final[Mapping[Access, frozenset[str]]] = dict.fromkeys(_ACCESSES, frozenset())
+"""Features that this release knows, by access; none exist yet beyond version 1."""
 
 FORMAT_TEXT: Final = """\
 # The format of this repository: docs/reference/spec-v1.md, section 10. Written by mvc; do not edit.
@@ -90,7 +92,7 @@ def _toml(path: Path) -> dict[str, object]:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def check_format(layout: Layout, *, write: bool = False) -> None:
+def check_format(layout: Layout, access: Access = "read") -> None:
     """Refuse a repository of a format that this release does not know.
 
     Raises
@@ -105,14 +107,13 @@ def check_format(layout: Layout, *, write: bool = False) -> None:
             hint="upgrade mvc: pip install --upgrade mvc",
         )
     features = document.get("features", {})
-    accesses = [("read", READ_FEATURES), ("write", WRITE_FEATURES)] if write else [("read", READ_FEATURES)]
-    for access, known in accesses:
-        needed = features.get(access, []) if isinstance(features, dict) else None
+    for kind in _ACCESSES[: _ACCESSES.index(access) + 1]:
+        needed = features.get(kind, []) if isinstance(features, dict) else None
         if not isinstance(needed, list) or not all(isinstance(name, str) for name in needed):
-            raise FormatError(f"{layout.format}: features.{access} is not a list of names")
-        if unknown := sorted(set(needed) - known):
+            raise FormatError(f"{layout.format}: features.{kind} is not a list of names")
+        if unknown := sorted(set(needed) - _FEATURES[kind]):
             raise FormatError(
-                f"to {access} {layout.directory} takes the feature {unknown[0]!r}, which this release lacks",
+                f"to {kind} {layout.directory} takes the feature {unknown[0]!r}, which this release lacks",
                 hint="upgrade mvc: pip install --upgrade mvc",
             )
 

@@ -6,11 +6,11 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from mvc.errors import IntegrityError, NotFoundError, StorageError
+from mvc.errors import IntegrityError, MvcError, NotFoundError, StorageError
 from mvc.index import BlobRecord, CommitRecord, Database, read_metadata, synchronise
 from mvc.objects.commit import Tag
 from mvc.objects.ids import MANIFEST, TAG, digest
@@ -75,9 +75,21 @@ class Session(Workspace):
         synchronise(database, self.store, operation)
         return database
 
-    def refresh(self) -> None:
-        """Bring the index up to date with what other processes, or this one, have stored since."""
-        synchronise(self.index, self.store, self.refs.newest()[1])
+    def refresh(self, *, force: bool = False) -> None:
+        """Bring the index up to date with what other processes, or this one, have stored since.
+
+        With `force`, also if no operation says that anything has changed.
+        """
+        synchronise(self.index, self.store, self.refs.newest()[1], force=force)
+
+    @contextmanager
+    def protected(self, command: str, *commits: ObjectId | None) -> Iterator[None]:
+        """Have everything that `commits` reach stay while the block reads it, also if no ref holds it any more."""
+        pins = [commit for commit in commits if commit]
+        with ExitStack() as stack:
+            with suppress(MvcError):  # as on a disk that is full or read-only: what can be read can be read there too
+                stack.enter_context(self.store.leases.take(command, pins))
+            yield
 
     @property
     def threads(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from mvc.repo.layout import Layout, check_format, discover
+from mvc.repo.layout import Access, Layout, check_format, discover
 from mvc.repo.refs import RefLog
 from mvc.repo.worktree import WorkTree, load, save
 from mvc.settings import Settings
@@ -56,15 +56,15 @@ class Workspace:
         directory = self.layout.directory
         return RefLog(OperationStore(directory, self.fs), OpHead(directory, self.fs))
 
-    def check_writable(self) -> None:
-        """Refuse to write a repository of an unknown format.
+    def check_writable(self, access: Access = "write") -> None:
+        """Refuse to write a repository, or to remove from it, if its format is unknown.
 
         Raises
         ------
         FormatError
             With the feature that is unknown.
         """
-        check_format(self.layout, write=True)
+        check_format(self.layout, access)
 
     def load_worktree(self) -> WorkTree | None:
         """Return the dirty-check cache, if there is a usable one."""

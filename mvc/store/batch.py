@@ -152,15 +152,18 @@ class WriteBatch:
     def rely_on(self, oid: ObjectId, location: Location) -> bool:
         """Have the batch refer to an object that is stored already; return False if it must be put after all.
 
-        Whoever stored it may not have made its name durable yet: `commit` does. Its file becomes young again, so that a
-        garbage collection that runs meanwhile spares it. False means that it is gone, or cut short.
+        Whoever stored it may not have made its name durable yet: `commit` does. Its file becomes young by name, so that
+        whoever is about to remove it sees that it is wanted. False means that it is gone or cut short, or that it is
+        another user's and may not be touched.
         """
         path = self._loose.path(oid) if location.pack is None else pack_path(self._packs, location.pack)
+        try:
+            self._fs.touch(path)
+        except (NotFoundError, ReadOnlyError):
+            return False
         size = self._fs.size(path)
         if size is None or size < location.offset + location.length:
             return False
-        with suppress(NotFoundError, ReadOnlyError):  # another user's: it stays as old as it is
-            self._fs.touch(path)
         with self._lock:
             self._directories |= {path.parent, self._loose.directory} if location.is_loose else {path.parent}
         return True

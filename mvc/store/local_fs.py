@@ -26,8 +26,8 @@ _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errn
 _NO_DIRECTORY_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
 """What fsync() of a directory answers where directories cannot be flushed (CIFS); there is nothing else to call."""
 _DIRECTORY_MODE: Final = 0o777
-_COPY_LIMIT: Final = 1 << 20
-"""Bytes of a file whose link may become a copy; heads, the only files that are linked, have 65."""
+_COPY_BYTES: Final = 8 << 20
+"""Bytes of a file that are in memory at once when its link becomes a copy."""
 
 
 def _error(error: OSError, action: str, path: Path, *, writing: bool) -> MvcError:
@@ -221,17 +221,21 @@ class LocalFileSystem(FileSystem):
 
     def _copy(self, source: Path, target: Path) -> None:
         """Copy into a file created exclusively, and remove it again if the copy cannot be completed."""
-        content = self.read_file(source, _COPY_LIMIT)
-        handle = self.create(target)
+        original = self.open_read(source)
         try:
-            self.write(handle, content)
-            self.fsync(handle)
-        except MvcError:
-            with suppress(MvcError):
-                self.unlink(target)
-            raise
+            handle = self.create(target)
+            try:
+                for offset in range(0, self.length(original), _COPY_BYTES):
+                    self.write(handle, self.pread(original, _COPY_BYTES, offset))
+                self.fsync(handle)
+            except MvcError:
+                with suppress(MvcError):
+                    self.unlink(target)
+                raise
+            finally:
+                self.close(handle)
         finally:
-            self.close(handle)
+            self.close(original)
 
 
 def _same_file(first: Path, second: Path) -> bool:

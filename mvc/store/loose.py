@@ -54,6 +54,10 @@ class LooseBlobs:
         """Return where the blob of `oid` is, or would be."""
         return self.directory / oid[:FANOUT] / f"{oid}{_SUFFIX}"
 
+    def id_of(self, path: Path) -> ObjectId:
+        """Return the id of the blob that is, or would be, at `path`."""
+        return object_id(path.name.removesuffix(_SUFFIX))
+
     def size(self, oid: ObjectId) -> int | None:
         """Return the bytes of the blob of `oid`, or None if there is none."""
         return self._fs.size(self.path(oid))

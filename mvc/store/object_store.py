@@ -10,8 +10,10 @@ from typing import Final
 
 from mvc.errors import IntegrityError, NotFoundError
 from mvc.store.batch import PACK_LIMIT, WriteBatch
+from mvc.store.eviction import Evictions
 from mvc.store.fs import FileSystem
 from mvc.store.layout import Location, StoredObject
+from mvc.store.leases import Leases
 from mvc.store.local_fs import LocalFileSystem
 from mvc.store.loose import LooseBlobs
 from mvc.store.metadata import unwrap_metadata
@@ -24,7 +26,7 @@ from mvc.types import ObjectId
 
 __all__ = ["ObjectStore", "StoredBytes", "StoredRange"]
 
-_DIRECTORIES: Final = ("objects", "packs", "ops", "op_head", "tmp")
+_DIRECTORIES: Final = ("objects", "packs", "ops", "op_head", "leases", "tmp")
 _TRIES: Final = 3
 """Times that an object is looked up: a repack between finding and reading may move it once, hardly ever twice."""
 
@@ -83,6 +85,8 @@ class ObjectStore:
         self.operations = OperationStore(root, self.fs)
         self.head = OpHead(root, self.fs)
         self.temporaries = Temporaries(root, self.fs)
+        self.leases = Leases(root, self.fs)
+        self.evictions = Evictions(root, self.fs)
 
     def initialize(self) -> None:
         """Create the directories below `root`, and `root` itself in an existing directory, durably. May be repeated."""
@@ -97,9 +101,21 @@ class ObjectStore:
         return WriteBatch(self.loose, self.packs.directory, self.temporaries, self.fs, pack_limit)
 
     def find(self, oid: ObjectId) -> Location | None:
-        """Return where the object is, without the help of an index database; None if it is not stored."""
+        """Return where the object is, without the help of an index database; None if it is not stored.
+
+        What was about to be removed, and is found nowhere else, gets its name back.
+        """
+        return self._search(oid) or (self._search(oid) if self._rescue(oid) else None)
+
+    def _search(self, oid: ObjectId) -> Location | None:
         size = self.loose.size(oid)
         return self.packs.find(oid) if size is None else Location(None, 0, size)
+
+    def _rescue(self, oid: ObjectId) -> bool:
+        """Give condemned files that may hold an object their names back; False if there are none."""
+        loose = self.loose.path(oid)
+        packs = self.evictions.condemned(self.packs.directory)
+        return sum(self.evictions.rescue(path) for path in (loose, *packs)) > 0
 
     def open(self, oid: ObjectId, location: Location) -> StoredRange:
         """Return access to the stored bytes of `oid`: a blob, or the body of a metadata object.
@@ -131,9 +147,9 @@ class ObjectStore:
 
     def holds(self, oid: ObjectId, location: Location) -> bool:
         """Return whether the file that holds the object is there, and long enough. Reads nothing of it."""
+        size = self.fs.size(self.path(oid, location.pack))
         if location.pack is None:
-            return self.loose.size(oid) == location.length
-        size = self.fs.size(pack_path(self.packs.directory, location.pack))
+            return size == location.length
         return size is not None and size >= location.offset + location.length
 
     def load(self, oid: ObjectId) -> memoryview:
@@ -169,10 +185,9 @@ class ObjectStore:
         """Return the ids of all packs, sorted."""
         return self.packs.ids()
 
-    def modified(self, oid: ObjectId, location: Location) -> float | None:
-        """Return when the file that holds the object was written or last relied on, in seconds; None if it is gone."""
-        path = self.loose.path(oid) if location.pack is None else pack_path(self.packs.directory, location.pack)
-        return self.fs.modified(path)
+    def path(self, oid: ObjectId, pack: ObjectId | None) -> Path:
+        """Return the file that holds an object: that of a pack, or its own."""
+        return self.loose.path(oid) if pack is None else pack_path(self.packs.directory, pack)
 
     def stored_bytes(self) -> StoredBytes:
         """Return how many bytes the objects take."""

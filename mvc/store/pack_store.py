@@ -108,10 +108,14 @@ class PackStore:
 
     def delete(self, pack: ObjectId) -> None:
         """Remove a pack; NotFoundError if there is none. The index goes first: a pack without one is still whole."""
-        with suppress(NotFoundError):  # an index may be missing
-            self._fs.unlink(index_path(self.directory, pack))
+        self.delete_index(pack)
         self._fs.unlink(pack_path(self.directory, pack))
         self._forget(pack)
+
+    def delete_index(self, pack: ObjectId) -> None:
+        """Remove the index of a pack, if there is one."""
+        with suppress(NotFoundError):
+            self._fs.unlink(index_path(self.directory, pack))
 
     def refresh(self) -> bool:
         """Notice packs that came or went; return whether any came."""

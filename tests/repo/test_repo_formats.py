@@ -103,34 +103,34 @@ class TestFormatFile:
     """Versions and features."""
 
     @pytest.mark.parametrize(
-        ("old", "new", "reads", "writes"),
+        ("old", "new", "allowed"),
         [
-            ("", "", True, True),
-            ("version = 1", "version = 2", False, False),
-            ("version = 1", 'version = "1"', False, False),
-            ("version = 1", "", False, False),
-            ("read = []", 'read = ["zones"]', False, False),
-            ("write = []", 'write = ["zones"]', True, False),
-            ("gc = []", 'gc = ["zones"]', True, True),
-            ("read = []", 'read = "zones"', False, False),
-            ("read = []", "read = [1]", False, False),
-            ("[features]", "[other]", True, True),
-            ("[features]", "features = 3\n[other]", False, False),
-            ("version = 1", "version =", False, False),
+            ("", "", ("read", "write", "gc")),
+            ("version = 1", "version = 2", ()),
+            ("version = 1", 'version = "1"', ()),
+            ("version = 1", "", ()),
+            ("read = []", 'read = ["zones"]', ()),
+            ("write = []", 'write = ["zones"]', ("read",)),
+            ("gc = []", 'gc = ["zones"]', ("read", "write")),
+            ("read = []", 'read = "zones"', ()),
+            ("read = []", "read = [1]", ()),
+            ("[features]", "[other]", ("read", "write", "gc")),
+            ("[features]", "features = 3\n[other]", ()),
+            ("version = 1", "version =", ()),
         ],
     )
-    def test_refused_per_access(self, lab, old, new, reads, writes):
+    def test_refused_per_access(self, lab, old, new, allowed):
         """An unknown version always, an unknown feature for the accesses that it names."""
         layout = Layout(lab.root)
         layout.format.write_text(FORMAT_TEXT.replace(old, new, 1))
-        for allowed, write in ((reads, False), (writes, True)):
-            if allowed:
-                check_format(layout, write=write)
+        for access in ("read", "write", "gc"):
+            if access in allowed:
+                check_format(layout, access)
             else:
                 with pytest.raises(FormatError) as caught:
-                    check_format(layout, write=write)
+                    check_format(layout, access)
                 assert caught.value.hint or "features" in caught.value.message
-        if not reads:
+        if not allowed:
             with pytest.raises(FormatError):
                 open_repository(lab.root)
 

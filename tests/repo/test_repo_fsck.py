@@ -8,7 +8,6 @@ import pytest
 
 from mvc.errors import IntegrityError, NotFoundError, StorageError
 from mvc.objects.operation import RefChange
-from mvc.repo.checkout import move_refs
 from mvc.repo.fsck import fsck
 from mvc.repo.reindex import reindex
 from mvc.repo.show import tensor_views
@@ -221,7 +220,7 @@ def test_a_manifest_where_a_commit_should_be(lab, actor):
     lab.write("a", "x")
     commit = lab.commit().commit
     manifest = lab.session.record(commit).manifest
-    move_refs(lab.session, [RefChange("refs/heads/odd", None, manifest)], actor)
+    lab.session.refs.update(lambda _: (RefChange("refs/heads/odd", None, manifest),), actor)
     (fault,) = lab.check().faults
     assert (fault.object, fault.affected) == (manifest, ("refs/heads/odd",))
     assert "neither" in fault.problem

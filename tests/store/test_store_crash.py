@@ -220,7 +220,7 @@ def test_initialize_survives(start: Path, mode: CrashMode) -> None:
     """After a crash it can be repeated; when it has returned, the directories are durable."""
 
     def complete(root: Path) -> None:
-        assert len(list((root / ".mvc").iterdir())) == 5
+        assert len(list((root / ".mvc").iterdir())) == 6
 
     def repeatable(root: Path) -> None:
         ObjectStore(root / ".mvc").initialize()

@@ -1,0 +1,169 @@
+"""``mvc gc``: remove what nothing reaches any more, beside whatever else is going on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from mvc.errors import IntegrityError
+from mvc.repo.clock import now
+from mvc.repo.leftovers import settle_leftovers
+from mvc.repo.liveness import Liveness
+from mvc.repo.prune import Pruned, prune
+from mvc.repo.prune_plan import PrunePlan, Tally, Verdicts, plan_prune
+from mvc.repo.roots import Root, roots
+from mvc.repo.session import Session
+from mvc.repo.survey import Place, Survey, survey
+from mvc.settings import Gc
+from mvc.store.leases import SKEW_SECONDS, STALE_SECONDS
+from mvc.types import ObjectId
+
+__all__ = ["Collection", "GcResult", "collect", "gc", "needed_places"]
+
+_BASES: Final = "bases of deltas"
+_LEAST_AGE: Final = 2.0
+"""Seconds for which a file is young whatever the settings say: clocks of file systems tick as slowly as that (FAT), and
+a file that is touched within one tick looks untouched."""
+_DAY: Final = 86_400
+_MICRO: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class GcResult:
+    """What a garbage collection found and did.
+
+    Parameters
+    ----------
+    freed : Tally
+        What went; with `dry_run`, what would go.
+    spared : int
+        Files that stayed because another process came to need them meanwhile.
+    kept : mapping of str to Tally
+        By reason: what stays.
+    """
+
+    freed: Tally
+    spared: int
+    kept: Mapping[str, Tally]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What is known before anything is removed.
+
+    Parameters
+    ----------
+    found : Survey
+        What there is.
+    live : Liveness
+        What roots reach.
+    needed : mapping of Place to str
+        Where it is taken from, and why it is needed.
+    cutoff : float
+        Only older files may go; seconds since 1970-01-01T00:00:00Z.
+    since : int
+        The operation log from here on holds what it names; microseconds.
+    """
+
+    found: Survey
+    live: Liveness
+    needed: Mapping[Place, str]
+    cutoff: float
+    since: int
+
+    def newly_live(self, session: Session) -> set[ObjectId]:
+        """Return what refs and leases have come to reach since."""
+        before = self.live.contents.keys() | self.live.metadata.keys()
+        self.live.reach(roots(session, self.since))
+        return (self.live.contents.keys() | self.live.metadata.keys()) - before
+
+
+def gc(session: Session, bounds: Gc, *, dry_run: bool = False) -> GcResult:
+    """Remove what neither refs, nor the operation log of the last time, nor a process at work reaches.
+
+    Safe beside commits, checkouts and other collections of any number of processes.
+
+    Parameters
+    ----------
+    session : Session
+        The repository.
+    bounds : Gc
+        Grace period, retention of the operation log, and when packs are written anew.
+    dry_run : bool
+        Say what would be done, and do nothing.
+
+    Raises
+    ------
+    IntegrityError
+        If something that a ref reaches is missing or corrupt: nothing is removed then, since what looks like garbage
+        may be what repairs it.
+    ConflictError
+        If another process collects garbage or repacks.
+    """
+    session.check_writable("gc")
+    if dry_run:
+        plan = _plan(collect(session, bounds), bounds)
+        return GcResult(plan.freed, 0, plan.kept)
+    with session.store.leases.take_maintenance("gc"):
+        session.store.temporaries.sweep(STALE_SECONDS)
+        settle_leftovers(session.store)
+        known = collect(session, bounds)
+        plan = _plan(known, bounds)
+        done: Pruned = prune(session, known.found, plan, known.needed, lambda: known.newly_live(session))
+        return GcResult(done.freed, done.spared, plan.kept)
+
+
+def _plan(known: Collection, bounds: Gc) -> PrunePlan:
+    return plan_prune(known.found, Verdicts(known.needed), known.cutoff, bounds)
+
+
+def collect(session: Session, bounds: Gc) -> Collection:
+    """Find out what there is, what must stay, and why.
+
+    Raises
+    ------
+    IntegrityError
+        If something that a ref reaches is missing or corrupt.
+    """
+    start = now()
+    since = start - int(bounds.retention_days * _DAY * _MICRO)
+    cutoff = start / _MICRO - max(bounds.grace_hours * 3600, _LEAST_AGE)
+    leases = session.store.leases.live()
+    cutoff = min([cutoff, *(lease.start / _MICRO - SKEW_SECONDS for lease in leases)])
+    live = Liveness(session.store)
+    found = survey(session.store)
+    live.reach(roots(session, since))
+    return Collection(found, live, needed_places(found, live), cutoff, since)
+
+
+def needed_places(found: Survey, live: Liveness) -> dict[Place, str]:
+    """Return from where everything that is live is taken, and why it is needed.
+
+    Of several encodings the one that is quickest to rebuild is taken.
+
+    Raises
+    ------
+    IntegrityError
+        If something that a ref reaches cannot be decoded from what there is.
+    """
+    chain = found.chain(live.contents)
+    for oid, root in live.contents.items():
+        if oid not in chain and root.is_ref:
+            raise IntegrityError(
+                f"content {oid}, which {root.name} needs, is missing or corrupt; nothing was removed",
+                hint="mvc fsck --repair",
+            )
+    needed: dict[Place, str] = {
+        (oid, record.location.pack): _reason(live.contents.get(oid)) for oid, record in chain.items()
+    }
+    wanted = set(live.metadata)
+    for (oid, pack), item in found.objects.items():
+        if oid in wanted and item.kind is not None and item.kind.is_metadata:
+            wanted.remove(oid)
+            needed[oid, pack] = _reason(live.metadata[oid])
+    return needed
+
+
+def _reason(root: Root | None) -> str:
+    return root.reason if root else _BASES

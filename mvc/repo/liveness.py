@@ -1,0 +1,84 @@
+"""Everything that roots reach: commits, tags, manifests, and the contents that these name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mvc.errors import FormatError, IntegrityError, NotFoundError
+from mvc.index import read_metadata
+from mvc.objects.commit import Commit, Tag
+from mvc.objects.ids import COMMIT, MANIFEST, TAG, digest
+from mvc.objects.manifest import Manifest
+from mvc.repo.roots import Root
+from mvc.store.object_store import ObjectStore
+from mvc.types import ObjectId
+
+__all__ = ["Liveness"]
+
+
+class Liveness:
+    """A walk over history that can be continued with more roots.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        What is read; no index is believed.
+
+    Attributes
+    ----------
+    metadata, contents : dict of ObjectId to Root
+        What was reached, and the first root from which it was.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self.metadata: dict[ObjectId, Root] = {}
+        self.contents: dict[ObjectId, Root] = {}
+
+    def reach(self, roots: Iterable[Root]) -> None:
+        """Add all that `roots` reach.
+
+        Raises
+        ------
+        IntegrityError
+            If a commit, tag or manifest that a ref reaches is missing or corrupt.
+        """
+        for root in roots:
+            pending = [root.id]
+            while pending:
+                oid = pending.pop()
+                if oid not in self.metadata:
+                    pending += self._visit(oid, root)
+
+    def _visit(self, oid: ObjectId, root: Root) -> Iterable[ObjectId]:
+        """Take note of a commit or tag; return what must be walked to from there."""
+        try:
+            named = self._named_by(self._read(oid), root)
+        except (IntegrityError, NotFoundError, FormatError) as error:
+            if not root.is_ref:
+                return ()  # it was removed when nothing held it; or it is corrupt, and nothing needs it any more
+            raise IntegrityError(
+                f"{oid}, which {root.name} needs, cannot be read: {error.message}", hint="mvc fsck --repair"
+            ) from error
+        self.metadata[oid] = root
+        return named
+
+    def _read(self, oid: ObjectId) -> Commit | Tag:
+        data = self._store.load_metadata(oid)
+        if digest(COMMIT, data) == oid:
+            return Commit.decode(data)
+        if digest(TAG, data) == oid:
+            return Tag.decode(data)
+        raise IntegrityError(f"{oid} is neither a commit nor a tag", hint="mvc fsck --repair")
+
+    def _named_by(self, found: Commit | Tag, root: Root) -> Iterable[ObjectId]:
+        """Take note of what a commit records; return the commits that it names."""
+        if isinstance(found, Tag):
+            return [found.target]
+        if found.manifest not in self.metadata:
+            manifest = Manifest.decode(read_metadata(self._store, found.manifest, MANIFEST))
+            self.metadata[found.manifest] = root
+            for file in manifest.files:
+                for segment in file.segments:
+                    self.contents.setdefault(segment.id, root)
+        return found.parents

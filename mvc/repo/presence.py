@@ -1,0 +1,71 @@
+"""Whether commits that no ref reaches are still whole: garbage collection may have begun to remove them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mvc.errors import IntegrityError, NotFoundError
+from mvc.repo.liveness import Liveness
+from mvc.repo.log import history
+from mvc.repo.refs import RefState
+from mvc.repo.roots import Root
+from mvc.repo.session import Session
+from mvc.repo.tips import commits_of_refs
+from mvc.types import ObjectId
+
+__all__ = ["check_present"]
+
+
+def check_present(session: Session, state: RefState, wanted: Iterable[ObjectId]) -> None:
+    """Refuse those of `wanted`, commits or tag objects, that refs do not reach and of which something is gone.
+
+    To be called while a lease pins them: what is there now then stays.
+
+    Parameters
+    ----------
+    session : Session
+        The repository.
+    state : RefState
+        What refs hold; everything that they reach is there.
+    wanted : iterable of ObjectId
+        Objects that refs are to hold.
+
+    Raises
+    ------
+    NotFoundError
+        If something is gone.
+    """
+    values = {*state.refs.values()}
+    new = {oid for oid in wanted if oid not in values}
+    commits = session.records(new)
+    targets = {oid if oid in commits else session.tag(oid).target for oid in new}
+    for oid in sorted(targets - _reached(session, state, targets)):
+        try:
+            _check_whole(session, oid)
+        except IntegrityError as error:
+            raise NotFoundError(
+                f"commit {oid[:12]} is not whole any more: {error.message}", hint="mvc fsck, or fetch it from a clone"
+            ) from error
+
+
+def _reached(session: Session, state: RefState, wanted: set[ObjectId]) -> set[ObjectId]:
+    """Return which of `wanted` are commits that refs reach."""
+    positions = {oid: record.position for oid, record in session.records(wanted).items()}
+    found: set[ObjectId] = set()
+    if positions:
+        for record in history(session, commits_of_refs(session, state).values()):
+            found |= {record.id} & positions.keys()
+            if found.issuperset(positions) or record.position < min(positions.values()):
+                break
+    return found
+
+
+def _check_whole(session: Session, oid: ObjectId) -> None:
+    live = Liveness(session.store)
+    live.reach([Root(oid, "branches", oid[:12])])
+    session.refresh(force=True)
+    chains = session.chains(live.contents)
+    missing = live.contents.keys() - chains.keys()
+    missing |= {oid for oid, record in chains.items() if not session.store.holds(oid, record.location)}
+    if gone := [content for content in sorted(missing) if session.store.find(content) is None]:
+        raise IntegrityError(f"content {gone[0]} is missing")

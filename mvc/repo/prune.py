@@ -1,0 +1,125 @@
+"""Carrying out a `PrunePlan` beside other processes: nothing goes that one of them needs (docs/decisions/011)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from mvc.repo.prune_plan import PackRewrite, PrunePlan, Removal, Tally
+from mvc.repo.session import Session
+from mvc.repo.survey import Place, Survey
+from mvc.store.layout import EntryKind
+from mvc.store.object_store import ObjectStore
+from mvc.types import ObjectId
+
+__all__ = ["Pruned", "prune"]
+
+Wanted = Callable[[], Collection[ObjectId]]
+"""Returns what has come to be needed since the plan was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was done.
+
+    Parameters
+    ----------
+    freed : Tally
+        Objects that went, and by how many bytes the files are smaller.
+    spared : int
+        Files that stayed because somebody came to need them meanwhile.
+    """
+
+    freed: Tally
+    spared: int
+
+
+def prune(session: Session, found: Survey, plan: PrunePlan, needed: Collection[Place], wanted: Wanted) -> Pruned:
+    """Remove what `plan` says, less what turns out to be needed.
+
+    What moves from one pack to another is stored again before its old file is touched. Files are condemned, looked at
+    again, and only then removed; if this process is stopped in between, they are found by whoever needs them.
+
+    Parameters
+    ----------
+    session : Session
+        The repository.
+    found : Survey
+        What the plan was made from.
+    plan : PrunePlan
+        What to do.
+    needed : collection of Place
+        What must be there afterwards, at these places or moved from them by the plan.
+    wanted : callable
+        Asked after everything was condemned.
+
+    Raises
+    ------
+    IntegrityError
+        If a pack that is to be written anew is corrupt. Nothing is removed.
+    """
+    store = session.store
+    grown = _move(store, plan.rewrites)
+    if not plan.files:
+        return Pruned(Tally(), 0)
+    moved = {rewrite.removal.holder for rewrite in plan.rewrites}
+    staying = {pack or oid for oid, pack in needed} - moved
+    _make_durable(store, found, staying)
+    session.index.forget_operation()
+    condemned = [item for item in plan.files if store.evictions.condemn(item.file.path)]
+    removed: set[ObjectId] = set()
+    try:
+        spared = _spared(store, found, condemned, staying, wanted)
+        for item in condemned:
+            if item.holder not in spared:
+                _remove(store, item)
+                removed.add(item.holder)
+    finally:
+        for item in condemned:
+            if item.holder not in removed:
+                store.evictions.spare(item.file.path)
+        session.refresh(force=True)
+    gone = [item for item in condemned if item.holder in removed]
+    freed = sum(item.file.size for item in gone) - grown
+    return Pruned(Tally(sum(len(item.objects) for item in gone), freed), len(plan.files) - len(gone))
+
+
+def _move(store: ObjectStore, rewrites: Sequence[PackRewrite]) -> int:
+    """Store again what moves; return the bytes that this takes."""
+    for rewrite in rewrites:
+        store.packs.verify(rewrite.removal.holder)
+    with store.begin() as batch:
+        for rewrite in rewrites:
+            for item in rewrite.keep:
+                assert item.kind is not None, "only entries of packs move"
+                batch.put(EntryKind(item.kind), item.oid, store.packs.read(item.oid, item.location))
+        batch.commit()
+        return batch.stored_bytes
+
+
+def _make_durable(store: ObjectStore, found: Survey, staying: Collection[ObjectId]) -> None:
+    """Have the names of what stays survive a crash: others may have stored it, and not have come to this yet."""
+    for directory in {found.files[holder].path.parent for holder in staying}:
+        store.fs.fsync_dir(directory)
+    store.fs.fsync_dir(store.loose.directory)
+
+
+def _spared(
+    store: ObjectStore, found: Survey, condemned: Sequence[Removal], staying: Iterable[ObjectId], wanted: Wanted
+) -> set[ObjectId]:
+    """Return which of the condemned must not go."""
+    files = (found.files[holder] for holder in staying)
+    if any(store.fs.size(file.path) != file.size for file in files):
+        return {item.holder for item in condemned}  # another process removes at the same time
+    touched = [item for item in condemned if store.evictions.modified(item.file.path) != item.file.modified]
+    needed = {*wanted(), *(oid for item in touched for oid in item.objects)}
+    needed |= found.chain(needed).keys()
+    return {item.holder for item in touched} | {
+        item.holder for item in condemned if not needed.isdisjoint(item.objects)
+    }
+
+
+def _remove(store: ObjectStore, item: Removal) -> None:
+    if item.file.path.parent == store.packs.directory:
+        store.packs.delete_index(item.holder)
+    store.evictions.remove(item.file.path)
