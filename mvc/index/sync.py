@@ -25,7 +25,14 @@ _LOGGER: Final = logging.getLogger(__name__)
 __all__ = ["read_blobs", "read_metadata", "synchronise"]
 
 
-def synchronise(database: Database, store: ObjectStore, operation: ObjectId, *, force: bool = False) -> bool:
+def synchronise(
+    database: Database,
+    store: ObjectStore,
+    operation: ObjectId,
+    *,
+    force: bool = False,
+    again: Collection[ObjectId] = (),
+) -> bool:
     """Make `database` describe the packs and loose blobs that `store` holds now.
 
     Parameters
@@ -38,6 +45,8 @@ def synchronise(database: Database, store: ObjectStore, operation: ObjectId, *, 
         The newest operation, read before this call. The index is said to describe it.
     force : bool
         Look at the store although the index describes the operation: it can change without one.
+    again : collection of ObjectId
+        Loose blobs that have been replaced: read again, also if they are as long as before.
 
     Returns
     -------
@@ -56,9 +65,9 @@ def synchronise(database: Database, store: ObjectStore, operation: ObjectId, *, 
     new_packs, gone = sorted(there - known), sorted(known - there)
     known_loose = database.loose()
     loose = {oid: size for oid in store.loose.ids() if (size := store.loose.size(oid))}
-    lost = sorted(oid for oid, length in known_loose.items() if loose.get(oid) != length)
+    lost = sorted(oid for oid, length in known_loose.items() if loose.get(oid) != length or oid in again)
     found = [_stored(pack, entry) for pack in new_packs for entry in store.packs.entries(pack)]
-    new_loose = sorted(oid for oid, size in loose.items() if known_loose.get(oid) != size)
+    new_loose = sorted(oid for oid, size in loose.items() if known_loose.get(oid) != size or oid in again)
     found += [StoredObject(oid, None, Location(None, 0, loose[oid])) for oid in new_loose]
     lost_commits = _lost_commits(database, found, gone) if gone else []
     database.apply(

@@ -308,7 +308,11 @@ def _starts(problem: Problem, now: Assignment) -> Iterator[Assignment]:
     if mended is not None and mended.chosen == tree:
         yield mended
         return
-    for start in (Assignment(problem, now.chosen, summits([now.choice(node) for node in range(problem.size)])), mended, grow(problem)):
+    for start in (
+        Assignment(problem, now.chosen, summits([now.choice(node) for node in range(problem.size)])),
+        mended,
+        grow(problem),
+    ):
         if start is not None:
             improve(start)
             yield start

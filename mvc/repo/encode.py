@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
-from typing import Final
+from typing import Final, Protocol
 
 from xxhash import xxh3_64_intdigest
 
@@ -20,11 +21,11 @@ from mvc.repo.parallel import ordered_map
 from mvc.repo.plan import Option, Side, choose, codecs_for
 from mvc.repo.scan import Content
 from mvc.settings import Delta, Level
-from mvc.store.batch import WriteBatch
-from mvc.store.layout import EntryKind
+from mvc.store.layout import Buffer, EntryKind
+from mvc.store.tmp import Draft
 from mvc.types import ObjectId, TensorSpec
 
-__all__ = ["LOOSE_BYTES", "Encoder", "Stored"]
+__all__ = ["LOOSE_BYTES", "BlobSink", "Encoder", "Stored"]
 
 LOOSE_BYTES: Final = 4 << 20
 """Raw bytes from which a content becomes a loose blob: large enough that an inode and an fsync do not matter."""
@@ -95,6 +96,16 @@ class _Coded:
     """What the frame table says of it: stored length and checksum."""
 
 
+class BlobSink(Protocol):
+    """Where encoded blobs go: a `WriteBatch`, or what keeps them until somebody has looked at them."""
+
+    def put(self, kind: EntryKind, oid: ObjectId, body: Buffer | Sequence[Buffer]) -> bool:
+        """Take a small blob, maybe in pieces."""
+
+    def loose(self, oid: ObjectId, *, replace: bool = False) -> AbstractContextManager[Draft]:
+        """Yield a file for a large blob, which is taken when the block ends."""
+
+
 class Encoder:
     """Write contents into a batch.
 
@@ -120,7 +131,7 @@ class Encoder:
         self._bounds = bounds
         self._written: dict[ObjectId, Content] = {}
 
-    def store(self, contents: Iterable[tuple[Content, Sequence[Side]]], batch: WriteBatch) -> Iterator[Stored]:
+    def store(self, contents: Iterable[tuple[Content, Sequence[Side]]], batch: BlobSink) -> Iterator[Stored]:
         """Encode `contents`, each with the side tensors that it may use, and yield what was done, in order.
 
         Side tensors are stored, or contents of an earlier call; the latter are read from their sources, and `confirm`
@@ -157,13 +168,20 @@ class Encoder:
             if finish(running) != content.id:
                 raise _changed(content)
 
-    def _plan(self, item: tuple[Content, Sequence[Side]]) -> _Planned:
-        content, sides = item
-        ways = [
+    def options(self, content: Content, sides: Sequence[Side]) -> list[Option]:
+        """Return every way to store `content` on its own or with one of `sides`, with sizes judged by samples."""
+        return self._judged(content, self._ways(content, sides), self._samples(content, sides, None))
+
+    def _ways(self, content: Content, sides: Sequence[Side]) -> list[_Way]:
+        return [
             (codec, side)
             for side in (None, *sides)
             for codec in codecs_for(content.kind, content.spec.dtype, self._level, side.relation if side else "full")
         ]
+
+    def _plan(self, item: tuple[Content, Sequence[Side]]) -> _Planned:
+        content, sides = item
+        ways = self._ways(content, sides)
         if content.spec.words > frame_words(content.spec):
             return _Planned(content, self._compared(content, ways, self._samples(content, sides, None)), None)
         whole = self._load(content, sides, 0, content.spec.words)
@@ -177,11 +195,14 @@ class Encoder:
         """Return the best way to store a content, judged by samples unless it is the only one."""
         if len(ways) == 1:
             return Option(*ways[0], content.spec.nbytes)
-        options = [
+        return choose(self._judged(content, ways, samples), content.spec.nbytes, self._bounds)
+
+    @staticmethod
+    def _judged(content: Content, ways: Sequence[_Way], samples: Sequence[_Range]) -> list[Option]:
+        return [
             Option(codec, side, estimate(codec, [sample[side] for sample in samples]) * content.spec.nbytes)
             for codec, side in ways
         ]
-        return choose(options, content.spec.nbytes, self._bounds)
 
     def _tried(self, content: Content, ways: Sequence[_Way], whole: _Range) -> _Planned:
         """Encode a small content in every way, and keep the best."""
@@ -223,7 +244,7 @@ class Encoder:
         return _encode(planned.option.codec, self._load(content, [side] if side else [], start, words)[side])
 
     @staticmethod
-    def _write(planned: _Planned, frames: Iterator[_Coded], batch: WriteBatch) -> Stored:
+    def _write(planned: _Planned, frames: Iterator[_Coded], batch: BlobSink) -> Stored:
         content = planned.content
         if content.spec.nbytes >= LOOSE_BYTES:
             envelope = _write_loose(planned, frames, batch)
@@ -235,7 +256,7 @@ class Encoder:
         return Stored(replace(content, held=None), planned.option, envelope.stored_bytes)
 
 
-def _write_loose(planned: _Planned, frames: Iterator[_Coded], batch: WriteBatch) -> Envelope:
+def _write_loose(planned: _Planned, frames: Iterator[_Coded], batch: BlobSink) -> Envelope:
     """Stream frames behind room for the header, whose length depends only on their number."""
     content = planned.content
     room = _envelope(planned, [(0, 0)] * len(planned.starts))

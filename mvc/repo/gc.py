@@ -8,20 +8,22 @@ from typing import Final
 
 from mvc.errors import IntegrityError
 from mvc.repo.clock import now
+from mvc.repo.copies import copies_wanted
 from mvc.repo.leftovers import settle_leftovers
 from mvc.repo.liveness import Liveness
 from mvc.repo.prune import Pruned, prune
 from mvc.repo.prune_plan import PrunePlan, Tally, Verdicts, plan_prune
 from mvc.repo.roots import Root, roots
 from mvc.repo.session import Session
-from mvc.repo.survey import Place, Survey, survey
+from mvc.repo.survey import Place, Preferred, Survey, survey
 from mvc.settings import Gc
 from mvc.store.leases import SKEW_SECONDS, STALE_SECONDS
 from mvc.types import ObjectId
 
-__all__ = ["Collection", "GcResult", "collect", "gc", "needed_places"]
+__all__ = ["Collection", "GcResult", "collect", "gc"]
 
 _BASES: Final = "bases of deltas"
+_COPIES: Final = "second copies"
 _LEAST_AGE: Final = 2.0
 """Seconds for which a file is young whatever the settings say: clocks of file systems tick as slowly as that (FAT), and
 a file that is touched within one tick looks untouched."""
@@ -118,8 +120,11 @@ def _plan(known: Collection, bounds: Gc) -> PrunePlan:
     return plan_prune(known.found, Verdicts(known.needed), known.cutoff, bounds)
 
 
-def collect(session: Session, bounds: Gc) -> Collection:
+def collect(session: Session, bounds: Gc, preferred: Preferred | None = None) -> Collection:
     """Find out what there is, what must stay, and why.
+
+    Of several encodings of a content the one in the pack that `preferred` names is taken, or else the one that is
+    quickest to rebuild.
 
     Raises
     ------
@@ -134,20 +139,13 @@ def collect(session: Session, bounds: Gc) -> Collection:
     live = Liveness(session.store)
     found = survey(session.store)
     live.reach(roots(session, since))
-    return Collection(found, live, needed_places(found, live), cutoff, since)
+    needed = _needed(found, live, preferred or {}, bounds.copies_from)
+    return Collection(found, live, needed, cutoff, since)
 
 
-def needed_places(found: Survey, live: Liveness) -> dict[Place, str]:
-    """Return from where everything that is live is taken, and why it is needed.
-
-    Of several encodings the one that is quickest to rebuild is taken.
-
-    Raises
-    ------
-    IntegrityError
-        If something that a ref reaches cannot be decoded from what there is.
-    """
-    chain = found.chain(live.contents)
+def _needed(found: Survey, live: Liveness, preferred: Preferred, copies_from: int) -> dict[Place, str]:
+    """Return from where everything that is live is taken, and why it is needed; IntegrityError if something is not."""
+    chain = found.chain(live.contents, preferred)
     for oid, root in live.contents.items():
         if oid not in chain and root.is_ref:
             raise IntegrityError(
@@ -157,6 +155,9 @@ def needed_places(found: Survey, live: Liveness) -> dict[Place, str]:
     needed: dict[Place, str] = {
         (oid, record.location.pack): _reason(live.contents.get(oid)) for oid, record in chain.items()
     }
+    for oid in copies_wanted(chain, copies_from):
+        others = (record.location.pack for record in found.blobs[oid] if (oid, record.location.pack) not in needed)
+        needed |= {(oid, pack): _COPIES for pack in list(others)[:1]}
     wanted = set(live.metadata)
     for (oid, pack), item in found.objects.items():
         if oid in wanted and item.kind is not None and item.kind.is_metadata:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from mvc.errors import IntegrityError, NotFoundError
 from mvc.repo.liveness import Liveness
@@ -37,8 +38,7 @@ def check_present(session: Session, state: RefState, wanted: Iterable[ObjectId])
     """
     values = {*state.refs.values()}
     new = {oid for oid in wanted if oid not in values}
-    commits = session.records(new)
-    targets = {oid if oid in commits else session.tag(oid).target for oid in new}
+    targets = {_target(session, oid) for oid in new}
     for oid in sorted(targets - _reached(session, state, targets)):
         try:
             _check_whole(session, oid)
@@ -46,6 +46,14 @@ def check_present(session: Session, state: RefState, wanted: Iterable[ObjectId])
             raise NotFoundError(
                 f"commit {oid[:12]} is not whole any more: {error.message}", hint="mvc fsck, or fetch it from a clone"
             ) from error
+
+
+def _target(session: Session, oid: ObjectId) -> ObjectId:
+    """Return the commit that a tag object names; anything else itself."""
+    if oid not in session.records([oid]):
+        with suppress(IntegrityError, NotFoundError):
+            return session.tag(oid).target
+    return oid
 
 
 def _reached(session: Session, state: RefState, wanted: set[ObjectId]) -> set[ObjectId]:

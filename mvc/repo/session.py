@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property, lru_cache
@@ -75,12 +75,17 @@ class Session(Workspace):
         synchronise(database, self.store, operation)
         return database
 
-    def refresh(self, *, force: bool = False) -> None:
+    def refresh(self, *, force: bool = False, again: Collection[ObjectId] = ()) -> None:
         """Bring the index up to date with what other processes, or this one, have stored since.
 
-        With `force`, also if no operation says that anything has changed.
+        Parameters
+        ----------
+        force : bool
+            Also if no operation says that anything has changed.
+        again : collection of ObjectId
+            Loose blobs that were replaced, and are read again even if they are as long as before.
         """
-        synchronise(self.index, self.store, self.refs.newest()[1], force=force)
+        synchronise(self.index, self.store, self.refs.newest()[1], force=force, again=again)
 
     @contextmanager
     def protected(self, command: str, *commits: ObjectId | None) -> Iterator[None]:

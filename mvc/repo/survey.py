@@ -11,10 +11,13 @@ from mvc.store.layout import StoredObject
 from mvc.store.object_store import ObjectStore
 from mvc.types import ObjectId
 
-__all__ = ["Place", "StoredFile", "Survey", "survey"]
+__all__ = ["Place", "Preferred", "StoredFile", "Survey", "survey"]
 
 Place = tuple[ObjectId, ObjectId | None]
 """An object in one of the files that hold it: its id, and the pack, or None for its own file."""
+
+Preferred = Mapping[ObjectId, ObjectId | None]
+"""By content: the pack that holds the encoding to be taken, or None for a loose blob."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +62,23 @@ class Survey:
         """Return the file that holds an object; None if it came while the others were looked at."""
         return self.files.get(found.location.pack or found.oid)
 
-    def chain(self, contents: Iterable[ObjectId]) -> dict[ObjectId, BlobRecord]:
-        """Return the encodings from which `contents` are rebuilt quickest, with those of all that they need."""
+    def chain(self, contents: Iterable[ObjectId], preferred: Preferred | None = None) -> dict[ObjectId, BlobRecord]:
+        """Return the encodings from which `contents` are rebuilt, with those of all that they need.
+
+        Of several the one in the pack that `preferred` names is taken, or else the one that is quickest to rebuild.
+        """
         result: dict[ObjectId, BlobRecord] = {}
         pending = [*contents]
         while pending:
             oid = pending.pop()
             if oid not in result and oid in self.blobs:
-                result[oid] = self.blobs[oid][0]
+                result[oid] = self._chosen(oid, preferred or {})
                 pending += [item.id for item in result[oid].references]
         return result
+
+    def _chosen(self, oid: ObjectId, preferred: Preferred) -> BlobRecord:
+        wanted = (record for record in self.blobs[oid] if oid in preferred and record.location.pack == preferred[oid])
+        return next(wanted, self.blobs[oid][0])
 
 
 def survey(store: ObjectStore) -> Survey:

@@ -45,8 +45,8 @@ class Evictions:
         return True
 
     def keep(self, path: Path) -> None:
-        """Keep what a file holds now, as condemned, when it is replaced by another of its name."""
-        with suppress(AlreadyExistsError):  # what an interrupted repack kept is older still
+        """Keep what a file holds now, if there is one, as condemned, when it is replaced by another of its name."""
+        with suppress(NotFoundError, AlreadyExistsError):  # what an interrupted repack kept is older still
             self._fs.link(path, _condemned(path))
 
     def modified(self, path: Path) -> float | None:

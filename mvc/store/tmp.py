@@ -40,6 +40,11 @@ class Draft:
         self.discard()
 
     @property
+    def path(self) -> Path:
+        """Where the temporary is."""
+        return self._handle.path
+
+    @property
     def size(self) -> int:
         """Bytes written."""
         return self._appender.size
@@ -58,29 +63,32 @@ class Draft:
 
         The name is durable only after an fsync of its directory, which is left to the caller: one for many files.
         """
-        self._settle()
+        self.settle()
         self._fs.replace(self._handle.path, target)
         self._exists = False
 
     def claim(self, target: Path) -> None:
         """Make the content durable, then take the name `target` unless it is taken (AlreadyExistsError)."""
-        self._settle()
+        self.settle()
         self._fs.link(self._handle.path, target)
 
     def discard(self) -> None:
         """Close and remove the temporary, if it still is one. Failing to is no error: `Temporaries.sweep` will."""
         with suppress(MvcError):
-            self._close()
+            self.close()
         if self._exists:
             self._exists = False
             with suppress(MvcError):
                 self._fs.unlink(self._handle.path)
 
-    def _settle(self) -> None:
-        self._fs.fsync(self._handle)
-        self._close()
+    def settle(self) -> None:
+        """Make the content durable and close the file, for one that is to get its name much later. May be repeated."""
+        if self._open:
+            self._fs.fsync(self._handle)
+            self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the file, of which nothing more is to be made than to read it again. May be repeated."""
         if self._open:
             self._open = False
             self._fs.close(self._handle)

@@ -31,6 +31,7 @@ class TestInit:
         assert (repo.root, state.branch, state.head, state.number) == (tmp_path / "a" / "b", "refs/heads/main", None, 0)
         assert sorted(path.name for path in (repo.root / ".mvc").iterdir()) == [
             "format.toml",
+            "leases",
             "objects",
             "op_head",
             "ops",

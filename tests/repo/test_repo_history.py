@@ -39,7 +39,7 @@ def record_commit(lab, actor, *, parents=(), time=0, branch="main", message="m")
         batch.put(EntryKind.COMMIT, made.id, wrap_metadata(made.encoded))
         batch.commit()
     ref = f"refs/heads/{branch}"
-    move_refs(session, [RefChange(ref, state.refs.get(ref), made.id)], actor)
+    session.refs.update(lambda _: (RefChange(ref, state.refs.get(ref), made.id),), actor)
     session.refresh()
     return made.id
 

@@ -1,0 +1,105 @@
+"""In which ways everything that is live could be stored, with sizes judged by samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Final
+
+from mvc.codecs import codec_of
+from mvc.index import BlobRecord
+from mvc.repo.arborescence import Version, Way
+from mvc.repo.encode import Encoder
+from mvc.repo.materialize import ContentReader
+from mvc.repo.parallel import ordered_map
+from mvc.repo.plan import Option, Side
+from mvc.repo.progress import Tick
+from mvc.repo.sketches import Sketch, relatives, sketch
+from mvc.repo.stored_source import stored_content
+from mvc.types import ObjectId
+
+__all__ = ["way_of", "weighed"]
+
+_RELATIVES: Final = 4
+"""Nearest relatives that each tensor is weighed against: the epochs before and after, and two further ones."""
+_LEAST_BYTES: Final = 4096
+"""Raw bytes below which a tensor stays as it is: an envelope alone takes a tenth of that."""
+_ENVELOPE: Final = 160
+_REFERENCE: Final = 48
+_FRAME: Final = 12
+"""Bytes of an envelope, and of what it says of a side tensor and of a frame. They matter for small tensors only."""
+
+
+def way_of(record: BlobRecord) -> Way:
+    """Return how a content is stored."""
+    return Way(tuple(item.id for item in record.references), record.location.length)
+
+
+def weighed(
+    live: Mapping[ObjectId, BlobRecord],
+    reader: ContentReader,
+    encoder: Encoder,
+    pool: Executor,
+    window: int,
+    tick: Tick,
+) -> list[Version]:
+    """Return every content of `live`, with the ways in which it could be stored.
+
+    Parameters
+    ----------
+    live : mapping of ObjectId to BlobRecord
+        Everything that must stay, and how it is stored.
+    reader : ContentReader
+        Decodes it.
+    encoder : Encoder
+        Judges sizes.
+    pool : Executor
+        Threads.
+    window : int
+        Tensors that are looked at at once.
+    tick : Tick
+        Told the raw bytes of each tensor that has been looked at.
+    """
+    tensors = [oid for oid, record in live.items() if record.kind == "tensor" and record.raw_bytes >= _LEAST_BYTES]
+
+    def sketched(oid: ObjectId) -> Sketch:
+        """Return the sketch of a tensor."""
+        return sketch(oid, reader.open(oid).envelope.spec, lambda start, words: reader.words(oid, start, words))
+
+    near = relatives(list(ordered_map(pool, sketched, tensors, window)), _RELATIVES)
+
+    def ways(oid: ObjectId) -> tuple[Way, ...]:
+        """Return the ways in which a tensor could be stored."""
+        found = _ways(live[oid], near.get(oid, ()), reader, encoder)
+        tick(live[oid].raw_bytes)
+        return found
+
+    found = dict(zip(tensors, ordered_map(pool, ways, tensors, window), strict=True))
+    return [Version(oid, record.raw_bytes, way_of(record), found.get(oid, ())) for oid, record in live.items()]
+
+
+def _ways(record: BlobRecord, near: Iterable[ObjectId], reader: ContentReader, encoder: Encoder) -> tuple[Way, ...]:
+    bases = [item.id for item in record.references if item.role == "base"]
+    sides = [Side("base", oid, 0, 0) for oid in dict.fromkeys([*bases, *near])]
+    options = encoder.options(stored_content(reader, record.kind, record.id), sides)
+    scale = _scale(record, reader, options)
+    smallest: dict[tuple[ObjectId, ...], float] = {}
+    for option in options:
+        key = tuple(item.id for item in option.references)
+        size = scale * (option.stored_bytes + _overhead(record, len(key)))
+        smallest[key] = min(size, smallest.get(key, size))
+    return tuple(Way(key, size) for key, size in smallest.items())
+
+
+def _scale(record: BlobRecord, reader: ContentReader, options: Sequence[Option]) -> float:
+    """Return by how much samples understate the size of this tensor, by the encoding whose size is known."""
+    envelope = reader.open(record.id).envelope
+    codec = codec_of(envelope.codec, envelope.parameters)
+    for option in options:
+        if option.codec == codec and option.references[:1] == record.references[:1]:
+            return record.location.length / (option.stored_bytes + _overhead(record, len(record.references)))
+    return 1.0
+
+
+def _overhead(record: BlobRecord, references: int) -> float:
+    return _ENVELOPE + _REFERENCE * references + _FRAME * record.raw_bytes / (2 << 20)
