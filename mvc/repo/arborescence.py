@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from mvc.errors import InvalidInputError
 from mvc.repo.assignment import Assignment, Choice, Problem, grow, summits
@@ -20,6 +21,12 @@ from mvc.settings import Delta
 from mvc.types import ObjectId
 
 __all__ = ["Reading", "Totals", "Version", "Way", "readings", "solve", "totals"]
+
+_MOST_ROOTS: Final = 16
+"""Contents of a component that are tried as the first full encoding."""
+
+_TRIED_NODES: Final = 20_000
+"""Contents of all assignments that begin with one of those: large histories get fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +192,9 @@ def solve(versions: Sequence[Version], bounds: Delta) -> Mapping[ObjectId, Way]:
     current = [found.index(version.current) for found, version in zip(ways, versions, strict=True)]
     choices = _numbered([version.id for version in versions], ways)
     problem = _bounded(versions, choices, current, bounds)
-    chosen = current.copy()
+    chosen, roots = current.copy(), min(_MOST_ROOTS, _TRIED_NODES // max(1, problem.size))
     for nodes in _components(choices):
-        part = _solved(_part(problem, nodes), [current[node] for node in nodes])
+        part = _solved(_part(problem, nodes), [current[node] for node in nodes], roots)
         for node, index in zip(nodes, part, strict=True):
             chosen[node] = index
     return {version.id: ways[node][chosen[node]] for node, version in enumerate(versions)}
@@ -292,30 +299,36 @@ def _part(problem: Problem, nodes: Sequence[int]) -> Problem:
     return Problem(choices, [problem.most_depth[n] for n in nodes], [problem.most_read[n] for n in nodes])
 
 
-def _solved(problem: Problem, current: Sequence[int]) -> list[int]:
+def _solved(problem: Problem, current: Sequence[int], roots: int) -> list[int]:
     """Return the choices of the best assignment found for a component."""
     best = now = _assigned(problem, current)
-    for start in _starts(problem, now):
+    for start in _starts(problem, now, roots):
         if start.cost < best.cost:
             best = start
     return best.chosen
 
 
-def _starts(problem: Problem, now: Assignment) -> Iterator[Assignment]:
-    """Yield assignments that keep the bounds; only one if it is the optimum."""
+def _starts(problem: Problem, now: Assignment, roots: int) -> Iterator[Assignment]:
+    """Yield assignments that keep the bounds; only one if it is the optimum, which may be none at all."""
     tree = _cheapest_tree(problem)
-    mended = grow(problem, tree)
+    mended = grow(problem, dict(enumerate(tree)))
     if mended is not None and mended.chosen == tree:
         yield mended
         return
-    for start in (
-        Assignment(problem, now.chosen, summits([now.choice(node) for node in range(problem.size)])),
-        mended,
-        grow(problem),
-    ):
+    again = _assigned(problem, now.chosen)
+    for start in (again, mended, grow(problem, {}), *(grow(problem, root) for root in _roots(problem, roots))):
         if start is not None:
             improve(start)
             yield start
+
+
+def _roots(problem: Problem, most: int) -> Iterator[Mapping[int, int]]:
+    """Yield what assignments are to begin with: the full encoding of so many nodes, one each, evenly spread."""
+    count = min(most, problem.size)
+    for node in (number * problem.size // count for number in range(count)):
+        for index, choice in enumerate(problem.choices[node]):
+            if not choice.sides:
+                yield {node: index}
 
 
 def _cheapest_tree(problem: Problem) -> list[int]:

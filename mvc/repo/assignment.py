@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import NamedTuple
 
@@ -42,6 +42,17 @@ class Problem:
     choices: Sequence[Sequence[Choice]]
     most_depth: Sequence[int]
     most_read: Sequence[float]
+
+    near: Sequence[Sequence[int]] = field(init=False)
+    """By node: those that may be stored with its help, ascending."""
+
+    def __post_init__(self) -> None:
+        near: list[dict[int, None]] = [{} for _ in self.choices]
+        for node, choices in enumerate(self.choices):
+            for choice in choices:
+                for side in choice.sides:
+                    near[side][node] = None
+        object.__setattr__(self, "near", [[*found] for found in near])
 
     @property
     def size(self) -> int:
@@ -86,11 +97,18 @@ class Assignment:
         """Return True if a node is within its bounds."""
         return self.depth[node] <= self.problem.most_depth[node] and self.read[node] <= self.problem.most_read[node]
 
+    def measured(self, choice: Choice) -> tuple[int, float]:
+        """Return the depth and the bytes read of what is stored in a way, its sides being as they are."""
+        sides, cost = choice
+        if not sides:
+            return 0, cost
+        if len(sides) == 1:
+            return self.depth[sides[0]] + 1, self.read[sides[0]] + cost
+        return 1 + max(self.depth[side] for side in sides), cost + sum(self.read[side] for side in sides)
+
     def would_fit(self, node: int, index: int) -> bool:
         """Return True if a node would be within its bounds with another choice, were its sides as they are."""
-        sides, cost = self.problem.choices[node][index]
-        depth = 1 + max(self.depth[side] for side in sides) if sides else 0
-        read = cost + sum(self.read[side] for side in sides)
+        depth, read = self.measured(self.problem.choices[node][index])
         return depth <= self.problem.most_depth[node] and read <= self.problem.most_read[node]
 
     def users(self, node: int) -> list[int]:
@@ -123,45 +141,62 @@ class Assignment:
                 yield node
                 pending += self.choice(node).sides
 
-    def put(self, node: int, index: int) -> list[int] | None:
-        """Give a node another choice, whatever the bounds.
+    def is_circle(self, node: int, index: int) -> bool:
+        """Return True if a node would need itself with another choice."""
+        return any(other == node for other in self.needed(self.problem.choices[node][index].sides))
+
+    def put(self, node: int, index: int) -> list[int]:
+        """Give a node another choice, whatever the bounds, with which it does not need itself.
 
         Returns
         -------
-        list of int or None
-            The nodes that were measured again: it and its users, in order. None if nothing was done, because it would
-            need itself.
+        list of int
+            The nodes that were measured again: it and its users, in order.
         """
-        behind = self.users(node)
-        sides = self.problem.choices[node][index].sides
-        if sides and not set(sides).isdisjoint(behind):
-            return None
         for side in self.choice(node).sides:
             self._users[side].pop(node, None)
         self.chosen[node] = index
-        for side in sides:
+        for side in self.choice(node).sides:
             self._users[side][node] = None
+        behind = self.users(node)
         for item in behind:
             self._measure(item)
         return behind
 
-    def move(self, node: int, index: int) -> bool:
-        """Give a node another choice if it and its users stay within their bounds; return True if so."""
+    def move(self, node: int, index: int) -> list[int]:
+        """Give a node another choice if it and its users stay within their bounds.
+
+        Returns
+        -------
+        list of int
+            The nodes that were measured again; none if it was left as it is.
+        """
         before = self.chosen[node]
-        if not self.would_fit(node, index):
-            return False
+        if not self.would_fit(node, index) or not self._borne(node, index) or self.is_circle(node, index):
+            return []
         behind = self.put(node, index)
-        if behind is None:
-            return False
         if all(map(self.fits, behind)):
-            return True
+            return behind
         self.put(node, before)
-        return False
+        return []
+
+    def _borne(self, node: int, index: int) -> bool:
+        """Return True if the users of a node would stay within their bounds, as far as each has one side only."""
+        depth, read = self.measured(self.problem.choices[node][index])
+        more_depth, more_read = depth - self.depth[node], read - self.read[node]
+        if more_depth <= 0 and more_read <= 0:
+            return True
+        most_depth, most_read = self.problem.most_depth, self.problem.most_read
+        pending = [*self._users[node]]
+        while pending:
+            user = pending.pop()
+            if self.depth[user] + more_depth > most_depth[user] or self.read[user] + more_read > most_read[user]:
+                return False
+            pending += self._users[user]
+        return True
 
     def _measure(self, node: int) -> None:
-        sides, cost = self.choice(node)
-        self.depth[node] = 1 + max(self.depth[side] for side in sides) if sides else 0
-        self.read[node] = cost + sum(self.read[side] for side in sides)
+        self.depth[node], self.read[node] = self.measured(self.problem.choices[node][self.chosen[node]])
 
 
 def summits(chosen: Sequence[Choice]) -> list[int]:
@@ -180,19 +215,19 @@ def summits(chosen: Sequence[Choice]) -> list[int]:
     return order
 
 
-def grow(problem: Problem, preferred: Sequence[int] | None = None) -> Assignment | None:
+def grow(problem: Problem, preferred: Mapping[int, int]) -> Assignment | None:
     """Return an assignment within the bounds, made by adding the cheapest node again and again; None if that fails.
 
     Parameters
     ----------
     problem : Problem
         The nodes.
-    preferred : sequence of int, optional
+    preferred : mapping
         By node: the index of a choice that is taken before all others where it stays within the bounds.
 
     Notes
     -----
-    Time O(E log E). Without `preferred` it is the Modified Prim's algorithm of Bhattacherjee et al., "Principles of
+    Time O(E log E). With nothing preferred it is the Modified Prim's algorithm of Bhattacherjee et al., "Principles of
     Dataset Versioning" (VLDB 2015), section 4.2. With that of a cheapest arborescence it does what their LAST does: it
     follows that one down, and where a bound breaks, the subtree hangs on something else.
     """
@@ -202,7 +237,7 @@ def grow(problem: Problem, preferred: Sequence[int] | None = None) -> Assignment
 class _Growth:
     """Nodes that are placed already, and the choices of others that need nothing else."""
 
-    def __init__(self, problem: Problem, preferred: Sequence[int] | None) -> None:
+    def __init__(self, problem: Problem, preferred: Mapping[int, int]) -> None:
         self._problem, self._preferred = problem, preferred
         self._chosen = [-1] * problem.size
         self._depth, self._read = [0] * problem.size, [0.0] * problem.size
@@ -226,7 +261,7 @@ class _Growth:
         return Assignment(self._problem, self._chosen, order) if len(order) == self._problem.size else None
 
     def _push(self, node: int, index: int) -> None:
-        later = self._preferred is not None and self._preferred[node] != index
+        later = self._preferred.get(node) != index
         heappush(self._ready, (later, self._problem.choices[node][index].cost, node, index))
 
     def _place(self, node: int, index: int) -> bool:

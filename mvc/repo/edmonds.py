@@ -177,8 +177,8 @@ class _Queues:
 
     def merge(self, one: int, other: int) -> int:
         """Return a queue of the arcs of two."""
-        if one == _NONE or other == _NONE:
-            return one if other == _NONE else other
+        if _NONE in (one, other):
+            return max(one, other)
         one, other = self._sorted(one, other)
         first = one
         while True:
