@@ -119,7 +119,8 @@ def readings(ways: Mapping[ObjectId, Way]) -> Mapping[ObjectId, Reading]:
     """
     ids = list(ways)
     choices = _numbered(ids, [(way,) for way in ways.values()])
-    assigned = _assigned(Problem(choices, [0] * len(ids), [0.0] * len(ids)), [0] * len(ids))
+    nothing = [0] * len(ids)
+    assigned = _assigned(Problem(choices, nothing, nothing, nothing, nothing), nothing)
     return {oid: Reading(assigned.depth[node], assigned.read[node]) for node, oid in enumerate(ids)}
 
 
@@ -242,14 +243,13 @@ def _bounded(
 ) -> Problem:
     """Return the problem with the bounds of every content, which the current assignment keeps."""
     depth, read = [bounds.depth] * len(versions), [_most_read(version, bounds) for version in versions]
-    problem = Problem(choices, depth, read)
-    now = _assigned(problem, current)
-    for node in range(problem.size):
-        depth[node], read[node] = max(depth[node], now.depth[node]), max(read[node], now.read[node])
-    for node in reversed(summits([now.choice(node) for node in range(problem.size)])):
+    now = _assigned(Problem(choices, depth, read, depth, read), current)
+    depth, read = [*map(max, depth, now.depth)], [*map(max, read, now.read)]
+    safe_depth, safe_read = depth.copy(), read.copy()
+    for node in reversed(summits([now.choice(node) for node in range(len(versions))])):
         if len(choices[node]) == 1:
-            _tighten(now, node, depth, read)
-    return problem
+            _tighten(now, node, safe_depth, safe_read)
+    return Problem(choices, depth, read, safe_depth, safe_read)
 
 
 def _most_read(version: Version, bounds: Delta) -> float:
@@ -296,7 +296,8 @@ def _part(problem: Problem, nodes: Sequence[int]) -> Problem:
     choices = [
         [Choice(tuple(number[side] for side in sides), cost) for sides, cost in problem.choices[node]] for node in nodes
     ]
-    return Problem(choices, [problem.most_depth[n] for n in nodes], [problem.most_read[n] for n in nodes])
+    depth, read = [problem.most_depth[n] for n in nodes], [problem.most_read[n] for n in nodes]
+    return Problem(choices, depth, read, [problem.safe_depth[n] for n in nodes], [problem.safe_read[n] for n in nodes])
 
 
 def _solved(problem: Problem, current: Sequence[int], roots: int) -> list[int]:

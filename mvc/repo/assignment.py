@@ -37,12 +37,16 @@ class Problem:
         By node: largest depth.
     most_read : sequence of float
         By node: largest number of stored bytes that a rebuild may read.
+    safe_depth, safe_read : sequence of int, of float
+        By node: the same, but so much lower that what has only one choice, and needs the node, is within its bounds,
+        whatever becomes of the rest.
     """
 
     choices: Sequence[Sequence[Choice]]
     most_depth: Sequence[int]
     most_read: Sequence[float]
-
+    safe_depth: Sequence[int]
+    safe_read: Sequence[float]
     near: Sequence[Sequence[int]] = field(init=False)
     """By node: those that may be stored with its help, ascending."""
 
@@ -269,7 +273,7 @@ class _Growth:
         sides, cost = self._problem.choices[node][index]
         depth = 1 + max(self._depth[side] for side in sides) if sides else 0
         read = cost + sum(self._read[side] for side in sides)
-        if depth > self._problem.most_depth[node] or read > self._problem.most_read[node]:
+        if depth > self._problem.safe_depth[node] or read > self._problem.safe_read[node]:
             return False
         self._chosen[node], self._depth[node], self._read[node] = index, depth, read
         return True

@@ -19,6 +19,7 @@ __all__ = [
     "forward",
     "inverse",
     "keys_of",
+    "ordered",
     "stable_order",
     "top_exponent",
     "words_of",
@@ -70,7 +71,7 @@ def _top(w: Words) -> Words:
     return np.array(1 << (8 * w.itemsize - 1), dtype=w.dtype)
 
 
-def _ordered(x: Words) -> Words:
+def ordered(x: Words) -> Words:
     """Map the bits of floats to integers of the same order."""
     return x ^ (_sign(x) | _top(x))
 
@@ -83,7 +84,7 @@ def forward(t: Words, b: Words, *, is_float: bool) -> Words:
     """Return the zigzag delta from `b` to `t`; towards larger magnitudes is positive for floats."""
     d: Words = t - b
     if is_float:
-        d = _ordered(t) - _ordered(b)
+        d = ordered(t) - ordered(b)
         s = _sign(b)
         d = (d ^ s) - s
     u: Words = (d << 1) ^ _sign(d)
@@ -97,7 +98,7 @@ def inverse(u: Words, b: Words, *, is_float: bool) -> Words:
         t: Words = b + d
         return t
     s = _sign(b)
-    return _unordered(_ordered(b) + ((d ^ s) - s))
+    return _unordered(ordered(b) + ((d ^ s) - s))
 
 
 def bit_lengths(u: Words) -> npt.NDArray[np.uint8]:
