@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from typing import Final
@@ -17,6 +18,7 @@ from mvc.objects.commit import Commit
 from mvc.objects.ids import COMMIT, MANIFEST, digest
 from mvc.objects.manifest import Manifest
 from mvc.store.layout import EntryKind, Location, PackEntry, StoredObject
+from mvc.store.metadata import unwrap_metadata
 from mvc.store.object_store import ObjectStore
 from mvc.types import ObjectId
 
@@ -93,8 +95,10 @@ def read_blobs(store: ObjectStore, found: Iterable[StoredObject]) -> list[BlobRe
     return _chained([record for entry in found if (record := _read_blob(store, entry))], {})
 
 
-def read_metadata(store: ObjectStore, oid: ObjectId, domain: str) -> bytes:
+def read_metadata(store: ObjectStore, oid: ObjectId, domain: str, location: Location | None = None) -> bytes:
     """Return the canonical bytes of a metadata object, verified against its id.
+
+    If it is not, or not undamaged, at the `location` where it is said to be, it is looked for everywhere.
 
     Raises
     ------
@@ -103,6 +107,11 @@ def read_metadata(store: ObjectStore, oid: ObjectId, domain: str) -> bytes:
     IntegrityError
         If it is corrupt, or is another object than `oid`.
     """
+    if location is not None:
+        with suppress(NotFoundError, IntegrityError):
+            data = unwrap_metadata(store.read(oid, location), f"object {oid[:12]}")
+            if digest(domain, data) == oid:
+                return data
     data = store.load_metadata(oid)
     if (computed := digest(domain, data)) != oid:
         raise IntegrityError(f"object {oid} holds {computed}", hint="mvc fsck")
@@ -217,10 +226,11 @@ def _commits(
 
     That is rare: when commits go, or come after their children.
     """
+    places = {entry.oid: entry.location for entry in found if entry.kind is not None and entry.kind.is_metadata}
     ids = {entry.oid for entry in found if entry.kind is EntryKind.COMMIT}
     if any(entry.kind is EntryKind.MANIFEST for entry in found):
         ids |= set(database.unread_commits())  # one of these manifests may be what they lack
-    new = [record for oid in sorted(ids) if (record := _read_commit(store, oid))]
+    new = [record for oid in sorted(ids) if (record := _read_commit(store, oid, places))]
     if lost or database.are_parents(record.id for record in new):
         kept = {record.id: record for record in database.all_commits() if record.id not in lost}
         return _placed({**kept, **{record.id: record for record in new}}.values(), {})
@@ -238,11 +248,11 @@ def _placed(records: Iterable[CommitRecord], known: Mapping[ObjectId, CommitReco
     return [placed[record.id] for record in ordered]
 
 
-def _read_commit(store: ObjectStore, oid: ObjectId) -> CommitRecord | None:
+def _read_commit(store: ObjectStore, oid: ObjectId, places: Mapping[ObjectId, Location]) -> CommitRecord | None:
     """Return a commit, at the position of its time; None if it or its manifest is corrupt: `mvc fsck` names it."""
     try:
-        commit = Commit.decode(read_metadata(store, oid, COMMIT))
-        manifest = Manifest.decode(read_metadata(store, commit.manifest, MANIFEST))
+        commit = Commit.decode(read_metadata(store, oid, COMMIT, places.get(oid)))
+        manifest = Manifest.decode(read_metadata(store, commit.manifest, MANIFEST, places.get(commit.manifest)))
     except (IntegrityError, NotFoundError, FormatError) as error:
         _LOGGER.warning("commit %s is left out of the index: %s", oid, error)
         return None

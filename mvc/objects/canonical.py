@@ -21,6 +21,19 @@ _MAX_NESTING: Final = 16
 """Levels of arrays and maps; bounds the reader's stack. Our deepest object, the manifest, has 5."""
 
 _UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP = range(6)
+_LONG: Final = 24
+"""Arguments below it stand in the initial byte; from here on, it says in how many bytes they follow."""
+_OTHERS: Final = 0xC0
+"""Initial bytes from here on are tags, which are refused, and what is in no other type: simple values and floats."""
+_ID_HEAD: Final = bytes([0x58, 32])
+"""How a byte string of 32 begins."""
+_SHORT_TEXT: Final = 0x60
+"""Initial byte of an empty text; those of longer ones, up to 23 bytes, follow."""
+_SHORT_LENGTHS: Final = bytes(
+    34 if initial == _ID_HEAD[0] else max(1, initial - _SHORT_TEXT + 1) if initial < _SHORT_TEXT + _LONG else 1
+    for initial in range(256)
+)
+"""By initial byte: how many bytes an id, a short text or a small integer takes with it."""
 _SIMPLE: Final[dict[int, bool | None]] = {0xF4: False, 0xF5: True, 0xF6: None}
 _FLOAT64: Final = 0xFB
 _NAN: Final = bytes.fromhex("fb7ff8000000000000")
@@ -49,10 +62,11 @@ def encode(value: Value) -> bytes:
 
 def _head(out: bytearray, major: int, argument: int) -> None:
     prefix = major << 5
-    if argument < 24:
+    if argument < _LONG:
         out.append(prefix | argument)
     elif argument < 1 << 8:
-        out += struct.pack(">BB", prefix | 24, argument)
+        out.append(prefix | 24)
+        out.append(argument)
     elif argument < 1 << 16:
         out += struct.pack(">BH", prefix | 25, argument)
     elif argument < 1 << 32:
@@ -66,27 +80,33 @@ def _head(out: bytearray, major: int, argument: int) -> None:
 def _write(out: bytearray, value: Value, depth: int) -> None:
     if depth > _MAX_NESTING:
         raise InvalidInputError(f"value is nested more than {_MAX_NESTING} deep")
-    if value is None or isinstance(value, bool):
-        out.append(0xF6 if value is None else 0xF5 if value else 0xF4)
-    elif isinstance(value, int):
-        _head(out, _NEGATIVE if value < 0 else _UNSIGNED, -1 - value if value < 0 else value)
-    elif isinstance(value, float):
-        out += _NAN if math.isnan(value) else struct.pack(">Bd", _FLOAT64, value)
-    elif isinstance(value, str):
+    if isinstance(value, str):
         text = _utf8(value)
         _head(out, _TEXT, len(text))
         out += text
     elif isinstance(value, bytes):
         _head(out, _BYTES, len(value))
         out += value
+    elif value is None or isinstance(value, bool):
+        out.append(0xF6 if value is None else 0xF5 if value else 0xF4)
+    elif isinstance(value, int):
+        _head(out, _NEGATIVE if value < 0 else _UNSIGNED, -1 - value if value < 0 else value)
+    elif isinstance(value, float):
+        out += _NAN if math.isnan(value) else struct.pack(">Bd", _FLOAT64, value)
+    elif isinstance(value, list | tuple):  # before the abstract ones, which take longer to ask for
+        _write_array(out, value, depth)
     elif isinstance(value, Mapping):
         _write_map(out, value, depth)
     elif isinstance(value, Sequence):
-        _head(out, _ARRAY, len(value))
-        for item in value:
-            _write(out, item, depth + 1)
+        _write_array(out, value, depth)
     else:
         raise InvalidInputError(f"a {type(value).__name__} cannot be recorded")
+
+
+def _write_array(out: bytearray, value: Sequence[Value], depth: int) -> None:
+    _head(out, _ARRAY, len(value))
+    for item in value:
+        _write(out, item, depth + 1)
 
 
 def _write_map(out: bytearray, value: Mapping[str, Value], depth: int) -> None:
@@ -132,22 +152,52 @@ def decode(data: bytes | memoryview) -> Value:
 
 
 class _Reader:
+    """Reads one value after the other. A manifest has ten for every tensor, so calls and attributes are few here."""
+
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.position = 0
 
+    def value(self, depth: int) -> Value:
+        """Return the next value."""
+        if depth > _MAX_NESTING:
+            raise _too_deep()
+        data, start = self.data, self.position
+        if start >= len(data):
+            raise self.truncated(1)
+        initial = data[start]
+        self.position = start + 1
+        if initial >= _OTHERS:
+            return self.simple(initial)
+        major, argument = initial >> 5, initial & 31
+        if argument >= _LONG:
+            argument = self.argument(argument)
+        if major == _UNSIGNED:
+            return argument
+        if major == _BYTES:
+            return self.take(argument)
+        if major == _TEXT:
+            return self.text(argument)
+        if major == _ARRAY:
+            return self.array(argument, depth + 1)
+        return -1 - argument if major == _NEGATIVE else self.map(argument, depth + 1)
+
     def take(self, count: int) -> bytes:
         """Return the next `count` bytes."""
-        start = self.position
-        if count > len(self.data) - start:
-            raise MalformedError(f"canonical value ends at byte {len(self.data)}, {count} more promised at {start}")
-        self.position = start + count
-        return self.data[start : self.position]
+        start, end = self.position, self.position + count
+        if end > len(self.data):
+            raise self.truncated(count)
+        self.position = end
+        return self.data[start:end]
+
+    def truncated(self, count: int) -> MalformedError:
+        """Return the error that says that `count` bytes are not there."""
+        return MalformedError(
+            f"canonical value ends at byte {len(self.data)}, {count} more promised at {self.position}"
+        )
 
     def argument(self, info: int) -> int:
-        """Return the argument that `info` announces, refusing longer forms than needed."""
-        if info < 24:
-            return info
+        """Return the argument behind an initial byte, refusing longer forms than needed."""
         if info not in _WIDTHS:
             raise MalformedError(f"additional information {info} at byte {self.position - 1} is not canonical")
         width, least = _WIDTHS[info]
@@ -156,64 +206,71 @@ class _Reader:
             raise MalformedError(f"integer at byte {self.position - width} is not in its shortest form")
         return value
 
-    def value(self, depth: int) -> Value:
-        """Return the next value."""
-        if depth > _MAX_NESTING:
-            raise MalformedError(f"canonical value is nested more than {_MAX_NESTING} deep")
-        initial = self.take(1)[0]
+    def simple(self, initial: int) -> bool | float | None:
+        """Return a simple value or a float; of all NaNs only the canonical one is allowed."""
+        start = self.position - 1
         if initial in _SIMPLE:
             return _SIMPLE[initial]
-        if initial == _FLOAT64:
-            return self.float64()
-        major, info = initial >> 5, initial & 31
-        if major > _MAP:
-            raise MalformedError(f"initial byte {initial:#04x} at {self.position - 1} is outside the canonical subset")
-        argument = self.argument(info)
-        if major == _UNSIGNED:
-            return argument
-        if major == _NEGATIVE:
-            return -1 - argument
-        if major == _BYTES:
-            return self.take(argument)
-        if major == _TEXT:
-            return self.text(argument)
-        self.room_for(argument)
-        if major == _ARRAY:
-            return [self.value(depth + 1) for _ in range(argument)]
-        return self.map(argument, depth)
-
-    def room_for(self, items: int) -> None:
-        """Refuse a count that the bytes left cannot hold."""
-        if items > len(self.data) - self.position:
-            raise MalformedError(f"{items} items promised at byte {self.position}, fewer bytes are left")
-
-    def float64(self) -> float:
-        """Return a float; of all NaNs only the canonical one is allowed."""
-        start = self.position
+        if initial != _FLOAT64:
+            raise MalformedError(f"initial byte {initial:#04x} at {start} is outside the canonical subset")
         number: float = struct.unpack(">d", self.take(8))[0]
-        if math.isnan(number) and self.data[start - 1 : self.position] != _NAN:
+        if math.isnan(number) and self.data[start : self.position] != _NAN:
             raise MalformedError(f"NaN at byte {start} is not the canonical one")
         return number
 
     def text(self, length: int) -> str:
         """Return `length` bytes as text."""
         try:
-            return self.take(length).decode("utf-8")
+            return self.take(length).decode()
         except UnicodeDecodeError as error:
             raise MalformedError(f"text before byte {self.position} is not UTF-8: {error.reason}") from None
 
+    def array(self, items: int, depth: int) -> list[Value]:
+        """Return an array. What manifests consist of, small integers, ids and short texts, is read without a call."""
+        self.check_room(items)
+        if items and depth > _MAX_NESTING:
+            raise _too_deep()
+        data, size, start = self.data, len(self.data), self.position
+        result: list[Value] = []
+        for _ in range(items):
+            initial = data[start] if start < size else _OTHERS
+            end = start + _SHORT_LENGTHS[initial]
+            if initial < _LONG:
+                result.append(initial)
+            elif initial == _ID_HEAD[0] and data[start + 1 : start + 2] == _ID_HEAD[1:] and end <= size:
+                result.append(data[start + 2 : end])
+            elif _SHORT_TEXT <= initial < _SHORT_TEXT + _LONG and end <= size and data[start + 1 : end].isascii():
+                result.append(data[start + 1 : end].decode())
+            else:
+                self.position = start
+                result.append(self.value(depth))
+                end = self.position
+            start = end
+        self.position = start
+        return result
+
     def map(self, entries: int, depth: int) -> dict[str, Value]:
         """Return a map, whose keys must be texts in the order of their encodings."""
+        self.check_room(entries)
         result: dict[str, Value] = {}
         previous = b""
         for _ in range(entries):
             start = self.position
-            key = self.value(depth + 1)
+            key = self.value(depth)
             encoded = self.data[start : self.position]
             if not isinstance(key, str):
                 raise MalformedError(f"map key at byte {start} is not text")
             if encoded <= previous:
                 raise MalformedError(f"map keys at byte {start} are not in order")
             previous = encoded
-            result[key] = self.value(depth + 1)
+            result[key] = self.value(depth)
         return result
+
+    def check_room(self, items: int) -> None:
+        """Refuse a count that the bytes left cannot hold."""
+        if items > len(self.data) - self.position:
+            raise MalformedError(f"{items} items promised at byte {self.position}, fewer bytes are left")
+
+
+def _too_deep() -> MalformedError:
+    return MalformedError(f"canonical value is nested more than {_MAX_NESTING} deep")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
+from operator import ge
 from typing import Final, Literal
 
 from mvc.errors import InvalidInputError, MalformedError
@@ -23,6 +24,8 @@ SegmentKind = Literal["literal", "tensor"]
 _KINDS: Final[tuple[SegmentKind, ...]] = ("literal", "tensor")
 _FIELDS: Final = frozenset({"files", "tensors"})
 _MODES: Final = (0o644, 0o755)
+_SPECS_KEPT: Final = 1024
+"""Shapes kept: a model has a few dozen, however many tensors it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +206,18 @@ def _read_tensor(value: Value) -> TensorEntry:
         text(name, "tensor name", MAX_NAME_BYTES),
         integer(file, "file index"),
         oid(oid_, "tensor id"),
-        TensorSpec(dtype_of(text(dtype, "dtype", 32)), _integers(shape, "shape")),
+        _spec(text(dtype, "dtype", 32), _integers(shape, "shape")),
         View(integer(view[0], "view offset"), _integers(view[1], "strides")) if view else None,
     )
 
 
+@lru_cache(maxsize=_SPECS_KEPT)
+def _spec(dtype: str, shape: tuple[int, ...]) -> TensorSpec:
+    return TensorSpec(dtype_of(dtype), shape)
+
+
 def _integers(value: Value, noun: str) -> tuple[int, ...]:
-    return tuple(integer(item, noun, 0, 1 << 62) for item in array(value, noun))
+    return tuple([integer(item, noun, 0, 1 << 62) for item in array(value, noun)])
 
 
 def _check_files(files: tuple[FileEntry, ...]) -> None:
@@ -229,13 +237,13 @@ def _check_tensors(files: tuple[FileEntry, ...], tensors: tuple[TensorEntry, ...
     if len(tensors) > MAX_TENSORS:
         raise InvalidInputError(f"{len(tensors)} tensors; at most {MAX_TENSORS} are allowed in a commit")
     keys = [entry.sort_key for entry in tensors]
-    if any(one >= other for one, other in pairwise(keys)):
+    if any(map(ge, keys, keys[1:])):
         raise InvalidInputError("tensors are not in order, or a file names one twice")
     lengths = [{s.id: s.length for s in file.segments if s.kind == "tensor"} for file in files]
-    for entry in tensors:
+    for entry, (_, name) in zip(tensors, keys, strict=True):
         if entry.file >= len(files):
             raise InvalidInputError(f"tensor {entry.name!r} names file {entry.file} of {len(files)}")
-        if len(entry.name.encode()) > MAX_NAME_BYTES:
+        if len(name) > MAX_NAME_BYTES:
             raise InvalidInputError(f"the name {entry.name[:40]!r}... has more than {MAX_NAME_BYTES} bytes")
         _check_extent(entry, lengths[entry.file].get(entry.id, 0))
 

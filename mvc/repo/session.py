@@ -13,12 +13,11 @@ from pathlib import Path
 from mvc.errors import IntegrityError, MvcError, NotFoundError, StorageError
 from mvc.index import BlobRecord, CommitRecord, Database, read_metadata, synchronise
 from mvc.objects.commit import Tag
-from mvc.objects.ids import MANIFEST, TAG, digest
+from mvc.objects.ids import MANIFEST, TAG
 from mvc.objects.manifest import Manifest
 from mvc.repo.layout import Layout
 from mvc.repo.workspace import Workspace
 from mvc.store.fs import FileSystem
-from mvc.store.metadata import unwrap_metadata
 from mvc.store.object_store import ObjectStore
 from mvc.types import ObjectId
 
@@ -170,14 +169,8 @@ class Session(Workspace):
 
     def _metadata(self, oid: ObjectId, domain: str) -> bytes:
         """Return a metadata object from where the index says, or from wherever the store finds it."""
+        location = self.index.objects([oid]).get(oid)
         try:
-            location = self.index.objects([oid])[oid]
-            data = unwrap_metadata(self.store.read(oid, location), f"object {oid[:12]}")
-            if digest(domain, data) == oid:
-                return data
-        except (KeyError, NotFoundError, IntegrityError):
-            pass  # moved, or stored since the index was last brought up to date; or corrupt, which shows below
-        try:
-            return read_metadata(self.store, oid, domain)
+            return read_metadata(self.store, oid, domain, location)
         except NotFoundError as error:
             raise IntegrityError(f"object {oid} is missing from the store", hint="mvc fsck") from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from struct import Struct
+from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
@@ -22,7 +24,16 @@ from mvc.store.layout import (
 )
 from mvc.types import ID_BYTES, ObjectId, object_id, raw_id
 
-__all__ = ["PackIndex", "encode_index"]
+__all__ = ["PackIndex", "encode_index", "prefix_of"]
+
+_PREFIX_BYTES: Final = 8
+"""Bytes of an id by which packs are looked up: of 10 million ids two begin alike once in 400,000 repositories."""
+_PREFIX: Final = Struct(f">Q{INDEX_RECORD.size - _PREFIX_BYTES}x")
+
+
+def prefix_of(oid: ObjectId) -> int:
+    """Return the beginning of an id as `PackIndex.prefixes` gives it."""
+    return int(oid[: 2 * _PREFIX_BYTES], 16)
 
 
 def encode_index(pack: ObjectId, entries: Iterable[PackEntry]) -> bytes:
@@ -68,6 +79,10 @@ class PackIndex:
                 raise MalformedError(f"{self._where}: {entry.oid[:12]} at position {position} is out of order")
             before = entry.oid
             yield entry
+
+    def prefixes(self) -> Iterator[int]:
+        """Yield the beginnings of all ids, in order."""
+        return (prefix for (prefix,) in _PREFIX.iter_unpack(self._data[INDEX_HEADER.size : -U64.size]))
 
     def find(self, oid: ObjectId) -> PackEntry | None:
         """Return the entry of `oid`, or None."""

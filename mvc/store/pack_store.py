@@ -6,11 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from mvc.errors import FormatError, IntegrityError, InvalidInputError, NotFoundError
+from mvc.errors import FormatError, IntegrityError, InvalidInputError, MvcError, NotFoundError
 from mvc.store.fs import FileSystem
 from mvc.store.handles import HandleCache
 from mvc.store.layout import ENTRY_HEADER, Location, PackEntry
 from mvc.store.pack_index import PackIndex, encode_index
+from mvc.store.pack_lookup import PackLookup
 from mvc.store.pack_scan import Damage, parse_entry, salvage_pack, verify_pack
 from mvc.store.packs import index_path, pack_path
 from mvc.store.tmp import Temporaries
@@ -42,6 +43,7 @@ class PackStore:
         self._temporaries = Temporaries(root, fs)
         self._files = HandleCache(fs)
         self._indexes: dict[ObjectId, PackIndex] = {}
+        self._lookup = PackLookup()
         self._damages: dict[ObjectId, tuple[Damage, ...]] = {}
 
     def ids(self) -> list[ObjectId]:
@@ -102,9 +104,14 @@ class PackStore:
         return entries
 
     def rebuild_index(self, pack: ObjectId) -> None:
-        """Write the index of a pack anew, from a scan of the pack."""
-        self._indexes[pack] = index = self._scan(pack)
-        self._temporaries.durable_write(index_path(self.directory, pack), encode_index(pack, index))
+        """Write the index of a pack anew, from a scan of the pack, unless it is what the scan finds."""
+        index = self._scan(pack)
+        found, path = encode_index(pack, index), index_path(self.directory, pack)
+        with suppress(MvcError):  # one that cannot be read is replaced
+            if self._fs.read_file(path, len(found)) == found:
+                return
+        self._temporaries.durable_write(path, found)
+        self._learn(index)
 
     def delete(self, pack: ObjectId) -> None:
         """Remove a pack; NotFoundError if there is none. The index goes first: a pack without one is still whole."""
@@ -129,10 +136,10 @@ class PackStore:
         return bool(new)
 
     def _search(self, oid: ObjectId) -> Location | None:
-        for pack, index in list(self._indexes.items()):
-            entry = index.find(oid)
+        for index in self._lookup.candidates(oid):
+            entry = index.find(oid) if self._indexes.get(index.pack) is index else None
             if entry is not None:
-                return Location(pack, entry.offset, entry.length)
+                return Location(index.pack, entry.offset, entry.length)
         return None
 
     def _index(self, pack: ObjectId) -> PackIndex:
@@ -142,8 +149,13 @@ class PackStore:
                 index = self._read_index(pack)
             except (IntegrityError, FormatError):
                 index = None  # derived data: the pack knows better
-            self._indexes[pack] = index = self._scan(pack) if index is None else index
+            index = self._scan(pack) if index is None else index
+            self._learn(index)
         return index
+
+    def _learn(self, index: PackIndex) -> None:
+        self._lookup.add(index)  # first: an index in use that is not found there would hide what it holds
+        self._indexes[index.pack] = index
 
     def _read_index(self, pack: ObjectId) -> PackIndex | None:
         try:

@@ -30,6 +30,8 @@ def object_id(value: str | bytes) -> ObjectId:
     >>> object_id(bytes(32))[:8]
     '00000000'
     """
+    if isinstance(value, bytes) and len(value) == ID_BYTES:
+        return ObjectId(value.hex())
     text = value.hex() if isinstance(value, bytes) else value
     if len(text) != 2 * ID_BYTES or not _HEX.issuperset(text):
         raise InvalidInputError(f"{text[:80]!r} is not an object id (64 lower-case hexadecimal digits)")

@@ -42,7 +42,7 @@ class TensorSpec:
     def __post_init__(self) -> None:
         if len(self.shape) > MAX_RANK:
             raise InvalidInputError(f"a tensor has {len(self.shape)} dimensions; at most {MAX_RANK} are supported")
-        if any(dimension < 0 for dimension in self.shape):
+        if self.shape and min(self.shape) < 0:
             raise InvalidInputError(f"shape {self.shape} has a negative dimension")
         bits = self.count * self.dtype.bits
         if bits > 8 * _MAX_BYTES:
