@@ -2,14 +2,16 @@
 
 from mvc.index.database import Database, Update
 from mvc.index.records import BlobRecord, CodecTotal, CommitRecord
-from mvc.index.sync import read_blobs, read_metadata, synchronise
+from mvc.index.sync import Additions, extend, read_blobs, read_metadata, synchronise
 
 __all__ = [
+    "Additions",
     "BlobRecord",
     "CodecTotal",
     "CommitRecord",
     "Database",
     "Update",
+    "extend",
     "read_blobs",
     "read_metadata",
     "synchronise",

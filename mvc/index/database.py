@@ -75,6 +75,8 @@ class Update:
         New commits, and known ones whose positions are others now.
     lost_commits : sequence of ObjectId
         Commits that no longer exist.
+    complete : bool
+        False if a stored commit was left out because it, or its manifest, cannot be read: either may come later.
     """
 
     operation: ObjectId
@@ -85,6 +87,7 @@ class Update:
     objects: Sequence[tuple[ObjectId, str, Location]] = ()
     commits: Sequence[CommitRecord] = ()
     lost_commits: Sequence[ObjectId] = ()
+    complete: bool = True
 
 
 class Database:
@@ -174,6 +177,11 @@ class Database:
         with self._reading() as connection:
             return connection.execute(select(state.c.operation)).scalar_one_or_none()
 
+    def is_complete_at(self, operation: ObjectId) -> bool:
+        """Return True if the index describes `operation`, and no stored commit was left out of it."""
+        with self._reading() as connection:
+            return _is_complete_at(connection, operation)
+
     def forget_operation(self) -> None:
         """Have the index describe no operation, so that the next `synchronise` compares it with the store.
 
@@ -193,10 +201,15 @@ class Database:
         with self._reading() as connection:
             return {row.id: row.length for row in connection.execute(query)}
 
-    def apply(self, update: Update) -> None:
-        """Carry out `update`, all of it or nothing. What is there already stays as it is."""
+    def apply(self, update: Update, after: ObjectId | None = None) -> bool:
+        """Carry out `update`, all of it or nothing. What is there already stays as it is.
+
+        With `after`, it is only carried out, and True returned, if the index is complete at that operation.
+        """
         with self._translated(self._connections.writing()) as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
+            if after is not None and not _is_complete_at(connection, after):
+                return False
             for batch in _batches(update.gone):
                 connection.execute(delete(packs).where(packs.c.pack_id.in_(batch)))
             _add(connection, packs, [{"pack_id": pack} for pack in update.packs])
@@ -216,7 +229,8 @@ class Database:
             _add(connection, parents, [row for commit in update.commits for row in rows.of_parents(commit)])
             _add(connection, metadata, [row for commit in update.commits for row in rows.of_metadata(commit)])
             connection.execute(delete(state))
-            connection.execute(insert(state).values(operation=update.operation))
+            connection.execute(insert(state).values(operation=update.operation, complete=update.complete))
+        return True
 
     def blobs(self, ids: Iterable[ObjectId]) -> dict[ObjectId, BlobRecord]:
         """Return how each of `ids` is stored: of several encodings that can be decoded, the one quickest to rebuild."""
@@ -349,6 +363,11 @@ def _status(path: Path) -> os.stat_result | None:
 
 def _is_current(connection: Connection) -> bool:
     return bool(connection.exec_driver_sql("PRAGMA user_version").scalar_one() == SCHEMA_VERSION)
+
+
+def _is_complete_at(connection: Connection, operation: ObjectId) -> bool:
+    known = connection.execute(select(state)).one_or_none()
+    return known is not None and known.operation == operation and known.complete
 
 
 def _make_tables(connection: Connection) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mvc.objects.blob import Reference
-from mvc.objects.commit import Metadata
+from mvc.objects.commit import Commit, Metadata
 from mvc.objects.manifest import SegmentKind
 from mvc.store.layout import Location
 from mvc.types import ObjectId
@@ -98,6 +98,21 @@ class CommitRecord:
     message: str
     metadata: Metadata
     logical_bytes: int
+
+    @classmethod
+    def of(cls, commit: Commit, logical_bytes: int) -> CommitRecord:
+        """Return the record of a commit at the position of its time, as if it had no parents."""
+        return cls(
+            commit.id,
+            commit.manifest,
+            commit.parents,
+            commit.time,
+            commit.time,
+            commit.author,
+            commit.message,
+            commit.metadata,
+            logical_bytes,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,63 @@ from mvc.types import ObjectId
 
 _LOGGER: Final = logging.getLogger(__name__)
 
-__all__ = ["read_blobs", "read_metadata", "synchronise"]
+
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """What a process has stored since it last looked, as it knows without reading it.
+
+    Parameters
+    ----------
+    blobs : sequence of BlobRecord
+        Blobs; depths and chains are worked out.
+    objects : sequence of (ObjectId, str, Location)
+        Metadata objects, with their kinds.
+    commits : sequence of CommitRecord
+        Those of `objects` that are commits; positions are worked out.
+    """
+
+    blobs: Sequence[BlobRecord] = ()
+    objects: Sequence[tuple[ObjectId, str, Location]] = ()
+    commits: Sequence[CommitRecord] = ()
+
+    @property
+    def packs(self) -> list[ObjectId]:
+        """The packs that hold them."""
+        places = [*(blob.location for blob in self.blobs), *(place for _, _, place in self.objects)]
+        return sorted({place.pack for place in places if place.pack})
+
+
+def extend(database: Database, store: ObjectStore, before: ObjectId, operation: ObjectId, added: Additions) -> bool:
+    """Make `database` describe an operation that a process has appended to another one, having stored `added` for it.
+
+    Takes no longer where more is stored: nothing is listed or read. What others have stored, but not recorded in an
+    operation, stays unknown until a `synchronise` looks at the store.
+
+    Parameters
+    ----------
+    database : Database
+        Changed in one transaction.
+    store : ObjectStore
+        Only asked for the sizes of new loose blobs.
+    before, operation : ObjectId
+        The operation, and its parent.
+    added : Additions
+        What was stored.
+
+    Returns
+    -------
+    bool
+        False if nothing was done: the index describes another operation than `before`, or something may not be there
+        as it was stored. Then `synchronise` is to be called.
+    """
+    loose = ((blob.id, blob.location.length) for blob in added.blobs if blob.location.is_loose)
+    if not database.is_complete_at(before) or any(store.loose.size(oid) != length for oid, length in loose):
+        return False
+    blobs, commits = _blobs(database, added.blobs, ()), _in_history(database, added.commits, ())
+    return database.apply(Update(operation, added.packs, (), blobs, (), added.objects, commits), after=before)
+
+
+__all__ = ["Additions", "read_blobs", "read_metadata", "synchronise"]
 
 
 def synchronise(
@@ -72,6 +128,7 @@ def synchronise(
     new_loose = sorted(oid for oid, size in loose.items() if known_loose.get(oid) != size or oid in again)
     found += [StoredObject(oid, None, Location(None, 0, loose[oid])) for oid in new_loose]
     lost_commits = _lost_commits(database, found, gone) if gone else []
+    commits, complete = _commits(database, store, found, lost_commits)
     database.apply(
         Update(
             operation,
@@ -80,8 +137,9 @@ def synchronise(
             _blobs(database, [record for entry in found if (record := _read_blob(store, entry))], {*gone, *lost}),
             lost,
             [(e.oid, e.kind.name.lower(), e.location) for e in found if e.kind is not None and e.kind.is_metadata],
-            _commits(database, store, found, lost_commits),
+            commits,
             lost_commits,
+            complete,
         )
     )
     return True
@@ -221,16 +279,20 @@ def _lost_commits(database: Database, found: Iterable[StoredObject], gone: Colle
 
 def _commits(
     database: Database, store: ObjectStore, found: Iterable[StoredObject], lost: Collection[ObjectId]
-) -> Sequence[CommitRecord]:
-    """Return the commits among `found`, and those known already whose positions may have become others.
+) -> tuple[Sequence[CommitRecord], bool]:
+    """Return the commits among `found`, others whose positions change, and whether all that are stored are known."""
+    places = {entry.oid: entry.location for entry in found if entry.kind is not None and entry.kind.is_metadata}
+    unread = set(database.unread_commits())  # one of the manifests that were found may be what they lack
+    unread |= {entry.oid for entry in found if entry.kind is EntryKind.COMMIT}
+    new = [record for oid in sorted(unread) if (record := _read_commit(store, oid, places))]
+    return _in_history(database, new, lost), len(new) == len(unread)
+
+
+def _in_history(database: Database, new: Sequence[CommitRecord], lost: Collection[ObjectId]) -> Sequence[CommitRecord]:
+    """Return `new` commits at their positions, and those known already whose positions may have become others.
 
     That is rare: when commits go, or come after their children.
     """
-    places = {entry.oid: entry.location for entry in found if entry.kind is not None and entry.kind.is_metadata}
-    ids = {entry.oid for entry in found if entry.kind is EntryKind.COMMIT}
-    if any(entry.kind is EntryKind.MANIFEST for entry in found):
-        ids |= set(database.unread_commits())  # one of these manifests may be what they lack
-    new = [record for oid in sorted(ids) if (record := _read_commit(store, oid, places))]
     if lost or database.are_parents(record.id for record in new):
         kept = {record.id: record for record in database.all_commits() if record.id not in lost}
         return _placed({**kept, **{record.id: record for record in new}}.values(), {})
@@ -256,14 +318,4 @@ def _read_commit(store: ObjectStore, oid: ObjectId, places: Mapping[ObjectId, Lo
     except (IntegrityError, NotFoundError, FormatError) as error:
         _LOGGER.warning("commit %s is left out of the index: %s", oid, error)
         return None
-    return CommitRecord(
-        oid,
-        commit.manifest,
-        commit.parents,
-        commit.time,
-        commit.time,
-        commit.author,
-        commit.message,
-        commit.metadata,
-        manifest.size,
-    )
+    return CommitRecord.of(commit, manifest.size)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     ForeignKeyConstraint,
@@ -23,7 +24,7 @@ from mvc.types import ObjectId, object_id, raw_id
 
 __all__ = ["SCHEMA", "SCHEMA_VERSION", "blobs", "commits", "metadata", "objects", "packs", "parents", "sides", "state"]
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """Raised with every change of a table; an index of another version is dropped and rebuilt."""
 
 SCHEMA: Final = MetaData()
@@ -55,8 +56,8 @@ def _in_pack() -> tuple[Column[ObjectId], Column[int], Column[str], Column[int],
     )
 
 
-state = Table("state", SCHEMA, Column("operation", Id, nullable=False))
-"""One row: how far the index has followed the repository."""
+state = Table("state", SCHEMA, Column("operation", Id, nullable=False), Column("complete", Boolean(), nullable=False))
+"""One row: how far the index has followed the repository, and whether no commit was left out."""
 
 packs = Table(
     "packs", SCHEMA, Column("number", Integer, primary_key=True), Column("pack_id", Id, unique=True, nullable=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +14,7 @@ from mvc.errors import (
     DirtyWorkTreeError,
     InvalidInputError,
     NotFoundError,
+    ReadOnlyError,
     StorageError,
 )
 from mvc.objects.manifest import FileEntry, Manifest
@@ -213,7 +215,9 @@ def switch(
     changes = [RefChange(HEAD, before.refs.refs.get(HEAD), value)]
     if create and branch and commit:
         changes.append(RefChange(branch, None, commit))
-    written, removed = bring_worktree(session, before, commit, changes, actor, force=force, progress=progress)
+    written, removed, state = bring_worktree(session, before, commit, changes, actor, force=force, progress=progress)
+    with suppress(StorageError, ReadOnlyError):  # derived: the next command will see to it
+        session.follow(state)
     return CheckoutResult(commit, branch, written, removed)
 
 
@@ -226,8 +230,13 @@ def bring_worktree(
     *,
     force: bool,
     progress: Progress,
-) -> tuple[int, int]:
-    """Bring the work tree from what `before` says to `commit`, then move refs; return the files written and removed.
+) -> tuple[int, int, RefState]:
+    """Bring the work tree from what `before` says to `commit`, then move refs.
+
+    Returns
+    -------
+    tuple of (int, int, RefState)
+        Files written and removed; the refs afterwards.
 
     Raises
     ------
@@ -241,9 +250,9 @@ def bring_worktree(
     with session.protected("checkout", commit), session.pool() as pool:
         remove_files(session.fs, session.layout.root, remove)
         written = export(session, write, session.layout.root, pool, progress)
-        move_refs(session, changes, actor)
+        state = move_refs(session, changes, actor)
     _settle(session, commit, before.refs, written)
-    return len(write), len(remove)
+    return len(write), len(remove), state
 
 
 def _plan(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mvc.errors import ConflictError, InvalidInputError, ReadOnlyError, StorageError
-from mvc.index import BlobRecord
+from mvc.index import Additions, BlobRecord, CommitRecord
 from mvc.objects.commit import Commit, Metadata
 from mvc.objects.manifest import Manifest, Segment
 from mvc.objects.operation import RefChange
@@ -36,7 +36,7 @@ from mvc.repo.tree import (
 from mvc.repo.worktree import Tracked, WorkTree, settled
 from mvc.settings import LEVELS, Level
 from mvc.store.batch import WriteBatch
-from mvc.store.layout import EntryKind
+from mvc.store.layout import EntryKind, Location
 from mvc.store.leases import STALE_SECONDS
 from mvc.store.metadata import wrap_metadata
 from mvc.types import ObjectId
@@ -145,10 +145,9 @@ def commit(
         for _ in range(_ATTEMPTS):
             done = _Attempt(session, state, selection, request, actor).run(changes, pool, progress)
             if done is not None:
-                result, manifest = done
-                _follow(session, result.commit, manifest, changes.seen())
-                return result
-            session.refresh()
+                _follow(session, done, changes.seen())
+                return done.result
+            session.refresh(force=True)  # what was stored in vain is not to be stored again
             ref, state = state.moving_ref, session.refs.state()
             if state.moving_ref != ref:
                 raise ConflictError(
@@ -197,6 +196,16 @@ class _Changes:
         return seen
 
 
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A commit that was recorded: its tree, the refs after it, and what it added to the store."""
+
+    result: CommitResult
+    manifest: Manifest
+    state: RefState
+    added: Additions
+
+
 @dataclass(frozen=True)
 class _Attempt:
     """One try to put a commit on top of `state`."""
@@ -207,7 +216,7 @@ class _Attempt:
     request: CommitRequest
     actor: Actor
 
-    def run(self, changes: _Changes, pool: Executor, progress: Progress) -> tuple[CommitResult, Manifest] | None:
+    def run(self, changes: _Changes, pool: Executor, progress: Progress) -> _Done | None:
         """Store everything and move the branch; None if another writer moved it first."""
         pins = [self.state.head] if self.state.head else []
         with self.session.store.leases.take("commit", pins) as lease, self.session.store.begin() as batch:
@@ -219,11 +228,11 @@ class _Attempt:
             manifest = assemble(parent, self.selection.replaces, changes.files())
             self._check_change(manifest, parent)
             recorded = self._record(manifest, batch)
-            batch.commit()
+            places = batch.commit()
             if not lease.renew():  # taken for dead: what this commit relies on may be gone
-                self.session.refresh(force=True)
                 return None
-            if not self._move(recorded.id):
+            moved = self._move(recorded.id)
+            if moved is None:
                 return None
         result = CommitResult(
             recorded.id,
@@ -233,7 +242,7 @@ class _Attempt:
             manifest.size,
             batch.stored_bytes,
         )
-        return result, manifest
+        return _Done(result, manifest, moved, _additions(recorded, manifest, stored, places))
 
     def _check_paths(self, parent: Manifest | None) -> None:
         """Refuse a tree that cannot be, or is not complete, before anything is read or stored."""
@@ -333,7 +342,7 @@ class _Attempt:
         batch.put(EntryKind.COMMIT, recorded.id, wrap_metadata(recorded.encoded))
         return recorded
 
-    def _move(self, oid: ObjectId) -> bool:
+    def _move(self, oid: ObjectId) -> RefState | None:
         ref, old = self.state.moving_ref, self.state.refs.get(self.state.moving_ref)
 
         def decide(current: RefState) -> tuple[RefChange, ...]:
@@ -343,10 +352,9 @@ class _Attempt:
             return (RefChange(ref, old, oid),)
 
         try:
-            self.session.refs.update(decide, self.actor)
+            return self.session.refs.update(decide, self.actor)
         except ConflictError:
-            return False
-        return True
+            return None
 
 
 def _rely_on(oid: ObjectId, there: Mapping[ObjectId, BlobRecord], batch: WriteBatch) -> bool:
@@ -362,13 +370,24 @@ def _rely_on(oid: ObjectId, there: Mapping[ObjectId, BlobRecord], batch: WriteBa
     return True
 
 
-def _follow(session: Session, oid: ObjectId, manifest: Manifest, seen: _Seen) -> None:
+def _additions(
+    commit: Commit, manifest: Manifest, stored: Iterable[Stored], places: Mapping[ObjectId, Location]
+) -> Additions:
+    """Return what a commit has stored, as the index records it."""
+    return Additions(
+        [item.record(places[item.content.id]) for item in stored],
+        [(manifest.id, "manifest", places[manifest.id]), (commit.id, "commit", places[commit.id])],
+        [CommitRecord.of(commit, manifest.size)],
+    )
+
+
+def _follow(session: Session, done: _Done, seen: _Seen) -> None:
     """Bring the index and the dirty-check cache up to date. The commit stands whatever becomes of them."""
     try:
-        session.refresh()
-        _remember(session, oid, manifest, seen)
+        session.follow(done.state, done.added)
+        _remember(session, done.result.commit, done.manifest, seen)
     except (StorageError, ReadOnlyError) as error:
-        _LOGGER.warning("commit %s is recorded, but what is derived from it is not yet: %s", oid, error)
+        _LOGGER.warning("commit %s is recorded, but what is derived from it is not yet: %s", done.result.commit, error)
 
 
 def _remember(session: Session, oid: ObjectId, manifest: Manifest, seen: _Seen) -> None:

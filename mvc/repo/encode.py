@@ -14,6 +14,7 @@ from xxhash import xxh3_64_intdigest
 
 from mvc.codecs import Bytes, Codec, FrameSpec, Sample, estimate, frame_words
 from mvc.errors import ConflictError
+from mvc.index import BlobRecord
 from mvc.objects.blob import Envelope
 from mvc.objects.ids import finish
 from mvc.repo.materialize import ContentReader
@@ -21,7 +22,7 @@ from mvc.repo.parallel import ordered_map
 from mvc.repo.plan import Option, Side, choose, codecs_for
 from mvc.repo.scan import Content
 from mvc.settings import Delta, Level
-from mvc.store.layout import Buffer, EntryKind
+from mvc.store.layout import Buffer, EntryKind, Location
 from mvc.store.tmp import Draft
 from mvc.types import ObjectId, TensorSpec
 
@@ -60,6 +61,20 @@ class Stored:
     def chain_bytes(self) -> int:
         """Stored bytes that a rebuild reads."""
         return self.stored_bytes + (self.option.side.chain_bytes if self.option.side else 0)
+
+    def record(self, location: Location) -> BlobRecord:
+        """Return what the index is to say of the blob at `location`; its chain is for the index to work out."""
+        content, option = self.content, self.option
+        return BlobRecord(
+            content.id,
+            content.kind,
+            location,
+            content.spec.nbytes,
+            option.codec.name,
+            option.references,
+            option.depth,
+            self.stored_bytes,
+        )
 
 
 _Frame = tuple[Bytes, bytes]

@@ -38,11 +38,14 @@ class RefState:
         Its number.
     refs : Refs
         Full ref name -> value.
+    appended_to : ObjectId, optional
+        The operation before, if this process has just appended `operation` to it.
     """
 
     operation: ObjectId
     number: int
     refs: Refs
+    appended_to: ObjectId | None = None
 
     @property
     def branch(self) -> str | None:
@@ -171,7 +174,7 @@ class RefLog:
                 self._head.advance(operation.number, operation.id, self._is_ancestor)
             except ConflictError:
                 continue
-            return RefState(operation.id, operation.number, apply_changes(state.refs, changes))
+            return RefState(operation.id, operation.number, apply_changes(state.refs, changes), state.operation)
         raise ConflictError(f"{_ATTEMPTS} other writers were faster", hint="run the command again")
 
     def start(self, refs: Refs, actor: Actor) -> None:

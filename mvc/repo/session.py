@@ -11,11 +11,12 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from mvc.errors import IntegrityError, MvcError, NotFoundError, StorageError
-from mvc.index import BlobRecord, CommitRecord, Database, read_metadata, synchronise
+from mvc.index import Additions, BlobRecord, CommitRecord, Database, extend, read_metadata, synchronise
 from mvc.objects.commit import Tag
 from mvc.objects.ids import MANIFEST, TAG
 from mvc.objects.manifest import Manifest
 from mvc.repo.layout import Layout
+from mvc.repo.refs import RefState
 from mvc.repo.workspace import Workspace
 from mvc.store.fs import FileSystem
 from mvc.store.object_store import ObjectStore
@@ -85,6 +86,16 @@ class Session(Workspace):
             Loose blobs that were replaced, and are read again even if they are as long as before.
         """
         synchronise(self.index, self.store, self.refs.newest()[1], force=force, again=again)
+
+    def follow(self, state: RefState, added: Additions | None = None) -> None:
+        """Bring the index up to date after this process has moved refs to `state`, having stored `added` before.
+
+        That takes no longer where more is stored, unless other processes have made operations meanwhile. Only for who
+        knows of everything that this process has stored since the index was last brought up to date.
+        """
+        before = state.appended_to
+        if before is None or not extend(self.index, self.store, before, state.operation, added or Additions()):
+            self.refresh()
 
     @contextmanager
     def protected(self, command: str, *commits: ObjectId | None) -> Iterator[None]:

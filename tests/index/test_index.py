@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mvc.errors import StorageError
-from mvc.index import BlobRecord, CommitRecord, Database, Update, synchronise
+from mvc.index import Additions, BlobRecord, CommitRecord, Database, Update, extend, read_blobs, synchronise
 from mvc.objects.blob import Envelope, Reference
 from mvc.objects.commit import Commit
 from mvc.objects.manifest import FileEntry, Manifest, Segment
@@ -516,3 +516,69 @@ class TestTheFile:
             outcomes = list(pool.map(open_and_follow, range(16)))
         assert outcomes == [(oid(50), 3)] * 16
         bench.check("a")
+
+
+class TestExtending:
+    """What a process tells of what it has stored itself, instead of having the store looked at."""
+
+    def extend(self, bench, blobs=(), loose=(), before=None):
+        """Store blobs and a commit, and tell the index; return whether it took them."""
+        manifest = Manifest((), ())
+        made = Commit(manifest.id, (), "Ada", bench.operation, "m", {})
+        known = bench.store.pack_ids()
+        entries = [(EntryKind.MANIFEST, manifest.id, manifest.encoded), (EntryKind.COMMIT, made.id, made.encoded)]
+        bench.put(blobs, loose=loose, metadata=entries)
+        stored = [item for item in bench.store.locations() if item.location.pack not in known]
+        of_blobs = [item for item in stored if item.kind is None or not item.kind.is_metadata]
+        wanted = {number for number, _ in (*blobs, *loose)}
+        records = [record for record in read_blobs(bench.store, of_blobs) if record.id in wanted]
+        objects = [(item.oid, item.kind.name.lower(), item.location) for item in stored if item not in of_blobs]
+        added = Additions(records, objects, [CommitRecord.of(made, 0)])
+        before = before or bench.described
+        bench.operation += 1
+        return extend(bench.database, bench.store, before, bench.described, added)
+
+    def test_equals_what_a_new_index_says(self, bench):
+        """Chains over what was known, and blobs that were stored in another way before, included."""
+        bench.put([blob(1), blob(2, base=1)])
+        bench.follow()
+        assert self.extend(bench, [blob(3, base=2), blob(4, base=3)], [blob(5, base=4)])
+        assert bench.database.operation() == bench.described
+        assert bench.check("a")["best"][oid(5)].depth == 4
+        bench.follow()
+        assert self.extend(bench, [blob(1, stored=2)])
+        assert bench.check("b")["best"][oid(5)].depth == 4
+
+    def test_another_operation(self, bench):
+        """Is refused where the index does not describe the one before, or was told to describe none."""
+        bench.follow()
+        assert not self.extend(bench, [blob(1)], before=oid(77))
+        bench.follow()
+        bench.database.forget_operation()
+        assert not self.extend(bench, [blob(2)])
+        assert bench.database.operation() is None
+        bench.follow()
+        assert bench.check("a")["best"].keys() == {oid(1), oid(2)}
+
+    def test_a_loose_blob_of_another_length(self, bench):
+        """Is refused: somebody else's has its name."""
+        bench.follow()
+        bench.put([], loose=[blob(1, stored=5)])
+        record_ = BlobRecord(oid(1), "tensor", Location(None, 0, 9), 100, "planes", (), 0, 9)
+        before = bench.described
+        bench.operation += 1
+        assert not extend(bench.database, bench.store, before, bench.described, Additions([record_]))
+        assert bench.database.operation() == before
+
+    def test_while_a_commit_lacks_its_manifest(self, bench):
+        """Is refused: what is added may be the manifest."""
+        made = Commit(Manifest((), ()).id, (), "Ada", 0, "orphan")
+        bench.put([], metadata=[(EntryKind.COMMIT, made.id, made.encoded)])
+        bench.follow()
+        assert bench.database.commits([made.id]) == {}
+        assert not self.extend(bench, [blob(1)])
+        bench.follow()
+        assert made.id in bench.check("a")["by id"]
+        bench.follow()
+        assert self.extend(bench, [blob(2)])
+        bench.check("b")
