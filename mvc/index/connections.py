@@ -25,6 +25,7 @@ class _Kept(local):
     wanted = False
     connection: Connection | None = None
     file: _Identity = None
+    writer: Connection | None = None
 
 
 class Connections:
@@ -59,16 +60,30 @@ class Connections:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Yield a connection of its own; what was done is committed when the block ends, dropped when it raises."""
+        """Yield a connection of its own; what was done is committed when the block ends, dropped when it raises.
+
+        Nobody else writes meanwhile, and what this thread reads or writes inside of the block is part of it.
+        """
+        if self._kept.writer is not None:
+            yield self._kept.writer
+            return
         with self._engine.begin() as connection:
-            yield connection
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            self._kept.writer = connection
+            try:
+                yield connection
+            finally:
+                self._kept.writer = None
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Yield a connection, the one that is kept if there shall be one. All queries in the block see one state."""
+        if self._kept.writer is not None:
+            yield self._kept.writer
+            return
         connection = self._current()
         if connection is None:
-            with self.writing() as connection:
+            with self._engine.begin() as connection:
                 self._hold_still(connection)
                 yield connection
             return

@@ -158,6 +158,13 @@ class Database:
         """Have this thread ask over one connection in a ``with`` block, instead of making one for every question."""
         return self._connections.kept()
 
+    def updating(self) -> AbstractContextManager[Connection]:
+        """Let no other process change the index in a ``with`` block: what is read in it is still so when it is written.
+
+        What was done is dropped if the block raises.
+        """
+        return self._translated(self._connections.writing())
+
     @contextmanager
     def _translated(self, connection: AbstractContextManager[Connection]) -> Iterator[Connection]:
         try:
@@ -180,14 +187,15 @@ class Database:
     def is_complete_at(self, operation: ObjectId) -> bool:
         """Return True if the index describes `operation`, and no stored commit was left out of it."""
         with self._reading() as connection:
-            return _is_complete_at(connection, operation)
+            known = connection.execute(select(state)).one_or_none()
+        return known is not None and known.operation == operation and known.complete
 
     def forget_operation(self) -> None:
         """Have the index describe no operation, so that the next `synchronise` compares it with the store.
 
         To be called before objects are removed: nobody may then trust what it says of them.
         """
-        with self._translated(self._connections.writing()) as connection:
+        with self.updating() as connection:
             connection.execute(delete(state))
 
     def packs(self) -> set[ObjectId]:
@@ -201,15 +209,9 @@ class Database:
         with self._reading() as connection:
             return {row.id: row.length for row in connection.execute(query)}
 
-    def apply(self, update: Update, after: ObjectId | None = None) -> bool:
-        """Carry out `update`, all of it or nothing. What is there already stays as it is.
-
-        With `after`, it is only carried out, and True returned, if the index is complete at that operation.
-        """
-        with self._translated(self._connections.writing()) as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            if after is not None and not _is_complete_at(connection, after):
-                return False
+    def apply(self, update: Update) -> None:
+        """Carry out `update`, all of it or nothing. What is there already stays as it is."""
+        with self.updating() as connection:
             for batch in _batches(update.gone):
                 connection.execute(delete(packs).where(packs.c.pack_id.in_(batch)))
             _add(connection, packs, [{"pack_id": pack} for pack in update.packs])
@@ -230,7 +232,6 @@ class Database:
             _add(connection, metadata, [row for commit in update.commits for row in rows.of_metadata(commit)])
             connection.execute(delete(state))
             connection.execute(insert(state).values(operation=update.operation, complete=update.complete))
-        return True
 
     def blobs(self, ids: Iterable[ObjectId]) -> dict[ObjectId, BlobRecord]:
         """Return how each of `ids` is stored: of several encodings that can be decoded, the one quickest to rebuild."""
@@ -363,11 +364,6 @@ def _status(path: Path) -> os.stat_result | None:
 
 def _is_current(connection: Connection) -> bool:
     return bool(connection.exec_driver_sql("PRAGMA user_version").scalar_one() == SCHEMA_VERSION)
-
-
-def _is_complete_at(connection: Connection, operation: ObjectId) -> bool:
-    known = connection.execute(select(state)).one_or_none()
-    return known is not None and known.operation == operation and known.complete
 
 
 def _make_tables(connection: Connection) -> None:

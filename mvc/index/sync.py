@@ -24,6 +24,8 @@ from mvc.types import ObjectId
 
 _LOGGER: Final = logging.getLogger(__name__)
 
+__all__ = ["Additions", "extend", "read_blobs", "read_metadata", "synchronise"]
+
 
 @dataclass(frozen=True, slots=True)
 class Additions:
@@ -74,13 +76,12 @@ def extend(database: Database, store: ObjectStore, before: ObjectId, operation: 
         as it was stored. Then `synchronise` is to be called.
     """
     loose = ((blob.id, blob.location.length) for blob in added.blobs if blob.location.is_loose)
-    if not database.is_complete_at(before) or any(store.loose.size(oid) != length for oid, length in loose):
-        return False
-    blobs, commits = _blobs(database, added.blobs, ()), _in_history(database, added.commits, ())
-    return database.apply(Update(operation, added.packs, (), blobs, (), added.objects, commits), after=before)
-
-
-__all__ = ["Additions", "read_blobs", "read_metadata", "synchronise"]
+    with database.updating():
+        if not database.is_complete_at(before) or any(store.loose.size(oid) != length for oid, length in loose):
+            return False
+        blobs, commits = _blobs(database, added.blobs, ()), _in_history(database, added.commits, ())
+        database.apply(Update(operation, added.packs, (), blobs, (), added.objects, commits))
+    return True
 
 
 def synchronise(
@@ -119,12 +120,21 @@ def synchronise(
     """
     if database.operation() == operation and not force:
         return False
+    with database.updating():
+        if database.operation() == operation and not force:
+            return False  # another process has done it meanwhile
+        _follow(database, store, operation, again)
+    return True
+
+
+def _follow(database: Database, store: ObjectStore, operation: ObjectId, again: Collection[ObjectId]) -> None:
+    """Compare the index with the store, and change what differs."""
     known, there = database.packs(), set(store.pack_ids())
     new_packs, gone = sorted(there - known), sorted(known - there)
     known_loose = database.loose()
     loose = {oid: size for oid in store.loose.ids() if (size := store.loose.size(oid))}
     lost = sorted(oid for oid, length in known_loose.items() if loose.get(oid) != length or oid in again)
-    found = [_stored(pack, entry) for pack in new_packs for entry in store.packs.entries(pack)]
+    found = [_stored(pack, entry) for pack in new_packs for entry in _entries(store, pack)]
     new_loose = sorted(oid for oid, size in loose.items() if known_loose.get(oid) != size or oid in again)
     found += [StoredObject(oid, None, Location(None, 0, loose[oid])) for oid in new_loose]
     lost_commits = _lost_commits(database, found, gone) if gone else []
@@ -142,7 +152,6 @@ def synchronise(
             complete,
         )
     )
-    return True
 
 
 def read_blobs(store: ObjectStore, found: Iterable[StoredObject]) -> list[BlobRecord]:
@@ -176,6 +185,14 @@ def read_metadata(store: ObjectStore, oid: ObjectId, domain: str, location: Loca
     return data
 
 
+def _entries(store: ObjectStore, pack: ObjectId) -> list[PackEntry]:
+    """Return what a pack holds; nothing if it was removed since it was listed: what moved is in another one."""
+    try:
+        return store.packs.entries(pack)
+    except NotFoundError:
+        return []
+
+
 def _stored(pack: ObjectId, entry: PackEntry) -> StoredObject:
     return StoredObject(entry.oid, entry.kind, Location(pack, entry.offset, entry.length))
 
@@ -186,6 +203,8 @@ def _read_blob(store: ObjectStore, entry: StoredObject) -> BlobRecord | None:
         return None
     try:
         found = _envelope(store, entry)
+    except NotFoundError:
+        return None  # removed, or moved, since it was listed
     except (IntegrityError, FormatError) as error:
         _LOGGER.warning("blob %s is left out of the index: %s", entry.oid, error)
         return None
