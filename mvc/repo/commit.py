@@ -17,7 +17,7 @@ from mvc.objects.operation import RefChange
 from mvc.repo.candidates import Candidates, Task
 from mvc.repo.clock import Actor, now
 from mvc.repo.companions import companions, may_have_companion
-from mvc.repo.encode import Encoder, Stored
+from mvc.repo.encode import LOOSE_BYTES, Encoder, Stored
 from mvc.repo.materialize import ContentReader
 from mvc.repo.progress import Progress, Tick, silent
 from mvc.repo.refs import RefState
@@ -275,16 +275,17 @@ class _Attempt:
             begun |= wanted.keys()
             there = self.session.chains(wanted)
             new = [
-                replace(content, damaged=oid in there or self._is_in_the_way(oid))
+                replace(content, damaged=True) if oid in there or self._is_in_the_way(content) else content
                 for oid, content in wanted.items()
                 if oid not in there or not _rely_on(oid, there, batch)
             ]
             tick(sum(content.spec.nbytes for content in run) - sum(content.spec.nbytes for content in new))
             yield new
 
-    def _is_in_the_way(self, oid: ObjectId) -> bool:
+    def _is_in_the_way(self, content: Content) -> bool:
         """Return True if a file has the name of a blob that the index does not know: it cannot be read, or decoded."""
-        return self.session.store.loose.size(oid) is not None
+        is_loose = content.spec.nbytes >= LOOSE_BYTES
+        return is_loose and self.session.store.loose.size(content.id) is not None
 
     def _encode(
         self,
@@ -328,7 +329,7 @@ class _Attempt:
         """Yield the contents that need nothing of this commit, with their bases; keep the others in `waiting`."""
         for run in new:
             late = {content.id for content in run if may_have_companion(content, names[content.source.path])}
-            waiting += [replace(content, held=None) for content in run if content.id in late]
+            waiting += [content.released() for content in run if content.id in late]
             tasks = found.bases([content for content in run if content.id not in late])
             reader.prepare(side.id for _, sides in tasks for side in sides)
             yield from tasks

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from typing import Final, Protocol
 
@@ -33,6 +33,11 @@ LOOSE_BYTES: Final = 4 << 20
 
 _AHEAD_BYTES: Final = 16 << 20
 """Raw bytes of the contents that are planned ahead of the writer, or one content if that is larger."""
+_GROUP_BYTES: Final = 256 << 10
+"""Raw bytes of neighbouring contents that one thread plans and codes in one go, since a hand-over between threads takes
+as long as coding some of them. Whatever is not larger than this has one frame."""
+_LEAST_WEIGHT: Final = 1 << 10
+"""Bytes that a content counts for in such a group at least: its envelope is work, too."""
 _SAMPLES: Final = 4
 """Places of a tensor at which options are compared."""
 _SAMPLE_WORDS: Final = 32 << 10
@@ -81,6 +86,9 @@ _Frame = tuple[Bytes, bytes]
 """Raw and stored bytes of one frame."""
 _Range = dict[Side | None, Sample]
 """A range of a content with the same range of each side tensor that may help to store it."""
+
+_Task = tuple[Content, Sequence[Side]]
+"""A content, and the side tensors that it may use."""
 
 _Way = tuple[Codec, Side | None]
 """A codec, and the side tensor that it is to take."""
@@ -146,7 +154,7 @@ class Encoder:
         self._bounds = bounds
         self._written: dict[ObjectId, Content] = {}
 
-    def store(self, contents: Iterable[tuple[Content, Sequence[Side]]], batch: BlobSink) -> Iterator[Stored]:
+    def store(self, contents: Iterable[_Task], batch: BlobSink) -> Iterator[Stored]:
         """Encode `contents`, each with the side tensors that it may use, and yield what was done, in order.
 
         Side tensors are stored, or contents of an earlier call; the latter are read from their sources, and `confirm`
@@ -159,11 +167,11 @@ class Encoder:
         ConflictError
             If a content is no longer what its id says: the file changed after it was hashed.
         """
-        plans = ordered_map(self._pool, self._plan, contents, _AHEAD_BYTES, _raw_bytes)
-        tasks = ((planned, start) for planned in plans for start in planned.starts)
-        frames = ordered_map(self._pool, self._code, tasks, self._window)
-        for planned, group in groupby(frames, attrgetter("planned")):
-            stored = self._write(planned, group, batch)
+        plans = ordered_map(self._pool, self._plan_all, _grouped(contents), _AHEAD_BYTES, _raw_bytes)
+        tasks = (task for group in plans for task in _tasks(group))
+        frames = chain.from_iterable(ordered_map(self._pool, self._code_all, tasks, self._window))
+        for planned, coded in groupby(frames, attrgetter("planned")):
+            stored = self._write(planned, coded, batch)
             self._written[stored.content.id] = stored.content
             yield stored
 
@@ -194,7 +202,10 @@ class Encoder:
             for codec in codecs_for(content.kind, content.spec.dtype, self._level, side.relation if side else "full")
         ]
 
-    def _plan(self, item: tuple[Content, Sequence[Side]]) -> _Planned:
+    def _plan_all(self, group: Sequence[_Task]) -> list[_Planned]:
+        return [self._plan(item) for item in group]
+
+    def _plan(self, item: _Task) -> _Planned:
         content, sides = item
         ways = self._ways(content, sides)
         if content.spec.words > frame_words(content.spec):
@@ -246,6 +257,9 @@ class Encoder:
             return [self._load(content, sides, start, words) for start in starts]
         return [_cut(whole, start, words) for start in starts]
 
+    def _code_all(self, tasks: Sequence[tuple[_Planned, int]]) -> list[_Coded]:
+        return [self._code(task) for task in tasks]
+
     def _code(self, task: tuple[_Planned, int]) -> _Coded:
         """Return the frame of a content that begins at a word."""
         planned, start = task
@@ -268,7 +282,7 @@ class Encoder:
             envelope = _envelope(planned, [frame.entry for frame in coded])
             kind = EntryKind.TENSOR if content.kind == "tensor" else EntryKind.LITERAL
             batch.put(kind, content.id, [envelope.header, *(frame.stored for frame in coded)])
-        return Stored(replace(content, held=None), planned.option, envelope.stored_bytes)
+        return Stored(content.released(), planned.option, envelope.stored_bytes)
 
 
 def _write_loose(planned: _Planned, frames: Iterator[_Coded], batch: BlobSink) -> Envelope:
@@ -286,8 +300,31 @@ def _write_loose(planned: _Planned, frames: Iterator[_Coded], batch: BlobSink) -
     return envelope
 
 
-def _raw_bytes(item: tuple[Content, Sequence[Side]]) -> int:
-    return item[0].spec.nbytes
+def _grouped(contents: Iterable[_Task]) -> Iterator[list[_Task]]:
+    """Yield contents in order, small neighbours together."""
+    group: list[_Task] = []
+    size = 0
+    for item in contents:
+        weight = max(item[0].spec.nbytes, _LEAST_WEIGHT)
+        if group and size + weight > _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(item)
+        size += weight
+    if group:
+        yield group
+
+
+def _tasks(group: Sequence[_Planned]) -> Iterator[list[tuple[_Planned, int]]]:
+    """Yield the frames of a group of contents: one by one if it is a single content, else all at once."""
+    if len(group) > 1:
+        yield [(planned, start) for planned in group for start in planned.starts]
+    else:
+        yield from ([(planned, start)] for planned in group for start in planned.starts)
+
+
+def _raw_bytes(group: Sequence[_Task]) -> int:
+    return sum(content.spec.nbytes for content, _ in group)
 
 
 def _encode(codec: Codec, sample: Sample) -> _Frame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from typing import Final
@@ -69,6 +69,12 @@ class Content:
     names: tuple[str, ...]
     held: Bytes | None = None
     damaged: bool = False
+
+    def released(self) -> Content:
+        """Return the same without the bytes that are held."""
+        if self.held is None:
+            return self
+        return Content(self.kind, self.id, self.spec, self.source, self.offset, self.names, None, self.damaged)
 
     def hasher(self) -> Hasher:
         """Return the running hash whose digest must be `id`."""
@@ -180,6 +186,7 @@ class Reading:
         self._hold = hold
         self._found: list[Content] = []
         self._complete = False
+        self._files: list[ScannedFile] = []
 
     @property
     def size(self) -> int:
@@ -210,17 +217,17 @@ class Reading:
         ahead = _AHEAD_BYTES if self._hold else _SCAN_BYTES
         hashed = ordered_map(self._pool, partial(_hash, hold=self._hold), runs, ahead, attrgetter("size"))
         for contents in hashed:
-            self._found += [
-                replace(content, held=None) if content.held is not None else content for content in contents
-            ]
+            self._found += [content.released() for content in contents]
             yield contents
         self._complete = True
 
     def files(self) -> list[ScannedFile]:
         """Return what was found, after all of `runs` was drawn."""
         assert self._complete, "ids are known when everything has been hashed"
-        rest = iter(self._found)
-        return [_scanned(outline, [next(rest) for _ in outline.pieces]) for outline in self._outlines]
+        if not self._files:
+            rest = iter(self._found)
+            self._files = [_scanned(outline, [next(rest) for _ in outline.pieces]) for outline in self._outlines]
+        return self._files
 
 
 def scan(sources: Iterable[Source], pool: Executor) -> list[ScannedFile]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from mvc.errors import InvalidInputError
@@ -38,6 +38,8 @@ class TensorSpec:
 
     dtype: DType
     shape: tuple[int, ...]
+    nbytes: int = field(init=False, repr=False, compare=False)
+    """Bytes of the tensor in C order."""
 
     def __post_init__(self) -> None:
         if len(self.shape) > MAX_RANK:
@@ -49,16 +51,12 @@ class TensorSpec:
             raise InvalidInputError(f"shape {self.shape} of {self.dtype.name} has more than 2**62 bytes")
         if bits % 8:
             raise InvalidInputError(f"shape {self.shape} of {self.dtype.name} does not fill whole bytes")
+        object.__setattr__(self, "nbytes", bits // 8)  # asked for again and again
 
     @property
     def count(self) -> int:
         """Number of elements; 1 for a 0-d tensor."""
         return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensor in C order."""
-        return self.count * self.dtype.bits // 8
 
     @property
     def words(self) -> int:
