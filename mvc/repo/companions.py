@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
+from mvc.repo.plan import SMALL_BYTES
 from mvc.repo.scan import Content, ScannedFile
 from mvc.types import ObjectId
 
@@ -63,8 +64,8 @@ def companions(new: Iterable[Content], files: Iterable[ScannedFile]) -> dict[Obj
 
 
 def _is_useful(content: Content) -> bool:
-    """Return True for floats: other words have no exponents."""
-    return content.spec.dtype.kind == "float"
+    """Return True for floats that are not small: other words have no exponents."""
+    return content.spec.dtype.kind == "float" and content.spec.nbytes >= SMALL_BYTES
 
 
 def _without_cycles(found: Mapping[ObjectId, ObjectId]) -> dict[ObjectId, ObjectId]:

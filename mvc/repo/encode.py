@@ -19,7 +19,7 @@ from mvc.objects.blob import Envelope
 from mvc.objects.ids import finish
 from mvc.repo.materialize import ContentReader
 from mvc.repo.parallel import ordered_map
-from mvc.repo.plan import Option, Side, choose, codecs_for
+from mvc.repo.plan import SMALL_BYTES, Option, Side, choose, codecs_for, codecs_for_small
 from mvc.repo.scan import Content
 from mvc.settings import Delta, Level
 from mvc.store.layout import Buffer, EntryKind, Location
@@ -207,6 +207,8 @@ class Encoder:
 
     def _plan(self, item: _Task) -> _Planned:
         content, sides = item
+        if content.spec.nbytes < SMALL_BYTES:
+            return self._small(content)
         ways = self._ways(content, sides)
         if content.spec.words > frame_words(content.spec):
             return _Planned(content, self._compared(content, ways, self._samples(content, sides, None)), None)
@@ -216,6 +218,11 @@ class Encoder:
             return self._tried(content, ways, whole)
         option = self._compared(content, ways, samples)
         return _Planned(content, option, _encode(option.codec, whole[option.side]))
+
+    def _small(self, content: Content) -> _Planned:
+        whole = self._load(content, (), 0, content.spec.words)
+        ways = [(codec, None) for codec in codecs_for_small(whole[None][0].data)]
+        return self._tried(content, ways, whole)
 
     def _compared(self, content: Content, ways: Sequence[_Way], samples: Sequence[_Range]) -> Option:
         """Return the best way to store a content, judged by samples unless it is the only one."""

@@ -14,6 +14,7 @@ from mvc.codecs import (
     ContextDelta,
     Fit,
     Planes,
+    Raw,
     SortedDelta,
     SortedPlanes,
     SparseDelta,
@@ -24,15 +25,33 @@ from mvc.objects.manifest import Manifest, SegmentKind, TensorEntry
 from mvc.settings import Delta, Level
 from mvc.types import DType, ObjectId, TensorSpec
 
-__all__ = ["Option", "Relation", "Side", "base_bytes", "choose", "codecs_for", "relatives", "within"]
+__all__ = [
+    "SMALL_BYTES",
+    "Option",
+    "Relation",
+    "Side",
+    "base_bytes",
+    "choose",
+    "codecs_for",
+    "codecs_for_small",
+    "relatives",
+    "within",
+]
 
 Relation = Literal["full", "previous", "base", "companion"]
 """How an encoding stands to other tensors: on its own; as a delta against the parent's tensor of the same name
 (`previous`), or against the one at the bottom of that one's deltas (`base`); or in the order of a tensor of the same
 commit (`companion`)."""
 
+SMALL_BYTES: Final = 512
+"""Raw bytes below which a content has no side tensor: what the envelope says of one takes 45 bytes, which is most of
+what a delta of 64 changed floats saves, and to look for it takes longer than all else."""
+
 _MOST_RELATIVES: Final = 2
 """Parent tensors of one name that are considered; more only arises when several files hold the same names."""
+_REPEATS: Final = 4
+"""Times that the bytes of a small content must occur on the average to be worth coding: a byte of zeros in each of 64
+words is not, an array of one number is."""
 _LEAST_OVERLAP: Final = 0.5
 """Share of the smaller shape that must lie inside the other: with less, most of what a delta reads and writes is not
 shared. A tensor that grew or was cut passes, however much; one whose dimensions were swapped hardly ever does."""
@@ -105,12 +124,12 @@ class Option:
 
 
 def relatives(parent: Manifest) -> Mapping[str, tuple[TensorEntry, ...]]:
-    """Return the tensors of a parent commit by name, whatever file they are in.
+    """Return the tensors of a parent commit that are not small by name, whatever file they are in.
 
     So ``checkpoint-1000/model.safetensors`` finds its base in ``checkpoint-500/model.safetensors``.
     """
     result: dict[str, tuple[TensorEntry, ...]] = {}
-    for entry in parent.tensors:
+    for entry in (entry for entry in parent.tensors if entry.spec.nbytes >= SMALL_BYTES):
         known = result.get(entry.name, ())
         if len(known) < _MOST_RELATIVES and all(entry.id != other.id for other in known):
             result[entry.name] = (*known, entry)
@@ -131,11 +150,21 @@ def base_bytes(entry: TensorEntry, spec: TensorSpec) -> int | None:
     >>> base_bytes(entry, rows[1]), base_bytes(entry, TensorSpec(dtype_of("BF16"), (30522, 384)))
     (46881792, None)
     """
+    if spec.nbytes < SMALL_BYTES:
+        return None
     if entry.view is not None:
         return spec.nbytes if entry.spec.dtype == spec.dtype and len(spec.shape) == 1 else None
     if Fit.between(entry.spec, spec) is None or overlap(entry.spec.shape, spec.shape) < _LEAST_OVERLAP:
         return None
     return entry.spec.nbytes
+
+
+def codecs_for_small(content: bytes | memoryview) -> Sequence[Codec]:
+    """Return the codecs to compare for a content of less than `SMALL_BYTES`, at every level.
+
+    Few bytes that are all different cost less as they are than with the tables that tell them apart.
+    """
+    return (Raw(), Planes()) if len({*content}) * _REPEATS <= len(content) else (Raw(),)
 
 
 def codecs_for(kind: SegmentKind, dtype: DType, level: Level, relation: Relation) -> Sequence[Codec]:
