@@ -51,14 +51,14 @@ def export(
     """
     reader = ContentReader(session, pool)
     reader.prepare(segment.id for file in files for segment in file.segments)
-    result, directories = {}, set()
+    result: dict[str, Tracked] = {}
+    directories: set[Path] = set()
     with progress("writing", sum(file.size for file in files)) as tick:
         for file in files:
             target = root / file.path
-            _make_parents(root, file.path)
+            directories.update(_make_parents(session.fs, root, file.path))
             draft = _draft(session, target)
             result[file.path] = _write(session.fs, reader, file, draft, target, tick)
-            directories.add(target.parent)
     for directory in sorted(directories):
         session.fs.fsync_dir(directory)
     return result
@@ -100,21 +100,19 @@ def _write(fs: FileSystem, reader: ContentReader, file: FileEntry, draft: Path, 
     return Tracked(file.mode, file.size, Stamp.of(target.stat()))
 
 
-def _make_parents(root: Path, path: str) -> None:
-    """Make the directories above `path`, none of which may be a link to somewhere else."""
+def _make_parents(fs: FileSystem, root: Path, path: str) -> list[Path]:
+    """Make the directories above `path`, none of which may be a link to somewhere else; return them, `root` first."""
     here = root
+    made = [root]
     for component in path.split("/")[:-1]:
         here = here / component
-        try:
-            here.mkdir(exist_ok=True)
-            mode = here.lstat().st_mode
-        except FileExistsError:
-            mode = here.lstat().st_mode
-        except OSError as error:
-            raise StorageError(f"{here} cannot be made: {error.strerror}") from error
+        fs.mkdir(here)
+        mode = here.lstat().st_mode
         if S_ISLNK(mode) or not S_ISDIR(mode):
             noun = "a symbolic link" if S_ISLNK(mode) else "a file"
             raise InvalidInputError(f"{here} is {noun}; nothing is written through it", hint="move it away")
+        made.append(here)
+    return made
 
 
 def remove_files(fs: FileSystem, root: Path, paths: Iterable[str]) -> None:

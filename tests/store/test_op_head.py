@@ -21,7 +21,7 @@ from mvc.store.layout import Buffer
 from mvc.store.local_fs import LocalFileSystem
 from mvc.store.object_store import ObjectStore
 from mvc.store.op_head import Head, OpHead
-from mvc.testing.store import CountingFileSystem
+from mvc.testing.crashes import CountingFileSystem
 from mvc.types import ObjectId, object_id
 
 PROCESSES = 8

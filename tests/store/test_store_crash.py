@@ -7,7 +7,7 @@ import pytest
 
 from mvc.store.fs import FileHandle, FileSystem
 from mvc.store.object_store import ObjectStore
-from mvc.testing.store import CRASH_MODES, CountingFileSystem, CrashAt, CrashMode, SimulatedCrash, crash_everywhere
+from mvc.testing.crashes import CRASH_MODES, CountingFileSystem, CrashAt, CrashMode, SimulatedCrash, crash_everywhere
 
 
 def write(fs: FileSystem, path: Path, data: bytes, *, sync: bool = True) -> FileHandle:

@@ -1,0 +1,143 @@
+"""Claim: whatever breaks, nothing that was committed is lost or changed, and what is damaged is told.
+
+One section for each figure; every one says how much it tried and how long it took, and fails if anything was lost.
+
+crashes
+    Every scenario stopped at every step, in every mode of `mvc.testing.crashes`.
+full-disk
+    Every scenario with a disk that is full from the n-th call on, and with an I/O error at the n-th, for every n.
+
+Run ``python -m benchmarks.durability SECTION... [--only NAME] [--scratch DIR]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from benchmarks.report import RESULTS, print_table, write_json
+from mvc.testing.crashes import CRASH_MODES
+from mvc.testing.scenarios import SCENARIOS
+from mvc.testing.trials import Trial
+
+Row = dict[str, object]
+
+_MEMORY_DISK: Final = Path("/dev/shm")  # noqa: S108 (simulated crashes need no real disk, and are quicker without)
+_ERRORS: Final = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
+
+
+@dataclass
+class Run:
+    """What a section is told, and what it found wrong.
+
+    Parameters
+    ----------
+    only : str
+        Part of the names of what shall be tried.
+    scratch : Path
+        Where repositories are made.
+    count : int or None
+        How often, where that is not given by what is tried.
+    seed : int
+        Start of the random numbers.
+    """
+
+    only: str
+    scratch: Path
+    count: int | None
+    seed: int
+    wrong: list[str] = field(default_factory=list)
+
+    def attempt(self, what: str, trial: Callable[[], str | None]) -> str | None:
+        """Return what `trial` returns; if it raises, note what was wrong, and go on."""
+        try:
+            return trial()
+        except Exception as error:  # noqa: BLE001 (the other trials are still worth making)
+            self.wrong.append(f"{what}: {type(error).__name__}: {error}")
+            print(f"WRONG: {self.wrong[-1][:2000]}", flush=True)
+            return "wrong"
+
+    def trials(self) -> Iterator[Trial]:
+        """Prepare the scenarios one after the other."""
+        for name, scenario in SCENARIOS.items():
+            if self.only in name:
+                with tempfile.TemporaryDirectory(dir=self.scratch) as scratch:
+                    yield Trial(scenario, Path(scratch))
+
+
+def crashes(run: Run) -> list[Row]:
+    """Crash everywhere."""
+    rows = []
+    for trial in run.trials():
+        start, points = time.perf_counter(), 0
+        for mode in CRASH_MODES:
+            step = 1
+            while run.attempt(f"{trial.scenario.name}, {mode}, step {step}", lambda: trial.crash(step, mode)):  # noqa: B023
+                step, points = step + 1, points + 1
+        rows.append(_row(trial.scenario.name, start, steps=trial.steps, points=points))
+    return rows
+
+
+def full_disk(run: Run) -> list[Row]:
+    """Fail everywhere."""
+    rows = []
+    for trial in run.trials():
+        start, counts = time.perf_counter(), {}
+        for name, error in _ERRORS.items():
+            calls = 0
+            while run.attempt(f"{trial.scenario.name}, {name}, call {calls}", lambda: trial.fail(calls, error)):  # noqa: B023
+                calls += 1
+            counts[name] = calls
+        rows.append(_row(trial.scenario.name, start, **counts))
+    return rows
+
+
+def _row(name: str, start: float, **counts: int) -> Row:
+    row: Row = {"what": name, **counts, "seconds": round(time.perf_counter() - start, 1)}
+    print_table([row])
+    return row
+
+
+SECTIONS: Final[Mapping[str, Callable[[Run], list[Row]]]] = {"crashes": crashes, "full-disk": full_disk}
+
+
+def main() -> None:
+    """Run the sections that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all if none is given")
+    parser.add_argument("--only", default="", help="part of the name of what to try")
+    parser.add_argument("--count", type=int, help="kills, random flips, or inputs of a parser")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--scratch", type=Path, default=_MEMORY_DISK if _MEMORY_DISK.is_dir() else None)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    wrong = [
+        fault
+        for section in options.sections or SECTIONS
+        for fault in _section(section, Run(options.only, options.scratch, options.count, options.seed), options.out)
+    ]
+    if wrong:
+        raise SystemExit(f"{len(wrong)} things are wrong; the first: {wrong[0]}")
+
+
+def _section(name: str, run: Run, out: Path) -> Sequence[str]:
+    """Run a section, print its table and write its figures; return what was wrong."""
+    start = time.perf_counter()
+    print(f"== {name}", flush=True)
+    rows = SECTIONS[name](run)
+    seconds = time.perf_counter() - start
+    print_table(rows)
+    print(f"{name}: {len(run.wrong)} wrong, {seconds:.0f} s", flush=True)
+    results = {"seed": run.seed, "rows": rows, "wrong": run.wrong, "seconds": round(seconds)}
+    write_json(out / f"durability-{name}.json", f"durability: {name}", results)
+    return run.wrong
+
+
+if __name__ == "__main__":
+    main()

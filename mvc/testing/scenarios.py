@@ -1,0 +1,331 @@
+"""What a repository goes through while the machine crashes and the disk fails: one small function per scenario.
+
+A scenario lives in a directory of its own, the case: the work tree in ``work``, and whatever else it needs beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from mvc.errors import AlreadyExistsError
+from mvc.formats import state_dict_file
+from mvc.repo.branches import create_branch, create_tag
+from mvc.repo.checkout import check_out_paths, export_commit, switch
+from mvc.repo.clock import Actor
+from mvc.repo.commit import CommitRequest, commit
+from mvc.repo.init import init
+from mvc.repo.layout import Layout
+from mvc.repo.reindex import reindex
+from mvc.repo.revisions import resolve
+from mvc.repo.session import Session
+from mvc.repo.tree import Selection, from_directory, from_worktree
+from mvc.repo.undo import undo
+from mvc.store.fs import FileSystem
+
+__all__ = ["ACTOR", "SCENARIOS", "Model", "Scenario", "checkpoint", "commit_tree", "epochs", "open_case", "start", "write"]
+
+Model = Mapping[str, np.ndarray]
+"""Tensors by name."""
+
+ACTOR: Final = Actor("Ada <ada@example.org>", "test")
+_MODEL: Final = "model.safetensors"
+_CONFIG: Final = "[core]\nthreads = 1\n\n[delta]\ndepth = 2\n"
+"""One thread, so that the n-th step is always the same; and chains that are soon at their bound."""
+_LARGE: Final = 2_200_000
+"""Words of 2 bytes: more than the 4 MiB from which on a blob is a file of its own."""
+_OPERATIONS_KEPT: Final = 9
+"""Operations after which the oldest file of the head is removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """An action and the case that it starts from.
+
+    Parameters
+    ----------
+    name : str
+        What happens.
+    prepare : callable
+        ``prepare(case)`` fills an empty directory.
+    act : callable
+        ``act(case, fs)`` does it, all writes through `fs`. Doing it again, after it was interrupted or finished,
+        completes it or changes nothing.
+    """
+
+    name: str
+    prepare: Callable[[Path], None]
+    act: Callable[[Path, FileSystem | None], None]
+
+
+SCENARIOS: Final[dict[str, Scenario]] = {}
+"""All scenarios, by name."""
+
+
+def scenario(prepare: Callable[[Path], None]) -> Callable[[Callable[[Path, FileSystem | None], None]], Scenario]:
+    """Make the decorated action a scenario that starts from what `prepare` makes; its name is that of the function."""
+
+    def register(act: Callable[[Path, FileSystem | None], None]) -> Scenario:
+        """Note the scenario."""
+        name = act.__name__.replace("_", "-")
+        SCENARIOS[name] = Scenario(name, prepare, act)
+        return SCENARIOS[name]
+
+    return register
+
+
+# What scenarios are made of.
+
+
+def epochs(seed: int = 0, words: int = 1024) -> Iterator[Model]:
+    """Yield a small model after each epoch of a training: every weight moves a little."""
+    rng = np.random.default_rng(seed)
+    weights = {"layer.weight": rng.normal(0, 0.02, (words // 32, 32)), "layer.bias": rng.normal(0, 0.02, words)}
+    while True:
+        yield {name: value.astype("<f4" if value.ndim > 1 else "<f2") for name, value in weights.items()}
+        weights = {name: value + rng.normal(0, 2e-5, value.shape) for name, value in weights.items()}
+
+
+def checkpoint(model: Model) -> bytes:
+    """Return the safetensors file of a model."""
+    return b"".join(state_dict_file(model).chunks())
+
+
+def write(path: Path, content: bytes | Model) -> None:
+    """Write a file of the case."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else checkpoint(content))
+
+
+def start(case: Path) -> None:
+    """Make a case with an empty repository."""
+    session = init(case / "work", ACTOR)
+    session.layout.config.write_text(_CONFIG, encoding="utf-8")
+
+
+def open_case(case: Path, fs: FileSystem | None = None) -> Session:
+    """Open the repository of a case."""
+    return Session(Layout(case / "work"), fs)
+
+
+def commit_tree(
+    case: Path, fs: FileSystem | None = None, message: str = "epoch", selection: Selection | None = None
+) -> None:
+    """Commit the work tree, or what `selection` says."""
+    session = open_case(case, fs)
+    found = selection or from_worktree(session.layout.root)
+    commit(session, found, CommitRequest(message, allow_empty=True), ACTOR)
+
+
+def _train(case: Path, commits: int) -> None:
+    """Commit some epochs, and leave the next one in the work tree."""
+    start(case)
+    for number, model in zip(range(commits + 1), epochs(), strict=False):
+        write(case / "work" / _MODEL, model)
+        write(case / "work" / "logs" / "steps.txt", b"step %d\n" % number)
+        if number < commits:
+            commit_tree(case, message=f"epoch {number}")
+
+
+def _once(case: Path) -> None:
+    _train(case, 1)
+
+
+def _untrained(case: Path) -> None:
+    _train(case, 0)
+
+
+# Before there is a repository.
+
+
+def _nothing(case: Path) -> None:
+    write(case / "work" / "notes.txt", b"older than the repository")
+
+
+@scenario(_nothing)
+def make_a_repository(case: Path, fs: FileSystem | None) -> None:
+    """``mvc init``."""
+    with suppress(AlreadyExistsError):
+        init(case / "work", ACTOR, fs=fs)
+
+
+# Commits.
+
+
+@scenario(_untrained)
+def first_commit(case: Path, fs: FileSystem | None) -> None:
+    """Everything is new."""
+    commit_tree(case, fs)
+
+
+def _copied(case: Path) -> None:
+    _once(case)
+    work = case / "work"
+    export_commit(open_case(case), resolve(open_case(case), "HEAD").commit, work / "copy")
+    write(work / _MODEL, (work / "copy" / _MODEL).read_bytes())
+
+
+@scenario(_copied)
+def commit_of_known_tensors(case: Path, fs: FileSystem | None) -> None:
+    """Every tensor is stored already."""
+    commit_tree(case, fs)
+
+
+@scenario(_once)
+def commit_of_an_epoch(case: Path, fs: FileSystem | None) -> None:
+    """Tensors become deltas."""
+    commit_tree(case, fs)
+
+
+def _three_epochs(case: Path) -> None:
+    _train(case, 3)
+
+
+@scenario(_three_epochs)
+def commit_at_the_depth_bound(case: Path, fs: FileSystem | None) -> None:
+    """The chain of deltas may not grow any more."""
+    commit_tree(case, fs)
+
+
+def _optimizer(case: Path) -> None:
+    _once(case)
+    rng = np.random.default_rng(1)
+    first = rng.normal(0, 1e-4, (64, 32))
+    moments = {"exp_avg": first, "exp_avg_sq": first**2 * rng.uniform(0.5, 2, first.shape)}
+    state = {f"state.0.{name}": value.astype("<f4") for name, value in moments.items()}
+    write(case / "work" / "optimizer.safetensors", state)
+
+
+@scenario(_optimizer)
+def commit_of_companions(case: Path, fs: FileSystem | None) -> None:
+    """One moment of an optimizer helps to store the other."""
+    commit_tree(case, fs)
+
+
+def _directory(case: Path) -> None:
+    _once(case)
+    for number, model in zip(range(2), epochs(seed=2), strict=False):
+        write(case / "run" / f"shard-{number}" / _MODEL, model)
+
+
+@scenario(_directory)
+def commit_of_a_directory(case: Path, fs: FileSystem | None) -> None:
+    """``mvc commit --from DIR --as PREFIX``."""
+    commit_tree(case, fs, selection=from_directory(case / "run", "runs/first"))
+
+
+def _large_tensor(case: Path) -> None:
+    start(case)
+    rng = np.random.default_rng(3)
+    large = rng.integers(0, 4, _LARGE).astype("<u2")
+    write(case / "work" / _MODEL, {"large": large})
+    commit_tree(case)
+    large[::1000] += 1
+    write(case / "work" / _MODEL, {"large": large})
+
+
+@scenario(_large_tensor)
+def commit_of_a_large_tensor(case: Path, fs: FileSystem | None) -> None:
+    """A blob becomes a file of its own."""
+    commit_tree(case, fs)
+
+
+def _without_index(case: Path) -> None:
+    _once(case)
+    open_case(case).layout.index.unlink()
+
+
+@scenario(_without_index)
+def commit_without_an_index(case: Path, fs: FileSystem | None) -> None:
+    """The index is made first."""
+    commit_tree(case, fs)
+
+
+# Work tree.
+
+
+def _two_trees(case: Path) -> None:
+    _train(case, 1)
+    write(case / "work" / "new" / "deep" / "file.txt", b"only in the second commit")
+    commit_tree(case, message="second")
+
+
+@scenario(_two_trees)
+def switch_back(case: Path, fs: FileSystem | None) -> None:
+    """Files are replaced and removed, and HEAD leaves its branch."""
+    session = open_case(case, fs)
+    switch(session, resolve(session, "main~1").commit, ACTOR)
+
+
+def _on_the_first(case: Path) -> None:
+    _two_trees(case)
+    switch_back.act(case, None)
+
+
+@scenario(_on_the_first)
+def switch_to_a_branch(case: Path, fs: FileSystem | None) -> None:
+    """Directories are made, and HEAD follows a new branch."""
+    session = open_case(case, fs)
+    target = resolve(session, "main").commit
+    create = "refs/heads/topic" not in session.refs.state().refs
+    switch(session, target, ACTOR, branch="refs/heads/topic", create=create)
+
+
+@scenario(_once)
+def restore_a_file(case: Path, fs: FileSystem | None) -> None:
+    """``mvc restore``: the epoch in the work tree gives way to the one committed."""
+    session = open_case(case, fs)
+    check_out_paths(session, resolve(session, "HEAD").commit, [_MODEL, "logs"])
+
+
+@scenario(_directory)
+def export_a_commit(case: Path, fs: FileSystem | None) -> None:
+    """``mvc checkout --to``, into directories that are not there yet."""
+    session = open_case(case, fs)
+    export_commit(session, resolve(session, "HEAD").commit, case / "out")
+
+
+# Refs and derived data.
+
+
+def _many_operations(case: Path) -> None:
+    _once(case)
+    session = open_case(case)
+    for number in range(_OPERATIONS_KEPT):
+        create_branch(session, f"branch-{number}", resolve(session, "HEAD").commit, ACTOR)
+
+
+@scenario(_many_operations)
+def make_a_branch(case: Path, fs: FileSystem | None) -> None:
+    """A new operation, for which the oldest file of the head goes."""
+    session = open_case(case, fs)
+    with suppress(AlreadyExistsError):
+        create_branch(session, "topic", resolve(session, "HEAD").commit, ACTOR)
+
+
+@scenario(_once)
+def make_a_tag(case: Path, fs: FileSystem | None) -> None:
+    """A tag object, and the operation that names it."""
+    session = open_case(case, fs)
+    with suppress(AlreadyExistsError):
+        create_tag(session, "v1", resolve(session, "HEAD").commit, ACTOR, message="the first release")
+
+
+@scenario(_on_the_first)
+def undo_a_switch(case: Path, fs: FileSystem | None) -> None:
+    """Refs and work tree go back."""
+    session = open_case(case, fs)
+    _, newest = next(session.refs.walk())
+    if newest.command != "undo":
+        undo(session, Actor(ACTOR.author, "undo"))
+
+
+@scenario(_three_epochs)
+def make_the_index_again(case: Path, fs: FileSystem | None) -> None:
+    """``mvc reindex``."""
+    reindex(open_case(case, fs))

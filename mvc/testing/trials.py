@@ -1,0 +1,231 @@
+"""Scenarios tried on a machine that crashes and on a disk that fails, and what must hold afterwards.
+
+Nothing that was committed is lost or changed; every ref has its old value or its new one, every file of the work tree
+its old content or its new one; ``fsck`` finds nothing; and the same action, done again, succeeds.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from hashlib import file_digest
+from pathlib import Path
+from typing import Final
+
+from mvc.errors import NotFoundError, StorageError
+from mvc.index import Database, synchronise
+from mvc.objects.refnames import HEAD
+from mvc.repo.checkout import export_commit
+from mvc.repo.fsck import fsck
+from mvc.repo.layout import DIRECTORY
+from mvc.repo.refs import SYMBOLIC
+from mvc.repo.session import Session
+from mvc.store.local_fs import LocalFileSystem
+from mvc.testing.crashes import CrashAt, CrashMode, crash
+from mvc.testing.faults import FailingFileSystem
+from mvc.testing.scenarios import Scenario, open_case
+from mvc.types import ObjectId, object_id
+
+__all__ = ["Trial", "Unflushed", "digests"]
+
+_NEVER: Final = 1 << 62
+"""A step that no scenario reaches; a number of commits that none makes."""
+
+Digests = Mapping[str, str]
+"""Path -> SHA-256 of the file."""
+
+
+class Unflushed(LocalFileSystem):
+    """The local file system without waiting for the disk, for what is looked at and thrown away."""
+
+    def _fsync(self, fd: int) -> None:
+        pass
+
+
+def digests(root: Path) -> Digests:
+    """Return the SHA-256 of every file below a directory, those of repositories left out."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        inside = path.relative_to(root)
+        if path.is_file() and DIRECTORY not in inside.parts:
+            with path.open("rb") as file:
+                found[inside.as_posix()] = file_digest(file, "sha256").hexdigest()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Observed:
+    """What a case holds.
+
+    Parameters
+    ----------
+    refs : mapping
+        Ref -> what it leads to: a branch, or a manifest. Ids of commits tell the time, so that they cannot be compared.
+    files : Digests
+        All files outside of the repository.
+    """
+
+    refs: Mapping[str, str]
+    files: Digests
+
+    @classmethod
+    def of(cls, case: Path, session: Session) -> _Observed:
+        """Look at a case; one without a repository has no refs."""
+        if not session.layout.format.exists():
+            return cls({}, digests(case))
+        refs = session.refs.state().refs
+        return cls({name: _meaning(session, name, value) for name, value in refs.items()}, digests(case))
+
+
+def _meaning(session: Session, name: str, value: str) -> str:
+    if name == HEAD and value.startswith(SYMBOLIC):
+        return value
+    oid = object_id(value)
+    try:
+        return session.record(oid).manifest
+    except NotFoundError:
+        tag = session.tag(oid)
+        return f"{tag.message} {session.record(tag.target).manifest}"
+
+
+class Trial:
+    """A scenario, prepared once and tried many times on copies.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        What to try.
+    scratch : Path
+        An existing directory; the trial has all its files below it.
+    """
+
+    def __init__(self, scenario: Scenario, scratch: Path) -> None:
+        self.scenario = scenario
+        self._scratch = scratch / scenario.name
+        self._start = self._scratch / "start"
+        self._start.mkdir(parents=True)
+        scenario.prepare(self._start)
+        session = open_case(self._start, Unflushed())
+        self._before = _Observed.of(self._start, session)
+        self._commits = self._read_all(session) if self._before.refs else {}
+        finished = self._copy()
+        with CrashAt(_NEVER) as fs:
+            scenario.act(finished, fs)
+        self.steps = len(fs.steps)
+        """Steps of the action."""
+        self._after = _Observed.of(finished, open_case(finished, Unflushed()))
+        self._check_finished(finished)
+
+    def crash(self, step: int, mode: CrashMode) -> str | None:
+        """Crash at a step of the action, and check what is left.
+
+        Returns
+        -------
+        str or None
+            The step; None if the action has fewer, and was crashed behind its last one.
+
+        Raises
+        ------
+        AssertionError
+            If something does not hold that must.
+        """
+        case = self._copy()
+        crashed = crash(partial(self.scenario.act, case), step, mode)
+        observed = self._check_left(case)
+        if crashed is None and self._before.refs:
+            assert observed.refs == self._after.refs, "what the action had promised is lost"
+        self.scenario.act(case, Unflushed())
+        self._check_finished(case)
+        return crashed
+
+    def fail(self, calls: int, error: int) -> str | None:
+        """Have the disk fail after some calls of the action, and check what it says and leaves.
+
+        Returns
+        -------
+        str or None
+            The call that failed; None if the action has no more than `calls`.
+
+        Raises
+        ------
+        AssertionError
+            If something does not hold that must. Errors other than those of the medium come through.
+        """
+        case = self._copy()
+        with FailingFileSystem(calls, error) as fs:
+            try:
+                self.scenario.act(case, fs)
+            except StorageError as failure:
+                assert fs.failed, failure
+                assert ("full" in failure.message) == failure.transient == (error == errno.ENOSPC), failure.message
+        self._check_left(case)
+        assert fs.failed == "unlink" or not _temporaries(case), f"after {fs.failed}: {_temporaries(case)}"
+        self.scenario.act(case, Unflushed())
+        self._check_finished(case)
+        return fs.failed
+
+    def _copy(self) -> Path:
+        """Return a copy of the start, in the place of the one before."""
+        case = self._scratch / "case"
+        shutil.rmtree(case, ignore_errors=True)
+        shutil.copytree(self._start, case, symlinks=True)
+        return case
+
+    def _check_left(self, case: Path) -> _Observed:
+        """Assert that nothing is lost, whatever the action came to."""
+        session = open_case(case, Unflushed())
+        observed = _Observed.of(case, session)
+        assert observed.refs in (self._before.refs, self._after.refs), f"the refs are {observed.refs}"
+        for path, found in observed.files.items():
+            known = self._before.files.get(path), self._after.files.get(path)
+            assert found in known, f"{path} is neither the old file nor the new one"
+        gone = self._before.files.keys() & self._after.files.keys() - observed.files.keys()
+        assert not gone, f"{sorted(gone)} are gone"
+        if observed.refs:
+            self._check_commits(session)
+        return observed
+
+    def _check_finished(self, case: Path) -> None:
+        """Assert that the action has done what it was to do, and that the index is what a new one would be."""
+        session = open_case(case, Unflushed())
+        assert _Observed.of(case, session) == self._after
+        self._check_commits(session)
+        assert _indexed(session.index) == _indexed(_new_index(session)), "the index differs from a new one"
+        session.store.temporaries.sweep(-1.0)
+        assert not _temporaries(case), "the sweep left something"
+
+    def _check_commits(self, session: Session) -> None:
+        """Assert that everything that was committed before comes back byte for byte, and that fsck finds nothing."""
+        for oid, files in self._commits.items():
+            assert self._read(session, oid) == files, f"commit {oid} is another"
+        report = fsck(session)
+        assert report.clean, report.faults
+
+    def _read_all(self, session: Session) -> dict[ObjectId, Digests]:
+        """Return the files of every commit."""
+        return {record.id: self._read(session, record.id) for record in session.index.commits_up_to(_NEVER, _NEVER)}
+
+    def _read(self, session: Session, oid: ObjectId) -> Digests:
+        target = self._scratch / "exported"
+        export_commit(session, oid, target)
+        try:
+            return digests(target)
+        finally:
+            shutil.rmtree(target)
+
+
+def _temporaries(case: Path) -> list[str]:
+    return sorted(path.name for path in (case / "work" / DIRECTORY / "tmp").glob("*"))
+
+
+def _new_index(session: Session) -> Database:
+    database = Database(None)
+    synchronise(database, session.store, session.refs.newest()[1])
+    return database
+
+
+def _indexed(database: Database) -> list[str]:
+    return sorted(map(repr, [*database.all_blobs(), *database.commits_up_to(_NEVER, _NEVER)]))
