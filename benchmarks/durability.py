@@ -6,29 +6,45 @@ crashes
     Every scenario stopped at every step, in every mode of `mvc.testing.crashes`.
 full-disk
     Every scenario with a disk that is full from the n-th call on, and with an I/O error at the n-th, for every n.
+kills
+    Processes that commit, each killed by SIGKILL at a random moment (``--count``, by default 1,000).
+flips
+    Every byte of the files of a small repository changed, and random changes of its blobs (``--count``, by default
+    10,000): what readers get, and what ``fsck`` finds.
+fuzz
+    Hostile inputs for each parser of stored and of foreign bytes (``--count``, by default 1,000,000 each), half of them
+    with checksums that are right.
 
-Run ``python -m benchmarks.durability SECTION... [--only NAME] [--scratch DIR]``.
+Run ``python -m benchmarks.durability SECTION... [--only NAME] [--count N] [--seed N] [--scratch DIR]``.
 """
 
 from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from benchmarks.report import RESULTS, print_table, write_json
 from mvc.testing.crashes import CRASH_MODES
+from mvc.testing.flips import KINDS, OUTCOMES, Subject, every_byte, in_use, random_changes
+from mvc.testing.kills import kill_at_random
+from mvc.testing.parsers import fuzz_parser, parsers
 from mvc.testing.scenarios import SCENARIOS
 from mvc.testing.trials import Trial
 
 Row = dict[str, object]
 
 _MEMORY_DISK: Final = Path("/dev/shm")  # noqa: S108 (simulated crashes need no real disk, and are quicker without)
+_KILLS: Final = 1_000
+_FLIPS: Final = 10_000
+_INPUTS: Final = 1_000_000
 _ERRORS: Final = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
 
 
@@ -77,9 +93,9 @@ def crashes(run: Run) -> list[Row]:
     for trial in run.trials():
         start, points = time.perf_counter(), 0
         for mode in CRASH_MODES:
-            step = 1
-            while run.attempt(f"{trial.scenario.name}, {mode}, step {step}", lambda: trial.crash(step, mode)):  # noqa: B023
-                step, points = step + 1, points + 1
+            for step in range(1, trial.steps + 2):
+                run.attempt(f"{trial.scenario.name}, {mode}, step {step}", partial(trial.crash, step, mode))
+                points += 1
         rows.append(_row(trial.scenario.name, start, steps=trial.steps, points=points))
     return rows
 
@@ -90,21 +106,73 @@ def full_disk(run: Run) -> list[Row]:
     for trial in run.trials():
         start, counts = time.perf_counter(), {}
         for name, error in _ERRORS.items():
-            calls = 0
-            while run.attempt(f"{trial.scenario.name}, {name}, call {calls}", lambda: trial.fail(calls, error)):  # noqa: B023
-                calls += 1
+            for calls in range(2 * trial.steps):
+                if not run.attempt(f"{trial.scenario.name}, {name}, call {calls}", partial(trial.fail, calls, error)):
+                    break
             counts[name] = calls
         rows.append(_row(trial.scenario.name, start, **counts))
     return rows
 
 
-def _row(name: str, start: float, **counts: int) -> Row:
+def kills(run: Run) -> list[Row]:
+    """Kill processes."""
+    start, count = time.perf_counter(), run.count or _KILLS
+    with tempfile.TemporaryDirectory(dir=run.scratch) as scratch:
+        try:
+            found = kill_at_random(Path(scratch), count, run.seed)
+        except AssertionError as error:
+            run.wrong.append(str(error))
+            return []
+    return [_row("processes that commit", start, **asdict(found))]
+
+
+def flips(run: Run) -> list[Row]:
+    """Change stored bytes."""
+    rows = []
+    with tempfile.TemporaryDirectory(dir=run.scratch) as scratch:
+        subject = Subject(Path(scratch))
+        blobs = [*subject.files("pack"), *subject.files("loose blob")]
+        tasks = {kind: (kind, every_byte(subject.files(kind), run.seed)) for kind in KINDS}
+        tasks["index"] = "index", in_use(subject.files("index"), run.seed)
+        tasks["blobs, at random"] = "blobs", random_changes(blobs, run.count or _FLIPS, run.seed)
+        for name, (kind, changes) in tasks.items():
+            if run.only in name:
+                start = time.perf_counter()
+                tally = subject.suffer(kind, changes)
+                rows.append(_row(name, start, **{outcome: tally.counts[outcome] for outcome in OUTCOMES}))
+                run.wrong += tally.faults(kind)
+    return rows
+
+
+def fuzz(run: Run) -> list[Row]:
+    """Fuzz the parsers."""
+    rows = []
+    with tempfile.TemporaryDirectory(dir=run.scratch) as scratch:
+        for name, parser in parsers(Path(scratch)).items():
+            if run.only in name:
+                start = time.perf_counter()
+                try:
+                    tally = fuzz_parser(parser, run.seed, run.count or _INPUTS)
+                except AssertionError as error:
+                    run.wrong.append(str(error))
+                    continue
+                rows.append(_row(name, start, **asdict(tally)))
+    return rows
+
+
+def _row(name: str, start: float, **counts: float) -> Row:
     row: Row = {"what": name, **counts, "seconds": round(time.perf_counter() - start, 1)}
     print_table([row])
     return row
 
 
-SECTIONS: Final[Mapping[str, Callable[[Run], list[Row]]]] = {"crashes": crashes, "full-disk": full_disk}
+SECTIONS: Final[Mapping[str, Callable[[Run], list[Row]]]] = {
+    "crashes": crashes,
+    "full-disk": full_disk,
+    "kills": kills,
+    "flips": flips,
+    "fuzz": fuzz,
+}
 
 
 def main() -> None:
@@ -117,6 +185,7 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=_MEMORY_DISK if _MEMORY_DISK.is_dir() else None)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
+    logging.disable()  # warnings of what is found damaged, or could not be written
     wrong = [
         fault
         for section in options.sections or SECTIONS

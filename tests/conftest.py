@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +24,7 @@ from mvc.repo.repository import Repository
 from mvc.repo.session import Session
 from mvc.repo.tree import Selection, from_directory, from_worktree
 from mvc.store.fs import FileSystem
+from mvc.testing.formats import torch_matrix
 from mvc.types import ObjectId, dtype_of
 
 collect_ignore_glob = ["*/make_*.py"]  # generators of golden files, which are not to be run again
@@ -246,29 +245,6 @@ def torch_archive() -> Callable[..., bytes]:
 
     def make(raw: Raw, stride: tuple[int, int] | None = None) -> bytes:
         rows, columns = raw.shape
-        first, second = stride or (columns, 1)
-        size = rows * columns
-        persistent = (
-            b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuJ"
-            + size.to_bytes(4, "little")
-            + b"tQ"
-        )
-        numbers = b"".join(
-            b"(" + b"".join(b"J" + n.to_bytes(4, "little") for n in pair) + b"t"
-            for pair in ((rows, columns), (first, second))
-        )
-        tensor = (
-            b"ctorch._utils\n_rebuild_tensor_v2\n("
-            + persistent
-            + b"K\0"
-            + numbers
-            + b"\x89ccollections\nOrderedDict\n)RtR"
-        )
-        pickled = b"\x80\x02}X\x01\0\0\0w" + tensor + b"s."
-        file = io.BytesIO()
-        with zipfile.ZipFile(file, "w") as members:
-            for name, data in (("data.pkl", pickled), ("data/0", raw.data), ("byteorder", b"little")):
-                members.writestr(zipfile.ZipInfo(f"a/{name}"), data)
-        return file.getvalue()
+        return torch_matrix((rows, columns), raw.data, stride)
 
     return make

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -45,6 +45,9 @@ _BATCH: Final = 500
 """Ids in one query: SQLite before 3.32 takes at most 999 variables."""
 _BUSY_SECONDS: Final = 60
 """Seconds to wait for another process's write; an update takes milliseconds, a rebuild seconds."""
+_DAMAGE: Final = (DatabaseError, ValueError, TypeError)
+"""What reading a damaged file comes to. The latter two, where SQLite takes values, or names in its own messages, as they
+are: text that is not UTF-8, or a number where an id must stand."""
 _SIDE_FILES: Final = ("-journal", "-wal", "-shm")
 
 _BLOBS: Final = select(blobs, packs.c.pack_id).join(packs)
@@ -119,7 +122,7 @@ class Database:
             self._prepare()
         except OperationalError as error:
             raise StorageError(f"index {path} cannot be opened: {error.orig}", transient=True) from error
-        except DatabaseError:
+        except _DAMAGE:
             self._replace()
 
     def _prepare(self) -> None:
@@ -139,7 +142,7 @@ class Database:
                 _make_tables(connection)
         except OperationalError as error:
             raise StorageError(f"index {self.path} cannot be emptied: {error.orig}", transient=True) from error
-        except DatabaseError:
+        except _DAMAGE:
             self._replace()
 
     def _replace(self) -> None:
@@ -149,7 +152,7 @@ class Database:
             if self.path:
                 self.path.unlink(missing_ok=True)
             self._prepare()
-        except (OSError, DatabaseError) as error:
+        except (OSError, *_DAMAGE) as error:
             raise StorageError(
                 f"index {self.path} cannot be made again: {error}", hint=f"remove {self.path}"
             ) from error
@@ -167,13 +170,18 @@ class Database:
 
     @contextmanager
     def _translated(self, connection: AbstractContextManager[Connection]) -> Iterator[Connection]:
+        """Turn the errors of a transaction into ours. A file that turns out to be damaged is removed: see the hint."""
         try:
             with connection as opened:
                 yield opened
-        except DatabaseError as error:
-            transient = isinstance(error, OperationalError)
+        except OperationalError as error:
+            raise StorageError(f"index {self.path} failed: {error.orig}", hint="mvc reindex", transient=True) from error
+        except _DAMAGE as error:
+            if self.path:
+                with suppress(OSError):
+                    self.path.unlink(missing_ok=True)
             raise StorageError(
-                f"index {self.path} failed: {error.orig}", hint="mvc reindex", transient=transient
+                f"index {self.path} is damaged: {error}", hint="run the command again: it makes the index again"
             ) from error
 
     def _reading(self) -> AbstractContextManager[Connection]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mvc.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StorageError
+from mvc.errors import AlreadyExistsError, IntegrityError, InvalidInputError, NotFoundError, StorageError
 from mvc.objects.refnames import HEAD, branch_ref
 from mvc.repo.clock import Actor
 from mvc.repo.layout import FORMAT_TEXT, Layout
@@ -52,12 +52,28 @@ def init(root: Path, actor: Actor, branch: str = "main", fs: FileSystem | None =
     layout = Layout(root.resolve())
     session = Session(layout, fs)
     session.store.initialize()
+    if not _has_head(session):
+        session.refs.start({HEAD: attach(ref)}, actor)
+    elif layout.format.exists():
+        raise AlreadyExistsError(f"{layout.root} is a repository already", hint="mvc status")
+    Temporaries(layout.directory, session.fs).durable_write(layout.format, FORMAT_TEXT.encode())
+    return session
+
+
+def _has_head(session: Session) -> bool:
+    """Return True if there is a head. An operation without one is that of an interrupted ``init``, which is repeated.
+
+    Raises
+    ------
+    IntegrityError
+        If there was a head in a repository that was completed.
+    """
     try:
         session.refs.newest()
     except NotFoundError:
-        session.refs.start({HEAD: attach(ref)}, actor)
-    else:
-        if layout.format.exists():
-            raise AlreadyExistsError(f"{layout.root} is a repository already", hint="mvc status")
-    Temporaries(layout.directory, session.fs).durable_write(layout.format, FORMAT_TEXT.encode())
-    return session
+        return False
+    except IntegrityError:
+        if session.layout.format.exists() or session.store.head.read():
+            raise
+        return False
+    return True

@@ -30,7 +30,7 @@ from mvc.store.fs import FileSystem
 from mvc.store.tmp import Temporaries
 from mvc.types import ID_BYTES, ObjectId, object_id
 
-__all__ = ["Head", "OpHead"]
+__all__ = ["Head", "OpHead", "parse_head"]
 
 _DIGITS: Final = 20
 """Digits of a file name: those of 2**64 - 1."""
@@ -168,13 +168,14 @@ class OpHead:
             time.sleep(_PAUSE)
             data = self._fs.read_file(path, _FILE_BYTES)
         try:
-            return _parse(data)
+            return parse_head(data)
         except (UnicodeDecodeError, InvalidInputError) as error:
             hint = f"restore it, or remove it to go back to the operation before, then run mvc fsck: {path}"
             raise IntegrityError(f"{path} does not hold the id of an operation", hint=hint) from error
 
 
-def _parse(data: bytes) -> ObjectId:
+def parse_head(data: bytes) -> ObjectId:
+    """Return the id that a head's file holds; InvalidInputError or UnicodeDecodeError if it holds anything else."""
     text = data.decode("ascii")
     if not text.endswith("\n"):
         raise InvalidInputError("no line feed at the end")

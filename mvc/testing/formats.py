@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from mvc.errors import DamagedFileError
 from mvc.formats import FileMap, Format, TensorRegion, segments, tensor_from_bytes
 from mvc.formats.abc import LogicalTensor
 
-__all__ = ["Content", "FormatTests", "Sample", "read_tensors"]
+__all__ = ["Content", "FormatTests", "Sample", "read_tensors", "torch_matrix"]
 
 Content = tuple[str, tuple[int, ...], bytes]
 """dtype name, shape, and the elements in C order."""
@@ -60,6 +62,24 @@ def _elements(region: TensorRegion, logical: LogicalTensor, data: bytes) -> byte
     if logical.view is None or logical.spec.dtype.kind == "packed":
         return stored
     return np.ascontiguousarray(tensor_from_bytes(logical.spec, stored, view=logical.view)).tobytes()
+
+
+def torch_matrix(shape: tuple[int, int], data: bytes, stride: tuple[int, int] | None = None) -> bytes:
+    """Return the PyTorch archive of a state dict with one F32 matrix, ``w``, contiguous or strided."""
+    rows, columns = shape
+    size = (rows * columns).to_bytes(4, "little")
+    storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuJ" + size + b"tQ"
+    pairs = b"".join(
+        b"(" + b"".join(b"J" + number.to_bytes(4, "little") for number in pair) + b"t"
+        for pair in (shape, stride or (columns, 1))
+    )
+    call = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\0" + pairs + b"\x89ccollections\nOrderedDict\n)RtR"
+    pickled = b"\x80\x02}X\x01\0\0\0w" + call + b"s."
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as members:
+        for name, content in (("data.pkl", pickled), ("data/0", data), ("byteorder", b"little")):
+            members.writestr(zipfile.ZipInfo(f"a/{name}"), content)
+    return file.getvalue()
 
 
 class FormatTests(ABC):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import file_digest
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from mvc.errors import NotFoundError, StorageError
 from mvc.index import Database, synchronise
@@ -33,6 +33,9 @@ __all__ = ["Trial", "Unflushed", "digests"]
 
 _NEVER: Final = 1 << 62
 """A step that no scenario reaches; a number of commits that none makes."""
+
+_DAMAGES_INDEX: Final = frozenset({"torn", "zero"})
+"""Modes of a crash that leave an index that is none."""
 
 Digests = Mapping[str, str]
 """Path -> SHA-256 of the file."""
@@ -134,10 +137,11 @@ class Trial:
         """
         case = self._copy()
         crashed = crash(partial(self.scenario.act, case), step, mode)
-        observed = self._check_left(case)
-        if crashed is None and self._before.refs:
+        index_damaged = mode in _DAMAGES_INDEX
+        observed = _twice(lambda: self._check_left(case), index_damaged)
+        if crashed is None:
             assert observed.refs == self._after.refs, "what the action had promised is lost"
-        self.scenario.act(case, Unflushed())
+        _twice(lambda: self.scenario.act(case, Unflushed()), index_damaged)
         self._check_finished(case)
         return crashed
 
@@ -215,6 +219,19 @@ class Trial:
             return digests(target)
         finally:
             shutil.rmtree(target)
+
+
+T = TypeVar("T")
+
+
+def _twice(action: Callable[[], T], index_damaged: bool) -> T:  # noqa: FBT001 (said by the name at both calls)
+    """Return what `action` returns; whoever first meets a damaged index drops it, and has to ask again."""
+    try:
+        return action()
+    except StorageError as error:
+        if not index_damaged or "index" not in error.message:
+            raise
+        return action()
 
 
 def _temporaries(case: Path) -> list[str]:
