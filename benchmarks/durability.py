@@ -178,7 +178,9 @@ SECTIONS: Final[Mapping[str, Callable[[Run], list[Row]]]] = {
 def main() -> None:
     """Run the sections that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all if none is given")
+    parser.add_argument(
+        "sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all if none is given"
+    )
     parser.add_argument("--only", default="", help="part of the name of what to try")
     parser.add_argument("--count", type=int, help="kills, random flips, or inputs of a parser")
     parser.add_argument("--seed", type=int, default=1)

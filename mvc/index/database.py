@@ -27,7 +27,7 @@ from sqlalchemy import (
     insert,
     select,
 )
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError, InvalidRequestError, OperationalError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from mvc.errors import StorageError
@@ -45,9 +45,9 @@ _BATCH: Final = 500
 """Ids in one query: SQLite before 3.32 takes at most 999 variables."""
 _BUSY_SECONDS: Final = 60
 """Seconds to wait for another process's write; an update takes milliseconds, a rebuild seconds."""
-_DAMAGE: Final = (DatabaseError, ValueError, TypeError)
-"""What reading a damaged file comes to. The latter two, where SQLite takes values, or names in its own messages, as they
-are: text that is not UTF-8, or a number where an id must stand."""
+_DAMAGE: Final = (DatabaseError, InvalidRequestError, TypeError, ValueError)
+"""What reading a damaged file comes to. SQLite notices little: two rows where one must be, text that is not UTF-8, also
+in its own messages, a number where an id must stand, or a row without its checksum."""
 _SIDE_FILES: Final = ("-journal", "-wal", "-shm")
 
 _BLOBS: Final = select(blobs, packs.c.pack_id).join(packs)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row
+from xxhash import xxh3_64_intdigest
 
 from mvc.index.records import BlobRecord, CommitRecord
 from mvc.objects.blob import Reference
@@ -45,8 +46,8 @@ def reference(row: Row[Any]) -> Reference:
 
 
 def commit_record(row: Row[Any], parents: Sequence[ObjectId], metadata: Mapping[str, str]) -> CommitRecord:
-    """Return a row of `commits`, with what the tables beside it say, as a record."""
-    return CommitRecord(
+    """Return a row of `commits`, with what the tables beside it say, as a record; ValueError if it is damaged."""
+    record = CommitRecord(
         row.id,
         row.manifest,
         tuple(parents),
@@ -57,6 +58,18 @@ def commit_record(row: Row[Any], parents: Sequence[ObjectId], metadata: Mapping[
         {key: json.loads(value) for key, value in sorted(metadata.items())},
         row.logical_bytes,
     )
+    if row.checksum != _checksum(record):
+        raise ValueError(f"the row of commit {record.id} is not what was written")
+    return record
+
+
+def _checksum(commit: CommitRecord) -> int:
+    """Return XXH3-64 of all that the index says of a commit, less one bit: SQLite's integers have a sign."""
+    parts = (
+        *(commit.id, commit.manifest, commit.parents, commit.position, commit.time, commit.author, commit.message),
+        *(sorted(commit.metadata.items()), commit.logical_bytes),
+    )
+    return xxh3_64_intdigest(repr(parts).encode()) >> 1
 
 
 def _of_place(id_: ObjectId, kind: str, place: Location, pack: int) -> dict[str, object]:
@@ -94,6 +107,7 @@ def of_commit(commit: CommitRecord) -> dict[str, object]:
         "author": commit.author,
         "message": commit.message,
         "logical_bytes": commit.logical_bytes,
+        "checksum": _checksum(commit),
     }
 
 

@@ -24,7 +24,7 @@ from mvc.types import ObjectId, object_id, raw_id
 
 __all__ = ["SCHEMA", "SCHEMA_VERSION", "blobs", "commits", "metadata", "objects", "packs", "parents", "sides", "state"]
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """Raised with every change of a table; an index of another version is dropped and rebuilt."""
 
 SCHEMA: Final = MetaData()
@@ -101,8 +101,10 @@ commits = Table(
     Column("author", String, nullable=False),
     Column("message", String, nullable=False),
     Column("logical_bytes", BigInteger, nullable=False),
+    Column("checksum", BigInteger, nullable=False),
 )
-"""Commits; `position` grows along every line of history."""
+"""Commits; `position` grows along every line of history. The checksum covers the row and those of its parents and its
+metadata: unlike places of objects, nothing that is read later contradicts them if they were damaged."""
 
 parents = Table(
     "parents",

@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK
 
-from mvc.errors import InvalidInputError, MvcError, StorageError
+from mvc.errors import InvalidInputError, MvcError
 from mvc.objects.manifest import FileEntry
 from mvc.repo.materialize import ContentReader
 from mvc.repo.progress import Progress, Tick, silent

@@ -39,8 +39,8 @@ zero
 The index is written by SQLite, so that its single writes are not seen; a commit of it is one step. What is left of it
 is taken to be worse than what SQLite promises, since it is derived data that may be made again whatever it holds. A
 commit that was stopped at has not happened. ``torn`` cuts the file in half if a commit was stopped at, and with
-``zero`` the second half is zeros if any was begun. With ``lose`` the file is what it was before the first commit, or gone if
-there was none; with ``lose-some`` this happens at random.
+``zero`` the second half is zeros if any was begun. With ``lose`` the file is what it was before the first commit, or
+gone if there was none; with ``lose-some`` this happens at random.
 """
 
 CRASH_MODES: Final[tuple[CrashMode, ...]] = get_args(CrashMode)
@@ -281,9 +281,7 @@ class CrashAt(CountingFileSystem):
         with self._lock:
             old = target.read_bytes() if target.exists() else None
             super().replace(source, target)
-            if old is not None:
-                self._unsynced.changing(target.parent, lambda: _restore(target, old))
-            self._unsynced.changing(target.parent, lambda: os.replace(target, source))  # noqa: PTH105
+            self._unsynced.changing(target.parent, lambda: _rename_back(source, target, old))
 
     def link(self, source: Path, target: Path) -> None:
         """See `FileSystem.link`."""
@@ -335,13 +333,20 @@ class CrashAt(CountingFileSystem):
         elif self._mode == "zero":
             self._unsynced.lose_contents(zero=True)
 
-
     def _damage_indexes(self) -> None:
         """Leave of the index what the mode says; not before the transaction at which it crashed was rolled back."""
         if self._mode == "lose" or (self._mode == "lose-some" and self._random.random() < 1 / 2):
             self._indexes.undo()
         elif self._mode == "zero" or (self._mode == "torn" and self.steps and self.steps[-1].startswith(_INDEX)):
             self._indexes.halve(zero=self._mode == "zero")
+
+
+def _rename_back(source: Path, target: Path, old: bytes | None) -> None:
+    """Undo a rename, which is atomic: where there was a file, there is one at every moment."""
+    with suppress(FileNotFoundError):
+        target.rename(source)
+    if old is not None:
+        _restore(target, old)
 
 
 def _restore(path: Path, content: bytes) -> None:

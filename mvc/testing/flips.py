@@ -27,7 +27,18 @@ from mvc.testing.scenarios import ACTOR, commit_tree, epochs, open_case, start, 
 from mvc.testing.trials import Unflushed
 from mvc.types import ObjectId
 
-__all__ = ["CHECKED", "KINDS", "Change", "OUTCOMES", "FlipTally", "Subject", "every_byte", "in_use", "make_sample", "random_changes"]
+__all__ = [
+    "CHECKED",
+    "KINDS",
+    "OUTCOMES",
+    "Change",
+    "FlipTally",
+    "Subject",
+    "every_byte",
+    "in_use",
+    "make_sample",
+    "random_changes",
+]
 
 KINDS: Final[Mapping[str, str]] = {
     "operation": "ops/*/*",
@@ -135,7 +146,7 @@ class Subject:
             path.chmod(0o777 if path.is_dir() else 0o666)  # objects are read-only
         session = self._session()
         self._index: Database = session.index
-        self._commits = [record.id for record in history(session, [session.refs.state().refs["refs/heads/main"]])]
+        self._commits = [record.id for record in history(session, [self._main(session)])]
         self._expected = self._read(session)
 
     def files(self, kind: str) -> list[Path]:

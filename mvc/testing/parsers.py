@@ -40,7 +40,7 @@ from mvc.testing.flips import make_sample
 from mvc.testing.formats import torch_matrix
 from mvc.testing.mutations import hostile
 from mvc.testing.scenarios import open_case
-from mvc.types import ID_BYTES, object_id
+from mvc.types import ID_BYTES, ObjectId, object_id
 
 __all__ = ["Parser", "ParserTally", "fuzz_parser", "parsers"]
 
@@ -158,7 +158,7 @@ def _store_parsers(session: Session) -> Iterator[Parser]:
     yield Parser("head", tuple(heads), parse_head, (MvcError, UnicodeDecodeError))
 
 
-def _metadata(session: Session) -> Iterator[tuple[str, EntryKind]]:
+def _metadata(session: Session) -> Iterator[tuple[ObjectId, EntryKind]]:
     for found in session.store.locations():
         if found.kind is not None and found.kind.is_metadata:
             yield found.oid, found.kind
@@ -167,7 +167,7 @@ def _metadata(session: Session) -> Iterator[tuple[str, EntryKind]]:
 def _object_parsers(session: Session) -> Iterator[Parser]:
     values: dict[EntryKind, list[bytes]] = {}
     for oid, kind in _metadata(session):
-        values.setdefault(kind, []).append(session.store.load_metadata(object_id(oid)))
+        values.setdefault(kind, []).append(session.store.load_metadata(oid))
     operations = tuple(session.store.operations.read(oid) for oid in session.store.operations.ids())
     everything = tuple(value for of_kind in values.values() for value in of_kind) + operations
     yield Parser("canonical value", everything, lambda data: (decode(data),))

@@ -28,7 +28,18 @@ from mvc.repo.tree import Selection, from_directory, from_worktree
 from mvc.repo.undo import undo
 from mvc.store.fs import FileSystem
 
-__all__ = ["ACTOR", "SCENARIOS", "Model", "Scenario", "checkpoint", "commit_tree", "epochs", "open_case", "start", "write"]
+__all__ = [
+    "ACTOR",
+    "SCENARIOS",
+    "Model",
+    "Scenario",
+    "checkpoint",
+    "commit_tree",
+    "epochs",
+    "open_case",
+    "start",
+    "write",
+]
 
 Model = Mapping[str, np.ndarray]
 """Tensors by name."""
@@ -149,7 +160,7 @@ def _nothing(case: Path) -> None:
 
 @scenario(_nothing)
 def make_a_repository(case: Path, fs: FileSystem | None) -> None:
-    """``mvc init``."""
+    """Make a repository around a file."""
     with suppress(AlreadyExistsError):
         init(case / "work", ACTOR, fs=fs)
 
@@ -159,7 +170,7 @@ def make_a_repository(case: Path, fs: FileSystem | None) -> None:
 
 @scenario(_untrained)
 def first_commit(case: Path, fs: FileSystem | None) -> None:
-    """Everything is new."""
+    """Commit where everything is new."""
     commit_tree(case, fs)
 
 
@@ -172,13 +183,13 @@ def _copied(case: Path) -> None:
 
 @scenario(_copied)
 def commit_of_known_tensors(case: Path, fs: FileSystem | None) -> None:
-    """Every tensor is stored already."""
+    """Commit only tensors that are stored already."""
     commit_tree(case, fs)
 
 
 @scenario(_once)
 def commit_of_an_epoch(case: Path, fs: FileSystem | None) -> None:
-    """Tensors become deltas."""
+    """Commit tensors that become deltas."""
     commit_tree(case, fs)
 
 
@@ -188,7 +199,7 @@ def _three_epochs(case: Path) -> None:
 
 @scenario(_three_epochs)
 def commit_at_the_depth_bound(case: Path, fs: FileSystem | None) -> None:
-    """The chain of deltas may not grow any more."""
+    """Commit where the chain of deltas may not grow any more."""
     commit_tree(case, fs)
 
 
@@ -203,7 +214,7 @@ def _optimizer(case: Path) -> None:
 
 @scenario(_optimizer)
 def commit_of_companions(case: Path, fs: FileSystem | None) -> None:
-    """One moment of an optimizer helps to store the other."""
+    """Commit the state of an optimizer, one moment of which helps to store the other."""
     commit_tree(case, fs)
 
 
@@ -215,7 +226,7 @@ def _directory(case: Path) -> None:
 
 @scenario(_directory)
 def commit_of_a_directory(case: Path, fs: FileSystem | None) -> None:
-    """``mvc commit --from DIR --as PREFIX``."""
+    """Commit as with ``mvc commit --from DIR --as PREFIX``."""
     commit_tree(case, fs, selection=from_directory(case / "run", "runs/first"))
 
 
@@ -231,7 +242,7 @@ def _large_tensor(case: Path) -> None:
 
 @scenario(_large_tensor)
 def commit_of_a_large_tensor(case: Path, fs: FileSystem | None) -> None:
-    """A blob becomes a file of its own."""
+    """Commit a tensor whose blob becomes a file of its own."""
     commit_tree(case, fs)
 
 
@@ -242,7 +253,7 @@ def _without_index(case: Path) -> None:
 
 @scenario(_without_index)
 def commit_without_an_index(case: Path, fs: FileSystem | None) -> None:
-    """The index is made first."""
+    """Commit where the index is to be made first."""
     commit_tree(case, fs)
 
 
@@ -257,7 +268,7 @@ def _two_trees(case: Path) -> None:
 
 @scenario(_two_trees)
 def switch_back(case: Path, fs: FileSystem | None) -> None:
-    """Files are replaced and removed, and HEAD leaves its branch."""
+    """Replace and remove files, and have HEAD leave its branch."""
     session = open_case(case, fs)
     switch(session, resolve(session, "main~1").commit, ACTOR)
 
@@ -269,7 +280,7 @@ def _on_the_first(case: Path) -> None:
 
 @scenario(_on_the_first)
 def switch_to_a_branch(case: Path, fs: FileSystem | None) -> None:
-    """Directories are made, and HEAD follows a new branch."""
+    """Make directories, and have HEAD follow a new branch."""
     session = open_case(case, fs)
     target = resolve(session, "main").commit
     create = "refs/heads/topic" not in session.refs.state().refs
@@ -278,14 +289,14 @@ def switch_to_a_branch(case: Path, fs: FileSystem | None) -> None:
 
 @scenario(_once)
 def restore_a_file(case: Path, fs: FileSystem | None) -> None:
-    """``mvc restore``: the epoch in the work tree gives way to the one committed."""
+    """Give up the epoch in the work tree for the one committed, as with ``mvc restore``."""
     session = open_case(case, fs)
     check_out_paths(session, resolve(session, "HEAD").commit, [_MODEL, "logs"])
 
 
 @scenario(_directory)
 def export_a_commit(case: Path, fs: FileSystem | None) -> None:
-    """``mvc checkout --to``, into directories that are not there yet."""
+    """Write files into directories that are not there yet, as with ``mvc checkout --to``."""
     session = open_case(case, fs)
     export_commit(session, resolve(session, "HEAD").commit, case / "out")
 
@@ -302,7 +313,7 @@ def _many_operations(case: Path) -> None:
 
 @scenario(_many_operations)
 def make_a_branch(case: Path, fs: FileSystem | None) -> None:
-    """A new operation, for which the oldest file of the head goes."""
+    """Record an operation for which the oldest file of the head goes."""
     session = open_case(case, fs)
     with suppress(AlreadyExistsError):
         create_branch(session, "topic", resolve(session, "HEAD").commit, ACTOR)
@@ -310,7 +321,7 @@ def make_a_branch(case: Path, fs: FileSystem | None) -> None:
 
 @scenario(_once)
 def make_a_tag(case: Path, fs: FileSystem | None) -> None:
-    """A tag object, and the operation that names it."""
+    """Store a tag object, and the operation that names it."""
     session = open_case(case, fs)
     with suppress(AlreadyExistsError):
         create_tag(session, "v1", resolve(session, "HEAD").commit, ACTOR, message="the first release")
@@ -318,7 +329,7 @@ def make_a_tag(case: Path, fs: FileSystem | None) -> None:
 
 @scenario(_on_the_first)
 def undo_a_switch(case: Path, fs: FileSystem | None) -> None:
-    """Refs and work tree go back."""
+    """Bring refs and work tree back."""
     session = open_case(case, fs)
     _, newest = next(session.refs.walk())
     if newest.command != "undo":
@@ -327,5 +338,5 @@ def undo_a_switch(case: Path, fs: FileSystem | None) -> None:
 
 @scenario(_three_epochs)
 def make_the_index_again(case: Path, fs: FileSystem | None) -> None:
-    """``mvc reindex``."""
+    """Make the index and the indexes of packs again."""
     reindex(open_case(case, fs))

@@ -1,0 +1,93 @@
+"""Every scenario with crashes and failing disks: nothing is lost, and the same action succeeds afterwards.
+
+Here are some steps of each, others for each mode; ``python -m benchmarks.durability crashes full-disk`` takes them all.
+"""
+
+import errno
+from random import Random
+
+import pytest
+
+from mvc.testing.crashes import CRASH_MODES
+from mvc.testing.scenarios import SCENARIOS
+from mvc.testing.trials import Trial
+
+SOME = 2
+"""Steps at which each scenario is crashed in each mode: some 200 in all."""
+
+ERRORS = {"full": errno.ENOSPC, "broken": errno.EIO}
+
+
+@pytest.fixture
+def trial(request, tmp_path):
+    """Prepare a scenario."""
+    return Trial(SCENARIOS[request.param], tmp_path)
+
+
+every_scenario = pytest.mark.parametrize("trial", SCENARIOS, indirect=True)
+
+
+@every_scenario
+def test_a_crash_at_some_steps(trial):
+    """Steps at random in every mode, and one behind the last."""
+    chance = Random(trial.scenario.name)
+    assert trial.steps > 10, "the scenario has lost most of its steps"
+    for mode in CRASH_MODES:
+        for step in chance.sample(range(1, trial.steps + 1), SOME):
+            assert trial.crash(step, mode), (step, mode)
+    assert trial.crash(trial.steps + 1, chance.choice(CRASH_MODES)) is None
+
+
+@every_scenario
+def test_a_disk_that_fails_at_some_calls(trial):
+    """Full from a call on, or broken at one."""
+    chance = Random(trial.scenario.name)
+    for error in ERRORS.values():
+        for calls in chance.sample(range(9), SOME):  # the shortest scenario has so many that need space
+            assert trial.fail(calls, error), (calls, error)
+
+
+@pytest.mark.slow
+@every_scenario
+@pytest.mark.parametrize("mode", CRASH_MODES)
+def test_a_crash_at_every_step(trial, mode):
+    """Every step, and one behind the last."""
+    for step in range(1, trial.steps + 1):
+        assert trial.crash(step, mode), step
+    assert trial.crash(trial.steps + 1, mode) is None
+
+
+@pytest.mark.slow
+@every_scenario
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_disk_that_fails_at_every_call(trial, error):
+    """Every call, until there are no more of them."""
+    calls = 0
+    while trial.fail(calls, ERRORS[error]):
+        calls += 1
+    assert calls > 8, "the scenario has lost most of its calls"
+
+
+@pytest.mark.parametrize("trial", ["commit-of-an-epoch"], indirect=True)
+def test_commits_of_the_index_are_steps(trial, monkeypatch):
+    """The index is written once in a commit, after everything else but the cache of the work tree."""
+    outcomes = [trial.crash(step, "lose") for step in range(1, trial.steps + 1)]
+    names = [outcome.split()[0] for outcome in outcomes if outcome]
+    assert names.count("index") == 1
+    assert names.index("index") > max(place for place, name in enumerate(names) if name == "link")
+
+
+def test_an_action_that_loses_a_commit_is_found(tmp_path):
+    """The checks can fail: an action that removes a pack does not pass."""
+    honest = SCENARIOS["make-a-branch"]
+
+    def destroy(case, fs):
+        """Make the branch, and remove a pack."""
+        honest.act(case, fs)
+        for pack in (case / "work" / ".mvc" / "packs").iterdir():
+            pack.unlink()
+
+    trial = Trial(honest, tmp_path)
+    trial.scenario = type(honest)(honest.name, honest.prepare, destroy)
+    with pytest.raises(Exception, match="is missing from the store"):
+        trial.crash(trial.steps + 1, "stop")
