@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -13,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from mvc.codecs import Bytes, Codec, Fit, FrameSpec, codec_of, fitted
-from mvc.errors import IntegrityError, NotFoundError
+from mvc.errors import FormatError, IntegrityError, NotFoundError
 from mvc.objects.blob import Envelope, Frame
 from mvc.objects.ids import Hasher, content_hasher, finish
 from mvc.repo.parallel import ordered_map
@@ -24,6 +25,7 @@ from mvc.types import ObjectId, TensorSpec
 
 __all__ = ["ContentReader", "StoredBlob"]
 
+_LOGGER: Final = logging.getLogger(__name__)
 _DEPTH_LIMIT: Final = 64
 """Deltas followed in one read: the format's limit. More means a cycle."""
 _BLOBS_KEPT: Final = 32
@@ -50,16 +52,25 @@ class StoredBlob:
         Where its bytes are read.
     codec : Codec
         Decodes its frames.
+    location : Location
+        Which of the copies and encodings of its content it is.
     """
 
     envelope: Envelope
     stored: StoredRange
     codec: Codec
+    location: Location
 
     def frame_spec(self, frame: Frame) -> FrameSpec:
         """Return what the codec needs to know of `frame`."""
         spec = self.envelope.spec
         return FrameSpec(spec.dtype, frame.words, spec.row_words)
+
+
+_Place = tuple[Location, ObjectId, int]
+"""A frame of one copy of a content: the copy, the content, and the first word."""
+_Decode = Callable[[StoredBlob, Frame, Bytes, int], None]
+"""Fills an array with a frame of a copy; the last argument is how many deltas have been followed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +96,10 @@ class _Task:
 class ContentReader:
     """Decode tensors and literals of one repository.
 
+    A content may be stored more than once: loose and in packs, and in several encodings. Where a frame of one copy is
+    corrupt, or the copy cannot be opened, another one is read instead, with a warning. A content fails only if no copy
+    can be decoded, whatever it is read for: itself, or as the base of another.
+
     Parameters
     ----------
     session : Session
@@ -101,16 +116,38 @@ class ContentReader:
         self._window = 2 * session.threads
         self._locate = locate or _by_index(session)
         self._locations: dict[ObjectId, Location] = {}
+        self._lost: dict[_Place, str] = {}
+        self._healed: set[ObjectId] = set()
         self.open = lru_cache(maxsize=_BLOBS_KEPT)(self._open)
+        self._copies = lru_cache(maxsize=_BLOBS_KEPT)(self._find_copies)
 
     def prepare(self, ids: Iterable[ObjectId]) -> None:
         """Look up where `ids` and what they are deltas of are stored, in a few queries instead of one for each."""
         self._locations |= self._locate(oid for oid in ids if oid not in self._locations)
 
     def _open(self, oid: ObjectId) -> StoredBlob:
+        """Open a blob where it was said to be, or where it has been moved to since, or another copy of it."""
         if oid not in self._locations:
             self.prepare([oid])
-        stored = self._stored(oid)
+        location = self._locations.get(oid)
+        if location is None:
+            raise IntegrityError(f"content {oid} is missing from the store", hint="mvc fsck")
+        try:
+            return self.copy(oid, location)
+        except (NotFoundError, IntegrityError, FormatError) as error:
+            return self._elsewhere(oid, error)
+
+    def copy(self, oid: ObjectId, location: Location) -> StoredBlob:
+        """Open one stored copy of the content `oid`, and no other.
+
+        Raises
+        ------
+        NotFoundError
+            If it is not there.
+        IntegrityError, FormatError
+            If it is not a blob of `oid` whose header is whole.
+        """
+        stored = self._session.store.open(oid, location)
         envelope = Envelope.fetch(stored.length, stored.read)
         if envelope.id != oid:
             raise IntegrityError(f"the blob of {oid} holds {envelope.id}", hint="mvc fsck")
@@ -119,29 +156,32 @@ class ContentReader:
                 f"the blob of {oid} has {stored.length} bytes, its header promises {envelope.stored_bytes}",
                 hint="mvc fsck",
             )
-        return StoredBlob(envelope, stored, codec_of(envelope.codec, envelope.parameters))
+        return StoredBlob(envelope, stored, codec_of(envelope.codec, envelope.parameters), location)
 
-    def _stored(self, oid: ObjectId) -> StoredRange:
-        """Open a blob where it was said to be, or where it has been moved to since."""
-        location = self._locations.get(oid)
-        if location is None:
-            raise IntegrityError(f"content {oid} is missing from the store", hint="mvc fsck")
-        try:
-            return self._session.store.open(oid, location)
-        except (NotFoundError, IntegrityError) as error:
-            return self._elsewhere(oid, error)
-
-    def _elsewhere(self, oid: ObjectId, cause: NotFoundError | IntegrityError) -> StoredRange:
+    def _elsewhere(self, oid: ObjectId, cause: NotFoundError | IntegrityError | FormatError) -> StoredBlob:
         """Open a blob that has moved, or another copy of one that is damaged."""
-        store = self._session.store
-        store.packs.refresh()
-        for found in store.locations():
-            if found.oid == oid:
-                with suppress(NotFoundError, IntegrityError):
-                    return store.open(oid, found.location)
-        if isinstance(cause, IntegrityError):
-            raise cause
-        raise IntegrityError(f"content {oid} is missing from the store", hint="mvc fsck") from cause
+        self._session.store.packs.refresh()
+        if copies := self._copies(oid):
+            if not isinstance(cause, NotFoundError):
+                self._warn(oid, cause)
+            return copies[0]
+        if isinstance(cause, NotFoundError):
+            raise IntegrityError(f"content {oid} is missing from the store", hint="mvc fsck") from cause
+        raise cause
+
+    def _find_copies(self, oid: ObjectId) -> list[StoredBlob]:
+        """Open every copy of a content that can be opened, full encodings first."""
+        found = []
+        for location in self._session.store.copies(oid):
+            with suppress(NotFoundError, IntegrityError, FormatError):
+                found.append(self.copy(oid, location))
+        return sorted(found, key=lambda blob: blob.envelope.depth)
+
+    def _warn(self, oid: ObjectId, cause: Exception) -> None:
+        """Say, once for each content, that a copy of it is damaged and another one serves."""
+        if oid not in self._healed:
+            self._healed.add(oid)
+            _LOGGER.warning("a stored copy of %s is damaged, another one is read: %s; run mvc fsck --repair", oid, cause)
 
     def stream(self, ids: Sequence[ObjectId]) -> Iterator[Bytes]:
         """Yield the contents `ids` one after the other, frame by frame; several frames are decoded at once.
@@ -179,6 +219,20 @@ class ContentReader:
             for task in tasks:
                 yield task.out.size
 
+    def check(self, blob: StoredBlob) -> Iterator[Bytes]:
+        """Decode one copy of a content, as `stream` does; no other copy of it steps in, but any of its base may.
+
+        Raises
+        ------
+        IntegrityError
+            If it, or everything that its base is stored as, is corrupt.
+        """
+        spares = self._spares()
+        tasks = (
+            _Task(blob, frame, spares.array(blob.frame_spec(frame).nbytes), 0) for frame in blob.envelope.frames
+        )
+        return (task.out for task in self._verified(tasks, self._decoded_as_it_is))
+
     def _tasks(self, ids: Sequence[ObjectId], room: Callable[[int], Bytes]) -> Iterator[_Task]:
         """Yield the frames of the contents `ids`, each with what `room` returns for its number of bytes."""
         self.prepare(ids)
@@ -204,6 +258,10 @@ class ContentReader:
 
     def _decoded(self, task: _Task) -> _Task:
         self._decode(task.blob, task.frame, task.out, 0)
+        return task
+
+    def _decoded_as_it_is(self, task: _Task) -> _Task:
+        self._decode_copy(task.blob, task.frame, task.out, 0)
         return task
 
     def _spares(self) -> _Spares:
@@ -257,12 +315,15 @@ class ContentReader:
         """
         if depth > _DEPTH_LIMIT:
             raise IntegrityError(f"more than {_DEPTH_LIMIT} deltas below {oid}", hint="mvc fsck")
-        blob = self.open(oid)
+        return self._range(self.open(oid), start, count, depth, self._decode)
+
+    @staticmethod
+    def _range(blob: StoredBlob, start: int, count: int, depth: int, decode: _Decode) -> Bytes:
         width, step = blob.envelope.spec.dtype.word_bytes, blob.envelope.frame_words
         parts = []
         for frame in blob.envelope.frames[start // step : -(-(start + count) // step)]:
             decoded = _fresh(frame.words * width)
-            self._decode(blob, frame, decoded, depth)
+            decode(blob, frame, decoded, depth)
             parts.append(decoded[max(0, start - frame.start) * width : (start + count - frame.start) * width])
         return parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty(0, np.uint8)])
 
@@ -297,9 +358,36 @@ class ContentReader:
         return fitted(fit, start, count, target.dtype.word_bytes, partial(self.words, oid, depth=depth))
 
     def _decode(self, blob: StoredBlob, frame: Frame, out: Bytes, depth: int) -> None:
-        stored = blob.stored.read(frame.offset, frame.length)
-        frame.check(stored, blob.envelope.id)
-        blob.codec.decode(stored, self._sides(blob, frame, depth), blob.frame_spec(frame), out)
+        """Decode a frame, or, if that fails, the same words of another copy."""
+        try:
+            self._decode_copy(blob, frame, out, depth)
+        except (IntegrityError, NotFoundError, FormatError) as error:
+            self._heal(blob, frame, out, depth, error)
+
+    def _decode_copy(self, blob: StoredBlob, frame: Frame, out: Bytes, depth: int) -> None:
+        """Decode a frame of this copy; its side tensors may be read from any copy."""
+        place = blob.location, blob.envelope.id, frame.start
+        if self._lost and place in self._lost:
+            raise IntegrityError(self._lost[place], hint="mvc fsck")
+        try:
+            stored = blob.stored.read(frame.offset, frame.length)
+            frame.check(stored, blob.envelope.id)
+            blob.codec.decode(stored, self._sides(blob, frame, depth), blob.frame_spec(frame), out)
+        except (IntegrityError, NotFoundError, FormatError) as error:
+            self._lost[place] = error.message  # so that no frame is tried twice, however many need it
+            raise
+
+    def _heal(self, blob: StoredBlob, frame: Frame, out: Bytes, depth: int, cause: Exception) -> None:
+        """Fill `out` with the words of a frame from another copy; raise `cause` if there is none that can be decoded."""
+        oid = blob.envelope.id
+        for other in self._copies(oid):
+            if other.location == blob.location or other.envelope.spec != blob.envelope.spec:
+                continue
+            with suppress(IntegrityError, NotFoundError, FormatError):
+                out[:] = self._range(other, frame.start, frame.words, depth, self._decode_copy)
+                self._warn(oid, cause)
+                return
+        raise cause
 
     def _sides(self, blob: StoredBlob, frame: Frame, depth: int) -> Sequence[Bytes]:
         envelope = blob.envelope

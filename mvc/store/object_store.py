@@ -117,6 +117,12 @@ class ObjectStore:
         packs = self.evictions.condemned(self.packs.directory)
         return sum(self.evictions.rescue(path) for path in (loose, *packs)) > 0
 
+    def copies(self, oid: ObjectId) -> list[Location]:
+        """Return every place where the object is stored, the loose one first."""
+        size = self.loose.size(oid)
+        self.packs.refresh()
+        return ([] if size is None else [Location(None, 0, size)]) + self.packs.copies(oid)
+
     def open(self, oid: ObjectId, location: Location) -> StoredRange:
         """Return access to the stored bytes of `oid`: a blob, or the body of a metadata object.
 

@@ -125,18 +125,38 @@ class OpHead:
         self._fs.fsync_dir(self.directory)  # also when the file was there: whoever made it may not have got this far
         self._prune(number)
 
+    def files(self) -> dict[int, ObjectId | None]:
+        """Return what every file says, by number; None for one that does not hold an id."""
+        found: dict[int, ObjectId | None] = {}
+        for number in sorted(self._numbers()):
+            with suppress(NotFoundError):
+                try:
+                    found[number] = self._content(number)
+                except IntegrityError:
+                    found[number] = None
+        return found
+
+    def path(self, number: int) -> Path:
+        """Return where the file of a number is, or would be."""
+        return self.directory / f"{number:0{_DIGITS}}"
+
+    def restore(self, number: int, oid: ObjectId) -> None:
+        """Put a file that names `oid` in the place of one that is damaged, durably. For repairs only."""
+        self._fs.mkdir(self.directory)
+        self._temporaries.durable_write(self.path(number), f"{oid}\n".encode("ascii"))
+
     def _create(self, number: int, oid: ObjectId, head: Head | None) -> None:
         if number != (0 if head is None else head.number + 1):
             raise _conflict(number, head)
         with self._temporaries.draft() as draft, suppress(AlreadyExistsError):  # who won is seen by reading
             draft.write(f"{oid}\n".encode("ascii"))
-            draft.claim(self._path(number))
+            draft.claim(self.path(number))
 
     def _withdraw(self, number: int, oid: ObjectId, head: Head) -> None:
         """Remove the file of a late writer, far below the head, where nobody looks."""
         with suppress(MvcError):
             if number < head.number and self._content(number) == oid:
-                self._fs.unlink(self._path(number))
+                self._fs.unlink(self.path(number))
 
     def _prune(self, number: int) -> None:
         """Remove old files in ascending order. Failing to is no error: the next writer will."""
@@ -144,23 +164,20 @@ class OpHead:
             for old in sorted(self._numbers()):
                 if old < number - _KEEP:
                     with suppress(NotFoundError):
-                        self._fs.unlink(self._path(old))
+                        self._fs.unlink(self.path(old))
 
     def _highest(self) -> int | None:
         """Return the highest number; a listing that was overtaken is followed up file by file."""
         number = max(self._numbers(), default=None)
-        while number is not None and self._fs.size(self._path(number + 1)) is not None:
+        while number is not None and self._fs.size(self.path(number + 1)) is not None:
             number += 1
         return number
 
     def _numbers(self) -> list[int]:
         return [int(name) for name in self._fs.names(self.directory) if _NAME.match(name)]
 
-    def _path(self, number: int) -> Path:
-        return self.directory / f"{number:0{_DIGITS}}"
-
     def _content(self, number: int) -> ObjectId:
-        path = self._path(number)
+        path = self.path(number)
         data = self._fs.read_file(path, _FILE_BYTES)
         for _ in range(_PATIENCE):
             if len(data) >= _FILE_BYTES:

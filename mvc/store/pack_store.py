@@ -61,6 +61,11 @@ class PackStore:
         """Return where `oid` is, or None if no pack holds it."""
         return self._search(oid) or (self._search(oid) if self.refresh() else None)
 
+    def copies(self, oid: ObjectId) -> list[Location]:
+        """Return every place where a known pack holds `oid`; call `refresh` before to know them all."""
+        found = ((pack, index.find(oid)) for pack, index in sorted(self._indexes.items()))
+        return [Location(pack, entry.offset, entry.length) for pack, entry in found if entry is not None]
+
     def read(self, oid: ObjectId, location: Location) -> memoryview:
         """Return the body of the entry of `oid` at `location`.
 
