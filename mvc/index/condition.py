@@ -8,13 +8,10 @@ from pathlib import Path
 
 from mvc.index.tables import SCHEMA_VERSION
 
-__all__ = ["IndexCondition", "condition"]
-
-IndexCondition = str | None
-"""What is wrong with an index; None if it is whole."""
+__all__ = ["condition"]
 
 
-def condition(path: Path) -> tuple[bool, IndexCondition]:
+def condition(path: Path) -> tuple[bool, str | None]:
     """Return whether the index at `path` can be compared with the store, and what is wrong with its file.
 
     One that is missing, of another version, or that a writer is working on or died over cannot be compared, and

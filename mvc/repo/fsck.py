@@ -1,29 +1,53 @@
-"""``mvc fsck``: check that everything that refs reach is stored, and is what its ids promise."""
+"""``mvc fsck``: say what is wrong with a repository, and which commits and tensors suffer from it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
 
-from mvc.errors import FormatError, IntegrityError, MvcError, NotFoundError, StorageError
-from mvc.objects.commit import Commit, Tag
-from mvc.objects.ids import COMMIT, MANIFEST, TAG, digest
-from mvc.objects.manifest import Manifest, SegmentKind
-from mvc.objects.refnames import HEAD
-from mvc.repo.materialize import ContentReader
-from mvc.repo.progress import Progress, Tick, silent
+from mvc.repo.check_copies import Copy, State
+from mvc.repo.check_history import Use, uses
+from mvc.repo.diagnosis import Diagnosis, diagnose
+from mvc.repo.progress import Progress, silent
 from mvc.repo.session import Session
 from mvc.store.layout import Location
-from mvc.types import ObjectId, object_id
+from mvc.store.object_store import ObjectStore
+from mvc.store.packs import index_path, pack_path
+from mvc.store.quarantine import Quarantine
+from mvc.types import ObjectId
 
-__all__ = ["Fault", "FsckReport", "fsck"]
+__all__ = ["Fault", "FaultKind", "FsckReport", "TensorUse", "fsck", "report"]
+
+FaultKind = Literal["corrupt", "missing", "derived"]
+"""``corrupt``: stored bytes are wrong. ``missing``: something needed is not stored. ``derived``: wrong, but can be made
+again from what is stored: no content is lost."""
+
+_UNREACHED: Final = "; no ref reaches it"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorUse:
+    """A tensor of a commit that cannot be read.
+
+    Parameters
+    ----------
+    commit : ObjectId
+        The commit.
+    path : str
+        The file.
+    name : str
+        The tensor.
+    """
+
+    commit: ObjectId
+    path: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that is wrong.
+    """One thing that is wrong. What suffers from it is listed with it, and is no fault of its own.
 
     Parameters
     ----------
@@ -32,12 +56,25 @@ class Fault:
     problem : str
         What is wrong with it.
     affected : tuple of str
-        ``commit:path`` of every file that needs it, as far as known.
+        ``COMMIT:PATH`` of every file that cannot be read because of it; refs and commits that name a commit, tag or
+        manifest. Empty if another copy serves.
+    kind : FaultKind
+        What sort of fault it is.
+    place : str or None
+        The file, below ``.mvc``.
+    reachable : bool
+        Whether a ref reaches the object.
+    tensors : tuple of TensorUse
+        Every tensor that cannot be read because of it.
     """
 
     object: str
     problem: str
     affected: tuple[str, ...] = ()
+    kind: FaultKind = "corrupt"
+    place: str | None = None
+    reachable: bool = True
+    tensors: tuple[TensorUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +84,24 @@ class FsckReport:
     Parameters
     ----------
     operations, commits, contents : int
-        What was checked.
+        Operations that the head leads to, commits and contents that refs reach.
+    copies : int
+        Stored copies and encodings of objects that were checked, whether refs reach them or not.
     checked_bytes : int
         Decoded bytes that were compared with their ids; 0 for a quick check.
     faults : tuple of Fault
         Empty if all is well.
+    set_aside : int
+        Files in ``.mvc/corrupt``, which earlier repairs set aside.
     """
 
     operations: int
     commits: int
     contents: int
+    copies: int
     checked_bytes: int
     faults: tuple[Fault, ...]
+    set_aside: int
 
     @property
     def clean(self) -> bool:
@@ -67,146 +110,134 @@ class FsckReport:
 
 
 def fsck(session: Session, *, quick: bool = False, progress: Progress = silent) -> FsckReport:
-    """Check a repository. Reads only; trusts neither the index nor any checksum that it can compute itself.
-
-    Checked are: every byte of every pack; every operation back to the first; every commit, tag and manifest that a ref
-    reaches; every content that these name. The latter by decoding it and computing its id; `quick` reads headers only.
-
-    Parameters
-    ----------
-    session : Session
-        The repository.
-    quick : bool
-        Do not decode contents.
-    progress : callable
-        Told how far the work is.
-    """
-    check = _Check(session)
-    for pack in session.store.pack_ids():
-        check.attempt(f"pack {pack}", partial(session.store.packs.verify, pack))
-    operations = check.operations()
-    commits = check.history()
-    contents = check.contents(commits)
-    with session.pool() as pool, progress("checking", 0 if quick else sum(contents.values())) as tick:
-        checked = check.blobs(contents, pool, tick, quick=quick)
-    return FsckReport(operations, len(commits), len(contents), checked, tuple(check.faults))
+    """Check a repository. Reads only; see `mvc.repo.diagnosis.diagnose` for what is checked, and the parameters."""
+    return report(session, diagnose(session, quick=quick, progress=progress))
 
 
-_Contents = dict[tuple[SegmentKind, ObjectId], int]
+def report(session: Session, found: Diagnosis) -> FsckReport:
+    """Return what there is to say of a diagnosis of a repository."""
+    return FsckReport(
+        len(found.log.line),
+        len(found.history.commits),
+        len(found.history.contents),
+        sum(len(copies) for copies in found.copies.by_id.values()),
+        found.copies.checked_bytes,
+        tuple(_Faults(session.store, found).all()),
+        len(Quarantine(session.layout.directory, session.fs).names()),
+    )
 
 
-@dataclass
-class _Check:
-    """A check under way: what is wrong so far, and who needs what."""
+class _Faults:
+    """Turns a diagnosis into faults: one for each cause."""
 
-    session: Session
-    faults: list[Fault] = field(default_factory=list)
-    needed_by: dict[ObjectId, list[str]] = field(default_factory=dict)
+    def __init__(self, store: ObjectStore, found: Diagnosis) -> None:
+        self._store = store
+        self._found = found
+        self._reachable = found.reachable()
+        wrong = {copy.oid for copy in found.copies.all() if copy.state is State.CORRUPT} | found.missing.keys()
+        wrong |= _contradicting(found)
+        self._radius = {oid: found.copies.dependants([oid]) for oid in wrong if oid not in found.copies.good}
+        self._radius |= {oid: frozenset([oid]) for oid in _contradicting(found)}
+        lost = frozenset().union(*self._radius.values())
+        self._uses: Mapping[ObjectId, Sequence[Use]] = uses(store, found.copies, found.history.commits, lost)
 
-    def attempt(self, noun: str, action: Callable[[], object], affected: Iterable[str] = ()) -> bool:
-        """Run `action`; if it finds something wrong, take note and return False."""
-        try:
-            action()
-        except (IntegrityError, NotFoundError, FormatError, StorageError) as error:
-            self.faults.append(Fault(noun, error.message, tuple(affected)))
-            return False
-        return True
+    def all(self) -> Iterator[Fault]:
+        """Yield every fault, what everything else depends on first."""
+        yield from (Fault(name, problem, place=name) for name, problem in self._found.settings.items())
+        yield from self._log()
+        yield from self._packs()
+        yield from self._copies()
+        yield from self._missing()
+        yield from self._circles()
+        if self._found.index is not None:
+            yield Fault("index.sqlite", self._found.index, kind="derived", place="index.sqlite")
 
-    def operations(self) -> int:
-        """Read every operation from the newest to the first; return how many there are."""
-        count = 0
+    def _log(self) -> Iterator[Fault]:
+        log = self._found.log
+        newest = max(log.heads, default=None)
+        if newest is None:
+            known = bool(log.operations or log.corrupt)
+            problem = "the pointer to the newest operation is lost" if known else "there is no operation"
+            yield Fault("operation log", problem, kind="missing", place="op_head")
+        for number, oid in log.heads.items():
+            if oid is None:
+                place = self._place(self._store.head.path(number))
+                yield Fault(place, "it does not hold the id of an operation", place=place, reachable=number == newest)
+        if log.broken is not None:
+            problem = log.corrupt.get(log.broken, "it is not stored")
+            said = f"the log ends at operation {log.broken}: {problem}"
+            kind: FaultKind = "corrupt" if log.broken in log.corrupt else "missing"
+            place = self._place(self._store.operations.path(log.broken))
+            yield Fault("operation log", said, (f"operation {log.broken}",), kind, place)
+        elif newest is not None and log.heads[newest] is not None and log.refs is None:
+            yield Fault("operation log", "no operation holds a view of the refs")
+        for oid, problem in log.corrupt.items():
+            if oid != log.broken:
+                place = self._place(self._store.operations.path(oid))
+                yield Fault(oid, problem + _UNREACHED, place=place, reachable=False)
+        for oid, problem in log.contradictions.items():
+            yield Fault(oid, problem, place=self._place(self._store.operations.path(oid)))
 
-        def walk() -> None:
-            """Read every operation, and count them as far as they can be read."""
-            nonlocal count
-            for _ in self.session.refs.walk():
-                count += 1
+    def _packs(self) -> Iterator[Fault]:
+        for pack in self._found.packs:
+            place = self._place(pack_path(self._store.packs.directory, pack.pack))
+            if pack.problem is not None:
+                yield Fault(f"pack {pack.pack}", pack.problem, place=place)
+            if pack.index_problem is not None:
+                place = self._place(index_path(self._store.packs.directory, pack.pack))
+                yield Fault(f"index of pack {pack.pack}", pack.index_problem, kind="derived", place=place)
 
-        self.attempt("operation log", walk)
-        return count
+    def _copies(self) -> Iterator[Fault]:
+        for copy in self._found.copies.all():
+            if copy.state is State.CORRUPT:
+                yield self._fault(copy.oid, copy.problem or "", "corrupt", self._place_of(copy.oid, copy.location))
 
-    def history(self) -> dict[ObjectId, Commit]:
-        """Read every commit that a ref reaches."""
-        found: dict[ObjectId, Commit] = {}
-        pending = [(name, object_id(value)) for name, value in self._refs().items()]
-        while pending:
-            origin, oid = pending.pop()
-            if oid in found:
-                continue
-            commit = self._commit(origin, oid)
-            if isinstance(commit, Commit):
-                found[oid] = commit
-                pending += [(f"commit {oid}", parent) for parent in commit.parents]
-            elif commit is not None:
-                pending.append((f"tag {oid}", commit.target))
-        return found
+    def _missing(self) -> Iterator[Fault]:
+        for oid in self._found.missing:
+            yield self._fault(oid, "it is missing from the store", "missing", None)
+        for oid in self._found.history.unreadable:
+            copies = self._found.copies.by_id.get(oid, ())
+            if not copies:
+                yield self._fault(oid, "it is missing from the store", "missing", None)
+            elif oid in self._found.copies.good:
+                yield self._fault(oid, "the stored bytes are neither a commit nor a tag", "corrupt", None)
 
-    def _refs(self) -> Mapping[str, str]:
-        try:
-            state = self.session.refs.state()
-        except MvcError:
-            return {}
-        refs = {name: value for name, value in state.refs.items() if name != HEAD}
-        return refs | ({HEAD: state.head} if state.head else {})
+    def _circles(self) -> Iterator[Fault]:
+        """Yield contents that are neither corrupt nor hang on what is, but cannot be decoded; and wrong sizes."""
+        explained = frozenset().union(*self._radius.values())
+        for oid, copies in self._found.copies.by_id.items():
+            if oid not in self._found.copies.good and oid not in explained:
+                place = self._place_of(oid, copies[0].location)
+                yield self._fault(oid, "it is needed to decode itself", "corrupt", place)
+        for oid in _contradicting(self._found):
+            copy = self._found.copies.good[oid]
+            problem = f"the blob is a {copy.content} of {copy.raw_bytes} bytes, which a manifest contradicts"
+            yield self._fault(oid, problem, "corrupt", self._place_of(oid, copy.location))
 
-    def _commit(self, origin: str, oid: ObjectId) -> Commit | Tag | None:
-        """Return the commit or tag object `oid`, or None, with a note, if it is neither."""
-        try:
-            data = self.session.store.load_metadata(oid)
-            if digest(COMMIT, data) == oid:
-                return Commit.decode(data)
-            if digest(TAG, data) == oid:
-                return Tag.decode(data)
-        except (IntegrityError, NotFoundError, FormatError, StorageError) as error:
-            self.faults.append(Fault(oid, error.message, (origin,)))
-            return None
-        self.faults.append(Fault(oid, "the stored bytes are neither the commit nor the tag of this id", (origin,)))
-        return None
+    def _fault(self, oid: ObjectId, problem: str, kind: FaultKind, place: str | None) -> Fault:
+        reachable = oid in self._reachable
+        named = self._found.history.unreadable.get(oid, ())
+        found = [use for hit in sorted(self._radius.get(oid, ())) for use in self._uses.get(hit, ())]
+        affected = dict.fromkeys(f"{use.commit}:{use.path}" for use in found)
+        tensors = dict.fromkeys(TensorUse(use.commit, use.path, name) for use in found for name in use.tensors)
+        note = "" if reachable else _UNREACHED
+        note += "; another copy serves" if oid in self._found.copies.good and kind == "corrupt" and not affected else ""
+        return Fault(oid, problem + note, (*named, *affected), kind, place, reachable, tuple(tensors))
 
-    def contents(self, commits: Mapping[ObjectId, Commit]) -> _Contents:
-        """Read every manifest; return the contents that they name, with their sizes."""
-        result: _Contents = {}
-        seen: dict[ObjectId, Manifest | None] = {}
-        for oid, commit in commits.items():
-            if commit.manifest not in seen:
-                seen[commit.manifest] = self._manifest(oid, commit.manifest)
-            manifest = seen[commit.manifest]
-            for file in manifest.files if manifest else ():
-                for segment in file.segments:
-                    result[segment.kind, segment.id] = segment.length
-                    self.needed_by.setdefault(segment.id, []).append(f"{oid}:{file.path}")
-        return result
+    def _place_of(self, oid: ObjectId, location: Location) -> str:
+        if location.pack is None:
+            return self._place(self._store.loose.path(oid))
+        return self._place(pack_path(self._store.packs.directory, location.pack))
 
-    def _manifest(self, commit: ObjectId, oid: ObjectId) -> Manifest | None:
-        try:
-            data = self.session.store.load_metadata(oid)
-            if digest(MANIFEST, data) == oid:
-                return Manifest.decode(data)
-        except (IntegrityError, NotFoundError, FormatError, StorageError) as error:
-            self.faults.append(Fault(oid, error.message, (f"commit {commit}",)))
-            return None
-        self.faults.append(Fault(oid, "the stored bytes are not the manifest of this id", (f"commit {commit}",)))
-        return None
+    def _place(self, path: object) -> str:
+        return str(path).removeprefix(str(self._store.root)).lstrip("/")
 
-    def blobs(self, contents: _Contents, pool: Executor, tick: Tick, *, quick: bool) -> int:
-        """Open every blob and, unless `quick`, decode it; return the bytes decoded."""
-        reader = ContentReader(self.session, pool, self._locate)
-        checked = 0
-        for (kind, oid), length in contents.items():
 
-            def verify(kind: SegmentKind = kind, oid: ObjectId = oid, length: int = length) -> None:
-                """Compare a blob with what the commits say of it, and decode it unless the check is quick."""
-                envelope = reader.open(oid).envelope
-                if (envelope.kind, envelope.spec.nbytes) != (kind, length):
-                    raise IntegrityError(f"the blob is a {envelope.kind} of {envelope.spec.nbytes} bytes")
-                if not quick:
-                    for decoded in reader.stream([oid]):
-                        tick(decoded.size)
-
-            if self.attempt(oid, verify, self.needed_by[oid]) and not quick:
-                checked += length
-        return checked
-
-    def _locate(self, ids: Iterable[ObjectId]) -> dict[ObjectId, Location]:
-        found = ((oid, self.session.store.find(oid)) for oid in ids)
-        return {oid: location for oid, location in found if location}
+def _contradicting(found: Diagnosis) -> frozenset[ObjectId]:
+    """Return contents that are what their ids promise, and not what a manifest says of them."""
+    good = found.copies.good
+    return frozenset(
+        oid
+        for (kind, oid), length in found.history.contents.items()
+        if oid in good and (good[oid].content, good[oid].raw_bytes) != (kind, length)
+    )

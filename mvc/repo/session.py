@@ -18,6 +18,7 @@ from mvc.objects.manifest import Manifest
 from mvc.repo.layout import Layout
 from mvc.repo.refs import RefState
 from mvc.repo.workspace import Workspace
+from mvc.settings import Settings
 from mvc.store.fs import FileSystem
 from mvc.store.object_store import ObjectStore
 from mvc.types import ObjectId
@@ -34,12 +35,12 @@ class Session(Workspace):
 
     Parameters
     ----------
-    layout, fs
+    layout, fs, settings
         As for `Workspace`.
     """
 
-    def __init__(self, layout: Layout, fs: FileSystem | None = None) -> None:
-        super().__init__(layout, fs)
+    def __init__(self, layout: Layout, fs: FileSystem | None = None, settings: Settings | None = None) -> None:
+        super().__init__(layout, fs, settings)
         self.store = ObjectStore(layout.directory, self.fs)
         self._manifest = lru_cache(maxsize=_MANIFESTS_KEPT)(self._read_manifest)
 

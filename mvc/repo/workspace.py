@@ -26,11 +26,14 @@ class Workspace:
         Where it is.
     fs : FileSystem, optional
         Through which everything is written; tests pass one that fails.
+    settings : Settings, optional
+        To use in the place of what ``config.toml`` says.
     """
 
-    def __init__(self, layout: Layout, fs: FileSystem | None = None) -> None:
+    def __init__(self, layout: Layout, fs: FileSystem | None = None, settings: Settings | None = None) -> None:
         self.layout = layout
         self.fs = fs or LocalFileSystem()
+        self._settings = settings
 
     @classmethod
     def find(cls, start: Path) -> Workspace:
@@ -48,7 +51,7 @@ class Workspace:
     @cached_property
     def settings(self) -> Settings:
         """What ``config.toml`` says."""
-        return self.layout.settings()
+        return self._settings or self.layout.settings()
 
     @cached_property
     def refs(self) -> RefLog:

@@ -1,0 +1,300 @@
+"""Checking every stored copy and encoding of every object: is it what its id promises, and what does it hang on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Final
+
+from mvc.errors import FormatError, IntegrityError, NotFoundError, StorageError
+from mvc.objects.commit import Commit, Tag
+from mvc.objects.ids import COMMIT, MANIFEST, TAG, digest
+from mvc.objects.manifest import Manifest, SegmentKind
+from mvc.repo.materialize import ContentReader
+from mvc.repo.progress import Progress
+from mvc.repo.session import Session
+from mvc.store.layout import EntryKind, Location, StoredObject
+from mvc.store.metadata import unwrap_metadata
+from mvc.store.object_store import ObjectStore
+from mvc.store.pack_check import PackCheck
+from mvc.types import ObjectId
+
+__all__ = ["WRONG", "Copies", "Copy", "State", "check_copies", "read_copy"]
+
+WRONG: Final = (IntegrityError, NotFoundError, FormatError, StorageError)
+"""What reading something that is damaged raises."""
+
+_Metadata = Commit | Tag | Manifest
+_METADATA: Final[Mapping[EntryKind, tuple[str, Callable[[bytes], _Metadata]]]] = {
+    EntryKind.MANIFEST: (MANIFEST, Manifest.decode),
+    EntryKind.COMMIT: (COMMIT, Commit.decode),
+    EntryKind.TAG: (TAG, Tag.decode),
+}
+"""Domain of the id, and how to decode."""
+
+
+class State(Enum):
+    """What a check found of one copy."""
+
+    GOOD = "good"
+    """It is what its id promises."""
+    HANGS = "hangs"
+    """Its own bytes have their checksums, but nothing that it is a delta of can be decoded."""
+    CORRUPT = "corrupt"
+    """It is not what its id promises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One stored copy of an object.
+
+    Parameters
+    ----------
+    oid : ObjectId
+        The object.
+    kind : EntryKind or None
+        What it is; None for a loose blob.
+    location : Location
+        Where it lies.
+    state : State
+        What the check found.
+    problem : str or None
+        What is wrong with a corrupt one.
+    content : SegmentKind or None
+        Whether a blob is of a tensor or of a literal, if its header can be read.
+    raw_bytes : int
+        Decoded size of a blob.
+    references : tuple of ObjectId
+        What it needs to be decoded.
+    """
+
+    oid: ObjectId
+    kind: EntryKind | None
+    location: Location
+    state: State
+    problem: str | None = None
+    content: SegmentKind | None = None
+    raw_bytes: int = 0
+    references: tuple[ObjectId, ...] = ()
+
+    @property
+    def is_metadata(self) -> bool:
+        """True for manifests, commits and tags."""
+        return self.kind is not None and self.kind.is_metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """Every stored copy of every object.
+
+    Parameters
+    ----------
+    by_id : mapping of ObjectId to tuple of Copy
+        All of them.
+    good : mapping of ObjectId to Copy
+        For each object that can be read, a copy that can.
+    checked_bytes : int
+        Decoded bytes that were compared with their ids.
+    """
+
+    by_id: Mapping[ObjectId, tuple[Copy, ...]]
+    good: Mapping[ObjectId, Copy]
+    checked_bytes: int
+
+    def all(self) -> Iterator[Copy]:
+        """Yield all copies."""
+        for copies in self.by_id.values():
+            yield from copies
+
+    def dependants(self, roots: Iterable[ObjectId]) -> frozenset[ObjectId]:
+        """Return `roots`, and the contents that cannot be decoded because they, directly or not, are deltas of them."""
+        above: dict[ObjectId, set[ObjectId]] = {}
+        for copy in self.all():
+            if copy.oid not in self.good:
+                for reference in copy.references:
+                    above.setdefault(reference, set()).add(copy.oid)
+        found: set[ObjectId] = set()
+        pending = list(roots)
+        while pending:
+            oid = pending.pop()
+            if oid not in found:
+                found.add(oid)
+                pending += above.get(oid, ())
+        return frozenset(found)
+
+
+def read_copy(store: ObjectStore, copy: Copy) -> _Metadata:
+    """Return a metadata object from one copy of it, verified.
+
+    Raises
+    ------
+    IntegrityError, NotFoundError
+        If the copy is corrupt, or gone.
+    """
+    assert copy.kind is not None
+    domain, decode = _METADATA[copy.kind]
+    data = unwrap_metadata(store.read(copy.oid, copy.location), f"object {copy.oid[:12]}")
+    if (computed := digest(domain, data)) != copy.oid:
+        raise IntegrityError(f"the stored bytes are not the {copy.kind.name.lower()} of this id, but of {computed}")
+    return decode(data)
+
+
+def check_copies(
+    session: Session, packs: Sequence[PackCheck], pool: Executor, progress: Progress, *, quick: bool
+) -> Copies:
+    """Check every copy of every object. Each is decoded once, and those that others are deltas of come first.
+
+    Parameters
+    ----------
+    session : Session
+        The repository.
+    packs : sequence of PackCheck
+        Its packs.
+    pool : Executor
+        Threads that decode.
+    progress : callable
+        Told how far the work is.
+    quick : bool
+        Read only the headers of blobs.
+    """
+    work = _Work(session, pool, quick=quick)
+    for item in _stored(session.store, packs):
+        work.open(item)
+    for pack in packs:
+        for entry in pack.lost:
+            place = Location(pack.pack, entry.offset, entry.length)
+            work.settle(Copy(entry.oid, entry.kind, place, State.CORRUPT, "its entry is damaged or cut off"))
+    with progress("checking", work.bytes_to_check) as tick:
+        checked = work.run(tick)
+    by_id = {oid: there for oid, copies in work.done.items() if (there := _still_there(session.store, copies))}
+    return Copies(by_id, work.good, checked)
+
+
+def _still_there(store: ObjectStore, copies: Iterable[Copy]) -> tuple[Copy, ...]:
+    """Return `copies` without those that could not be read because another process has removed their files."""
+    return tuple(
+        copy for copy in copies if copy.state is State.GOOD or store.modified(copy.oid, copy.location) is not None
+    )
+
+
+def _stored(store: ObjectStore, packs: Iterable[PackCheck]) -> Iterator[StoredObject]:
+    for oid in store.loose.ids():
+        size = store.loose.size(oid)
+        if size is not None:
+            yield StoredObject(oid, None, Location(None, 0, size))
+    for pack in packs:
+        for entry in pack.entries:
+            yield StoredObject(entry.oid, entry.kind, Location(pack.pack, entry.offset, entry.length))
+
+
+@dataclass
+class _Waiting:
+    """A copy, and what must be decided before it."""
+
+    copy: Copy
+    needs: set[ObjectId]
+
+
+@dataclass
+class _Work:
+    """Copies on their way from opened to decided.
+
+    A content is settled as soon as one of its copies is good, or when none is left that may be. A copy is decided when
+    all that it needs is settled, so what is said of it is about its own bytes alone.
+    """
+
+    session: Session
+    pool: Executor
+    quick: bool
+    done: dict[ObjectId, list[Copy]] = field(default_factory=dict)
+    good: dict[ObjectId, Copy] = field(default_factory=dict)
+    opened: list[Copy] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.reader = ContentReader(self.session, self.pool, self._locate)
+
+    @property
+    def bytes_to_check(self) -> int:
+        """Bytes that will be decoded if nothing is wrong."""
+        return 0 if self.quick else sum(copy.raw_bytes for copy in self.opened)
+
+    def _locate(self, ids: Iterable[ObjectId]) -> dict[ObjectId, Location]:
+        return {oid: self.good[oid].location for oid in ids if oid in self.good}
+
+    def open(self, item: StoredObject) -> None:
+        """Read the header of a blob, or all of a metadata object."""
+        copy = Copy(item.oid, item.kind, item.location, State.GOOD)
+        try:
+            if copy.is_metadata:
+                read_copy(self.session.store, copy)
+                self.settle(copy)
+                return
+            envelope = self.reader.copy(item.oid, item.location).envelope
+        except WRONG as error:
+            self.settle(replace(copy, state=State.CORRUPT, problem=error.message))
+            return
+        references = tuple(reference.id for reference in envelope.references)
+        self.opened.append(
+            replace(copy, content=envelope.kind, raw_bytes=envelope.spec.nbytes, references=references)
+        )
+
+    def settle(self, copy: Copy) -> None:
+        """Note what is known of a copy for good."""
+        self.done.setdefault(copy.oid, []).append(copy)
+        if copy.state is State.GOOD:
+            self.good.setdefault(copy.oid, copy)
+
+    def run(self, tick: Callable[[int], None]) -> int:
+        """Decide all opened copies; return the bytes that were decoded."""
+        left: dict[ObjectId, int] = {}
+        for copy in self.opened:
+            left[copy.oid] = left.get(copy.oid, 0) + 1
+        waiting: dict[ObjectId, list[_Waiting]] = {}
+        ready: list[Copy] = []
+        for copy in self.opened:
+            needs = {oid for oid in copy.references if oid in left}
+            item = _Waiting(copy, needs)
+            for oid in needs:
+                waiting.setdefault(oid, []).append(item)
+            if not needs:
+                ready.append(copy)
+        decided, checked = set(), 0
+        while ready:
+            copy = self._decided(ready.pop(), tick)  # the newest first: what it is a delta of was decoded just now
+            decided.add((copy.oid, copy.location))
+            checked += 0 if self.quick or copy.state is not State.GOOD else copy.raw_bytes
+            self.settle(copy)
+            left[copy.oid] -= 1
+            if copy.state is State.GOOD or not left[copy.oid]:
+                for item in waiting.pop(copy.oid, ()):
+                    item.needs.remove(copy.oid)
+                    if not item.needs:
+                        ready.append(item.copy)
+        for copy in self.opened:
+            if (copy.oid, copy.location) not in decided:  # they need each other
+                self.settle(self._apart(copy))
+        return checked
+
+    def _decided(self, copy: Copy, tick: Callable[[int], None]) -> Copy:
+        if not all(oid in self.good for oid in copy.references):
+            return self._apart(copy)
+        try:
+            if not self.quick:
+                for decoded in self.reader.check(self.reader.copy(copy.oid, copy.location)):
+                    tick(decoded.size)
+        except WRONG as error:
+            return replace(copy, state=State.CORRUPT, problem=error.message)
+        return copy
+
+    def _apart(self, copy: Copy) -> Copy:
+        """Compare the frames of a copy that cannot be decoded with their checksums."""
+        try:
+            if not self.quick:
+                blob = self.reader.copy(copy.oid, copy.location)
+                for frame in blob.envelope.frames:
+                    frame.check(blob.stored.read(frame.offset, frame.length), copy.oid)
+        except WRONG as error:
+            return replace(copy, state=State.CORRUPT, problem=error.message)
+        return replace(copy, state=State.HANGS)

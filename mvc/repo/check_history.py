@@ -1,0 +1,158 @@
+"""What the refs need: every commit, tag, manifest and content that they reach, and which files hang on which content."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from mvc.objects.commit import Commit, Tag
+from mvc.objects.manifest import Manifest, SegmentKind
+from mvc.objects.operation import Refs
+from mvc.objects.refnames import HEAD
+from mvc.repo.check_copies import Copies, read_copy
+from mvc.repo.refs import RefState
+from mvc.store.layout import EntryKind
+from mvc.store.object_store import ObjectStore
+from mvc.types import ObjectId, object_id
+
+__all__ = ["History", "Use", "check_history", "uses"]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A file of a commit that needs a content.
+
+    Parameters
+    ----------
+    commit : ObjectId
+        The commit.
+    path : str
+        The file.
+    tensors : tuple of str
+        Names of the tensors in it that are that content; none for a literal.
+    """
+
+    commit: ObjectId
+    path: str
+    tensors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the refs reach.
+
+    Parameters
+    ----------
+    commits : mapping of ObjectId to Commit
+        Those that can be read.
+    metadata : frozenset of ObjectId
+        Commits, tags and manifests, readable or not.
+    unreadable : mapping of ObjectId to tuple of str
+        Those that cannot be read as what they are needed for, and the refs and commits that need them.
+    contents : mapping of (SegmentKind, ObjectId) to int
+        Bytes of each content that a manifest names.
+    """
+
+    commits: Mapping[ObjectId, Commit]
+    metadata: frozenset[ObjectId]
+    unreadable: Mapping[ObjectId, tuple[str, ...]]
+    contents: Mapping[tuple[SegmentKind, ObjectId], int]
+
+
+def check_history(store: ObjectStore, copies: Copies, refs: Refs) -> History:
+    """Follow `refs` as far as objects can be read."""
+    walk = _Walk(store, copies)
+    pending = [(origin, oid) for origin, oid in _targets(refs)]
+    while pending:
+        pending += walk.visit(*pending.pop())
+    for oid, commit in walk.commits.items():
+        walk.read_manifest(oid, commit.manifest)
+    unreadable = {oid: walk.origins(oid) for oid in sorted(walk.unreadable)}
+    return History(walk.commits, frozenset({*walk.heads, *walk.manifests}), unreadable, walk.contents)
+
+
+def _targets(refs: Refs) -> list[tuple[str, ObjectId]]:
+    """Return where each ref leads; HEAD to a commit, whatever branch it follows."""
+    head = RefState(ObjectId(""), 0, refs).head
+    found = [(name, object_id(value)) for name, value in refs.items() if name != HEAD]
+    return found + ([(HEAD, head)] if head else [])
+
+
+@dataclass
+class _Walk:
+    store: ObjectStore
+    copies: Copies
+    commits: dict[ObjectId, Commit] = field(default_factory=dict)
+    heads: dict[ObjectId, list[str]] = field(default_factory=dict)
+    manifests: dict[ObjectId, list[str]] = field(default_factory=dict)
+    unreadable: set[ObjectId] = field(default_factory=set)
+    contents: dict[tuple[SegmentKind, ObjectId], int] = field(default_factory=dict)
+
+    def visit(self, origin: str, oid: ObjectId) -> list[tuple[str, ObjectId]]:
+        """Read a commit or tag, once; return what it needs."""
+        self.heads.setdefault(oid, []).append(origin)
+        if len(self.heads[oid]) > 1:
+            return []
+        found = self._read(oid)
+        if isinstance(found, Commit):
+            self.commits[oid] = found
+            return [(f"commit {oid}", parent) for parent in found.parents]
+        if isinstance(found, Tag):
+            return [(f"tag {oid}", found.target)]
+        self.unreadable.add(oid)
+        return []
+
+    def origins(self, oid: ObjectId) -> tuple[str, ...]:
+        """Return what needs an object that cannot be read as what it is needed for."""
+        as_manifest = () if self._is_manifest(oid) else self.manifests.get(oid, ())
+        as_commit = () if oid in self.commits else self.heads.get(oid, ())
+        return tuple(dict.fromkeys((*as_commit, *as_manifest)))
+
+    def _is_manifest(self, oid: ObjectId) -> bool:
+        copy = self.copies.good.get(oid)
+        return copy is not None and copy.kind is EntryKind.MANIFEST
+
+    def read_manifest(self, commit: ObjectId, oid: ObjectId) -> None:
+        """Read a manifest, once, and note the contents that it names."""
+        self.manifests.setdefault(oid, []).append(f"commit {commit}")
+        if len(self.manifests[oid]) > 1:
+            return
+        found = self._read(oid)
+        if isinstance(found, Manifest):
+            self.contents |= found.segments()
+        else:
+            self.unreadable.add(oid)
+
+    def _read(self, oid: ObjectId) -> Commit | Tag | Manifest | None:
+        copy = self.copies.good.get(oid)
+        return read_copy(self.store, copy) if copy is not None and copy.is_metadata else None
+
+
+def uses(
+    store: ObjectStore, copies: Copies, commits: Mapping[ObjectId, Commit], ids: Collection[ObjectId]
+) -> dict[ObjectId, list[Use]]:
+    """Return which files of which commits need each of the contents `ids`, commits in their order."""
+    result: dict[ObjectId, list[Use]] = {}
+    for oid, commit in commits.items() if ids else ():
+        copy = copies.good.get(commit.manifest)
+        found = read_copy(store, copy) if copy is not None and copy.is_metadata else None
+        for content, use in _uses(oid, found, ids) if isinstance(found, Manifest) else ():
+            result.setdefault(content, []).append(use)
+    return result
+
+
+def _uses(
+    commit: ObjectId, manifest: Manifest, ids: Collection[ObjectId]
+) -> Iterable[tuple[ObjectId, Use]]:
+    names: dict[tuple[int, ObjectId], list[str]] = {}
+    for entry in manifest.tensors:
+        if entry.id in ids:
+            names.setdefault((entry.file, entry.id), []).append(entry.name)
+    for place, file in enumerate(manifest.files):
+        for content in _distinct(segment.id for segment in file.segments):
+            if content in ids:
+                yield content, Use(commit, file.path, tuple(names.get((place, content), ())))
+
+
+def _distinct(ids: Iterable[ObjectId]) -> Iterator[ObjectId]:
+    return iter(dict.fromkeys(ids))

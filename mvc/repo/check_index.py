@@ -1,0 +1,85 @@
+"""Comparing the SQLite index with what it is derived from. Whatever is wrong with it, no content is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from mvc.errors import StorageError
+from mvc.index import BlobRecord, Database, synchronise
+from mvc.index.condition import condition
+from mvc.repo.check_copies import Copies
+from mvc.repo.check_history import History
+from mvc.repo.session import Session
+from mvc.types import ObjectId
+
+__all__ = ["damage_of_index", "disagreement"]
+
+
+def damage_of_index(session: Session) -> str | None:
+    """Return what is wrong with the file of the index, or None."""
+    return condition(session.layout.index)[1]
+
+
+def disagreement(session: Session, operation: ObjectId, copies: Copies, history: History) -> str | None:
+    """Return in what the index contradicts the store, or None.
+
+    What a killed process left is no contradiction: an index of an older operation, one that lacks what no ref reaches,
+    one that names files that are gone. The next command, or reading, copes with all of them.
+
+    Parameters
+    ----------
+    session : Session
+        The repository, whose store is sound.
+    operation : ObjectId
+        Its newest operation.
+    copies : Copies
+        What is stored.
+    history : History
+        What the refs reach.
+    """
+    comparable, _ = condition(session.layout.index)
+    if not comparable:
+        return None
+    try:
+        found, derived = Database(session.layout.index), Database(None)
+        if found.operation() != operation:
+            return None
+        synchronise(derived, session.store, operation)
+        return _blobs(found, derived, history) or _metadata(found, derived, copies, history)
+    except StorageError as error:
+        return error.message
+
+
+def _blobs(found: Database, derived: Database, history: History) -> str | None:
+    ours, theirs = _by_place(found.all_blobs()), _by_place(derived.all_blobs())
+    same = ours.keys() == theirs.keys()
+    for place in ours.keys() & theirs.keys():
+        if (ours[place] if same else _own(ours[place])) != (theirs[place] if same else _own(theirs[place])):
+            return f"it says of blob {place[0]} what the store does not"
+    known = {oid for oid, _ in ours}
+    missing = next((oid for _, oid in history.contents if oid not in known), None)
+    return f"it does not know content {missing}, which a commit needs" if missing else None
+
+
+def _by_place(records: Iterable[BlobRecord]) -> dict[tuple[ObjectId, ObjectId | None], BlobRecord]:
+    return {(record.id, record.location.pack): record for record in records}
+
+
+def _own(record: BlobRecord) -> BlobRecord:
+    """Return a record without what follows from other records."""
+    return replace(record, depth=0, chain_bytes=0)
+
+
+def _metadata(found: Database, derived: Database, copies: Copies, history: History) -> str | None:
+    stored = [oid for oid, copy in copies.good.items() if copy.is_metadata]
+    ours, theirs = found.objects(stored), derived.objects(stored)
+    places = {(copy.oid, copy.location) for copy in copies.all()}
+    packs = {location.pack for _, location in places}
+    wrong = [oid for oid, location in ours.items() if location.pack in packs and (oid, location) not in places]
+    wrong += [oid for oid in history.metadata if oid in theirs and oid not in ours]
+    if wrong:
+        return f"it does not say where object {wrong[0]} is"
+    recorded, expected = found.commits(history.commits), derived.commits(history.commits)
+    other = next((oid for oid in history.commits if recorded.get(oid) != expected.get(oid)), None)
+    return f"it says of commit {other} what the store does not" if other else None

@@ -1,0 +1,152 @@
+"""All that a check of a repository finds out: read once here, told by `mvc.repo.fsck`, acted on by `mvc.repo.repair`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Final
+
+from mvc.errors import MvcError, NotFoundError
+from mvc.repo.check_copies import Copies, Copy, State, check_copies
+from mvc.repo.check_history import History, check_history
+from mvc.repo.check_index import damage_of_index, disagreement
+from mvc.repo.check_log import LogCheck, check_log
+from mvc.repo.layout import check_format
+from mvc.repo.progress import Progress, silent
+from mvc.repo.session import Session
+from mvc.settings import Settings
+from mvc.store.pack_check import PackCheck, check_pack
+from mvc.types import ObjectId
+
+__all__ = ["Diagnosis", "diagnose"]
+
+_TRIES: Final = 3
+"""Checks begun anew because another process removed a pack meanwhile; a repack does so once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The condition of a repository.
+
+    Parameters
+    ----------
+    settings : mapping of str to str
+        What is wrong with ``format.toml`` and ``config.toml``, by name.
+    log : LogCheck
+        The operation log.
+    packs : tuple of PackCheck
+        The packs.
+    copies : Copies
+        Every stored copy of every object.
+    history : History
+        What the refs reach.
+    missing : mapping of ObjectId to tuple of ObjectId
+        Contents that are needed and of which nothing is stored: by a commit, or by the contents that are given.
+    index : str or None
+        What is wrong with the SQLite index.
+    """
+
+    settings: Mapping[str, str]
+    log: LogCheck
+    packs: tuple[PackCheck, ...]
+    copies: Copies
+    history: History
+    missing: Mapping[ObjectId, tuple[ObjectId, ...]]
+    index: str | None
+
+    @property
+    def complete(self) -> bool:
+        """True if everything that names other objects can be read, so that what nothing names is known to be garbage."""
+        return self.log.whole and self.log.refs is not None and not self.history.unreadable
+
+    @property
+    def sound(self) -> bool:
+        """True if nothing but what is derived may be wrong."""
+        return (
+            self.complete
+            and not (self.settings or self.log.corrupt or self.log.contradictions or self.missing)
+            and all(oid is not None for oid in self.log.heads.values())
+            and all(pack.problem is None for pack in self.packs)
+            and all(copy.state is State.GOOD for copy in self.copies.all())
+        )
+
+    def reachable(self) -> frozenset[ObjectId]:
+        """Return the objects that the refs reach, and what these are deltas of in whichever encoding."""
+        found = {*self.history.metadata, *(oid for _, oid in self.history.contents)}
+        pending = list(found)
+        while pending:
+            for copy in self.copies.by_id.get(pending.pop(), ()):
+                new = set(copy.references) - found
+                found |= new
+                pending += new
+        return frozenset(found)
+
+
+def diagnose(session: Session, *, quick: bool = False, progress: Progress = silent) -> Diagnosis:
+    """Check a repository. Reads only; trusts neither an index nor any checksum that it can compute itself.
+
+    Parameters
+    ----------
+    session : Session
+        The repository.
+    quick : bool
+        Read headers and metadata only; otherwise every copy of every content is decoded.
+    progress : callable
+        Told how far the work is.
+    """
+    settings = _wrong_settings(session)
+    if settings:
+        session = Session(session.layout, session.fs, Settings())
+    for _ in range(_TRIES):
+        packs = session.store.pack_ids()
+        found = _diagnose(session, settings, progress, quick=quick)
+        if set(packs) <= set(session.store.pack_ids()):
+            break
+    operation = found.log.line[0] if found.log.line else None
+    index = damage_of_index(session)
+    if index is None and operation is not None and found.sound:
+        index = disagreement(session, operation, found.copies, found.history)
+    return replace(found, index=index)
+
+
+def _diagnose(session: Session, settings: Mapping[str, str], progress: Progress, *, quick: bool) -> Diagnosis:
+    store = session.store
+    store.packs.refresh()
+    log = check_log(store)  # first: what it names is stored before it
+    packs = []
+    for pack in store.pack_ids():
+        with suppress(NotFoundError):  # removed since it was listed
+            packs.append(check_pack(session.fs, store.packs.directory, pack, quick=quick))
+    with session.pool() as pool:
+        copies = check_copies(session, packs, pool, progress, quick=quick)
+    history = check_history(store, copies, log.refs or {})
+    return Diagnosis(settings, log, tuple(packs), copies, history, _missing(copies, history), None)
+
+
+def _missing(copies: Copies, history: History) -> dict[ObjectId, tuple[ObjectId, ...]]:
+    found: dict[ObjectId, tuple[ObjectId, ...]] = {
+        oid: () for _, oid in history.contents if oid not in copies.by_id
+    }
+    for copy in _undecodable(copies.all()):
+        for oid in copy.references:
+            if oid not in copies.by_id:
+                found[oid] = (*found.get(oid, ()), copy.oid)
+    return found
+
+
+def _undecodable(copies: Iterable[Copy]) -> Iterable[Copy]:
+    return (copy for copy in copies if copy.state is State.HANGS)
+
+
+def _wrong_settings(session: Session) -> dict[str, str]:
+    found = {}
+    try:
+        check_format(session.layout)
+    except MvcError as error:
+        found[session.layout.format.name] = error.message
+    try:
+        _ = session.layout.settings()
+    except MvcError as error:
+        found[session.layout.config.name] = error.message
+    return found
