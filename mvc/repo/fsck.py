@@ -193,7 +193,7 @@ class _Faults:
                 yield self._fault(copy.oid, copy.problem or "", "corrupt", self._place_of(copy.oid, copy.location))
 
     def _missing(self) -> Iterator[Fault]:
-        for oid in self._found.missing:
+        for oid in sorted(self._found.missing.keys() & self._reachable):
             yield self._fault(oid, "it is missing from the store", "missing", None)
         for oid in self._found.history.unreadable:
             copies = self._found.copies.by_id.get(oid, ())
@@ -206,7 +206,7 @@ class _Faults:
         """Yield contents that are neither corrupt nor hang on what is, but cannot be decoded; and wrong sizes."""
         explained = frozenset().union(*self._radius.values())
         for oid, copies in self._found.copies.by_id.items():
-            if oid not in self._found.copies.good and oid not in explained:
+            if oid not in self._found.copies.good and oid not in explained and oid in self._reachable:
                 place = self._place_of(oid, copies[0].location)
                 yield self._fault(oid, "it is needed to decode itself", "corrupt", place)
         for oid in _contradicting(self._found):
