@@ -236,9 +236,7 @@ class _Work:
             self.settle(replace(copy, state=State.CORRUPT, problem=error.message))
             return
         references = tuple(reference.id for reference in envelope.references)
-        self.opened.append(
-            replace(copy, content=envelope.kind, raw_bytes=envelope.spec.nbytes, references=references)
-        )
+        self.opened.append(replace(copy, content=envelope.kind, raw_bytes=envelope.spec.nbytes, references=references))
 
     def settle(self, copy: Copy) -> None:
         """Note what is known of a copy for good."""

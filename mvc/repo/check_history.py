@@ -141,9 +141,7 @@ def uses(
     return result
 
 
-def _uses(
-    commit: ObjectId, manifest: Manifest, ids: Collection[ObjectId]
-) -> Iterable[tuple[ObjectId, Use]]:
+def _uses(commit: ObjectId, manifest: Manifest, ids: Collection[ObjectId]) -> Iterable[tuple[ObjectId, Use]]:
     names: dict[tuple[int, ObjectId], list[str]] = {}
     for entry in manifest.tensors:
         if entry.id in ids:

@@ -125,9 +125,7 @@ def _diagnose(session: Session, settings: Mapping[str, str], progress: Progress,
 
 
 def _missing(copies: Copies, history: History) -> dict[ObjectId, tuple[ObjectId, ...]]:
-    found: dict[ObjectId, tuple[ObjectId, ...]] = {
-        oid: () for _, oid in history.contents if oid not in copies.by_id
-    }
+    found: dict[ObjectId, tuple[ObjectId, ...]] = {oid: () for _, oid in history.contents if oid not in copies.by_id}
     for copy in _undecodable(copies.all()):
         for oid in copy.references:
             if oid not in copies.by_id:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from mvc.repo.check_copies import Copy, State
+from mvc.repo.check_copies import State
 from mvc.repo.check_history import Use, uses
 from mvc.repo.diagnosis import Diagnosis, diagnose
 from mvc.repo.progress import Progress, silent

@@ -181,7 +181,9 @@ class ContentReader:
         """Say, once for each content, that a copy of it is damaged and another one serves."""
         if oid not in self._healed:
             self._healed.add(oid)
-            _LOGGER.warning("a stored copy of %s is damaged, another one is read: %s; run mvc fsck --repair", oid, cause)
+            _LOGGER.warning(
+                "a stored copy of %s is damaged, another one is read: %s; run mvc fsck --repair", oid, cause
+            )
 
     def stream(self, ids: Sequence[ObjectId]) -> Iterator[Bytes]:
         """Yield the contents `ids` one after the other, frame by frame; several frames are decoded at once.
@@ -228,9 +230,7 @@ class ContentReader:
             If it, or everything that its base is stored as, is corrupt.
         """
         spares = self._spares()
-        tasks = (
-            _Task(blob, frame, spares.array(blob.frame_spec(frame).nbytes), 0) for frame in blob.envelope.frames
-        )
+        tasks = (_Task(blob, frame, spares.array(blob.frame_spec(frame).nbytes), 0) for frame in blob.envelope.frames)
         return (task.out for task in self._verified(tasks, self._decoded_as_it_is))
 
     def _tasks(self, ids: Sequence[ObjectId], room: Callable[[int], Bytes]) -> Iterator[_Task]:
@@ -378,7 +378,7 @@ class ContentReader:
             raise
 
     def _heal(self, blob: StoredBlob, frame: Frame, out: Bytes, depth: int, cause: Exception) -> None:
-        """Fill `out` with the words of a frame from another copy; raise `cause` if there is none that can be decoded."""
+        """Fill `out` with the words of a frame from another copy; raise `cause` if no copy can be decoded."""
         oid = blob.envelope.id
         for other in self._copies(oid):
             if other.location == blob.location or other.envelope.spec != blob.envelope.spec:

@@ -257,7 +257,11 @@ class _Planner:
             if copy.location.is_loose and copy.state is State.CORRUPT and self._may_go(copy):
                 yield SetAside("blob", copy.oid)
         for pack in sorted(self._damaged_packs):
-            if self._found.complete and not self._lacks_something and all(self._may_go(copy) for copy in self._in_pack(pack)):
+            if (
+                self._found.complete
+                and not self._lacks_something
+                and all(self._may_go(copy) for copy in self._in_pack(pack))
+            ):
                 yield SetAside("pack", pack)
         if self._garbage_is_known:
             for oid in self._found.log.corrupt:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from mvc.codecs import Bytes
-from mvc.errors import FormatError, InvalidInputError, MvcError, NotFoundError
+from mvc.errors import InvalidInputError, MvcError, NotFoundError
 from mvc.formats import FileMap
 from mvc.formats.opaque import Opaque
 from mvc.objects.commit import Commit, Tag
@@ -28,7 +28,7 @@ from mvc.repo.tree import worktree_source
 from mvc.settings import Settings
 from mvc.store.layout import EntryKind, Location
 from mvc.store.metadata import unwrap_metadata
-from mvc.types import ObjectId, dtype_of
+from mvc.types import ObjectId
 from mvc.types.tensors import TensorSpec
 
 __all__ = ["Donor", "Supply", "open_donors", "search"]

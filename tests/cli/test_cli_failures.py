@@ -153,7 +153,7 @@ def test_corruption(lab, story, tmp_path):
     found = story.json("fsck", code=5)
     assert found["clean"] is False
     assert found["faults"]
-    assert set(found["faults"][0]) == {"object", "problem", "affected"}
+    assert list(found["faults"][0]) == ["object", "problem", "affected", "kind", "place", "reachable", "tensors"]
     assert "needed by" in story.out("fsck", code=5)
     assert story.err("checkout", "main", "--to", str(tmp_path / "to"), code=5).startswith("error: ")
 

@@ -499,31 +499,23 @@ DAMAGE = st.lists(
 )
 
 
-@pytest.fixture(scope="session")
-def original(tmp_path_factory):
-    """Return the directory of a small repository, its commits, and what they hold."""
-    from tests.conftest import ACTOR, Lab, init  # noqa: PLC0415
-
-    root = tmp_path_factory.mktemp("original")
-    init(root / "work", ACTOR)
-    lab = Lab(root / "work")
+@pytest.fixture
+def original(lab, tmp_path):
+    """Return a small repository, its commits, and what they hold."""
     model = {"big": lab.weights("BF16", (2200, 1024))} | lab.model(rows=16)
     commits = [lab.committed(model), lab.committed(lab.tuned(model, 1))]
     lab.repo.tag("v1", message="m")
-    expected = [lab.exported(oid, root / oid[:8]) for oid in commits]
-    shutil.rmtree(root / "work" / ".mvc" / "tmp")
-    return root / "work", commits, expected
+    expected = [lab.exported(oid, tmp_path / oid[:8]) for oid in commits]
+    return lab, commits, expected
 
 
 @settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(damage=DAMAGE)
 def test_random_damage_and_a_clone(original, tmp_path_factory, damage):
     """Whatever happens to any files: with a clone, everything is exact again, and no wrong byte is returned before."""
-    from tests.conftest import Lab  # noqa: PLC0415
-
-    source, commits, expected = original
+    lab, commits, expected = original
     root = tmp_path_factory.mktemp("damaged")
-    work = Path(shutil.copytree(source, root / "work"))
+    work = Path(shutil.copytree(lab.root, root / "work"))
     spared = {"format.toml", "config.toml"}
     files = sorted(path for path in (work / ".mvc").rglob("*") if path.is_file() and path.name not in spared)
     for which, way, place in damage:
@@ -542,12 +534,12 @@ def test_random_damage_and_a_clone(original, tmp_path_factory, damage):
     (work / "model.safetensors").unlink()
     for number, (oid, whole) in enumerate(zip(commits, expected, strict=True)):
         try:
-            found = Lab(work).exported(oid, root / f"before-{number}")
+            found = type(lab)(work).exported(oid, root / f"before-{number}")
         except (IntegrityError, NotFoundError, ReadOnlyError):
             continue
         assert found == whole
-    done = repair(Session(Layout(work)), [source])
+    done = repair(Session(Layout(work)), [lab.root])
     assert done.report.faults == ()
     for number, (oid, whole) in enumerate(zip(commits, expected, strict=True)):
-        assert Lab(work).exported(oid, root / f"after-{number}") == whole
+        assert type(lab)(work).exported(oid, root / f"after-{number}") == whole
     shutil.rmtree(root)
