@@ -1,4 +1,4 @@
-"""Whether the file of an index is whole, without changing it: to open it as a `Database` would replace a damaged one."""
+"""Whether the file of an index is whole, without changing it: opening a damaged one as a `Database` replaces it."""
 
 from __future__ import annotations
 

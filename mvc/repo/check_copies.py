@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
@@ -197,12 +198,53 @@ class _Waiting:
     needs: set[ObjectId]
 
 
+class _Order:
+    """Hands out copies of blobs when all that they need is settled.
+
+    A content is settled as soon as one of its copies is good, or when none is left that may be. Of those that are
+    ready the newest comes first: what it is a delta of was decoded just now.
+    """
+
+    def __init__(self, copies: Sequence[Copy]) -> None:
+        self._left = Counter(copy.oid for copy in copies)
+        self._waiting: dict[ObjectId, list[_Waiting]] = {}
+        self._stuck = {(copy.oid, copy.location): copy for copy in copies}
+        self._ready: list[Copy] = []
+        for copy in copies:
+            self._add(_Waiting(copy, {oid for oid in copy.references if oid in self._left}))
+
+    def _add(self, item: _Waiting) -> None:
+        for oid in item.needs:
+            self._waiting.setdefault(oid, []).append(item)
+        if not item.needs:
+            self._ready.append(item.copy)
+
+    def __iter__(self) -> Iterator[Copy]:
+        """Yield copies; each must be settled before the next one is asked for."""
+        while self._ready:
+            copy = self._ready.pop()
+            del self._stuck[copy.oid, copy.location]
+            yield copy
+
+    def settle(self, copy: Copy) -> None:
+        """Take note of what was found of a copy."""
+        self._left[copy.oid] -= 1
+        if copy.state is State.GOOD or not self._left[copy.oid]:
+            for item in self._waiting.pop(copy.oid, ()):
+                item.needs.remove(copy.oid)
+                if not item.needs:
+                    self._ready.append(item.copy)
+
+    def stuck(self) -> Iterable[Copy]:
+        """Return the copies that were never ready: they need each other."""
+        return self._stuck.values()
+
+
 @dataclass
 class _Work:
     """Copies on their way from opened to decided.
 
-    A content is settled as soon as one of its copies is good, or when none is left that may be. A copy is decided when
-    all that it needs is settled, so what is said of it is about its own bytes alone.
+    A copy is decided when all that it needs is settled, so what is said of it is about its own bytes alone.
     """
 
     session: Session
@@ -246,33 +288,14 @@ class _Work:
 
     def run(self, tick: Callable[[int], None]) -> int:
         """Decide all opened copies; return the bytes that were decoded."""
-        left: dict[ObjectId, int] = {}
-        for copy in self.opened:
-            left[copy.oid] = left.get(copy.oid, 0) + 1
-        waiting: dict[ObjectId, list[_Waiting]] = {}
-        ready: list[Copy] = []
-        for copy in self.opened:
-            needs = {oid for oid in copy.references if oid in left}
-            item = _Waiting(copy, needs)
-            for oid in needs:
-                waiting.setdefault(oid, []).append(item)
-            if not needs:
-                ready.append(copy)
-        decided, checked = set(), 0
-        while ready:
-            copy = self._decided(ready.pop(), tick)  # the newest first: what it is a delta of was decoded just now
-            decided.add((copy.oid, copy.location))
+        order, checked = _Order(self.opened), 0
+        for opened in order:
+            copy = self._decided(opened, tick)
             checked += 0 if self.quick or copy.state is not State.GOOD else copy.raw_bytes
             self.settle(copy)
-            left[copy.oid] -= 1
-            if copy.state is State.GOOD or not left[copy.oid]:
-                for item in waiting.pop(copy.oid, ()):
-                    item.needs.remove(copy.oid)
-                    if not item.needs:
-                        ready.append(item.copy)
-        for copy in self.opened:
-            if (copy.oid, copy.location) not in decided:  # they need each other
-                self.settle(self._apart(copy))
+            order.settle(copy)
+        for opened in order.stuck():
+            self.settle(self._apart(opened))
         return checked
 
     def _decided(self, copy: Copy, tick: Callable[[int], None]) -> Copy:

@@ -1,4 +1,4 @@
-"""What the refs need: every commit, tag, manifest and content that they reach, and which files hang on which content."""
+"""What the refs need: every commit, tag, manifest and content that they reach, and which files hang on which."""
 
 from __future__ import annotations
 

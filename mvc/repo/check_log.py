@@ -1,4 +1,4 @@
-"""Checking the operation log: that it can be read back to its beginning, and says the same in every way it can be read."""
+"""Checking the operation log: that it can be read back to its beginning, and does not contradict itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that a check of a repository finds out: read once here, told by `mvc.repo.fsck`, acted on by `mvc.repo.repair`."""
+"""All that a check of a repository finds out; `mvc.repo.fsck` tells it, `mvc.repo.repair` acts on it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Diagnosis:
 
     @property
     def complete(self) -> bool:
-        """True if everything that names other objects can be read, so that what nothing names is known to be garbage."""
+        """True if everything that names objects can be read, so that what nothing names is known to be garbage."""
         return self.log.whole and self.log.refs is not None and not self.history.unreadable
 
     @property
