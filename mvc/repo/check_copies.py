@@ -27,6 +27,9 @@ __all__ = ["WRONG", "Copies", "Copy", "State", "check_copies", "read_copy"]
 WRONG: Final = (IntegrityError, NotFoundError, FormatError, StorageError)
 """What reading something that is damaged raises."""
 
+_KEPT_BYTES: Final = 256 << 20
+"""Bytes of decoded frames kept for the deltas that come next: two of the largest matrices of most models in bf16."""
+
 _Metadata = Commit | Tag | Manifest
 _METADATA: Final[Mapping[EntryKind, tuple[str, Callable[[bytes], _Metadata]]]] = {
     EntryKind.MANIFEST: (MANIFEST, Manifest.decode),
@@ -255,7 +258,7 @@ class _Work:
     opened: list[Copy] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.reader = ContentReader(self.session, self.pool, self._locate)
+        self.reader = ContentReader(self.session, self.pool, self._locate, keep_bytes=_KEPT_BYTES)
 
     @property
     def bytes_to_check(self) -> int:

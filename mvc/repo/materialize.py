@@ -17,6 +17,7 @@ from mvc.codecs import Bytes, Codec, Fit, FrameSpec, codec_of, fitted
 from mvc.errors import FormatError, IntegrityError, NotFoundError
 from mvc.objects.blob import Envelope, Frame
 from mvc.objects.ids import Hasher, content_hasher, finish
+from mvc.repo.frame_cache import FrameCache
 from mvc.repo.parallel import ordered_map
 from mvc.repo.session import Session
 from mvc.store.layout import Location
@@ -108,14 +109,18 @@ class ContentReader:
         Threads that decode frames.
     locate : callable, optional
         Says where contents, and those that they are deltas of, are stored; by default the index does.
+    keep_bytes : int
+        Decoded bytes kept for contents that are deltas of what is decoded; for those who decode everything, bases
+        first.
     """
 
-    def __init__(self, session: Session, pool: Executor, locate: Locate | None = None) -> None:
+    def __init__(self, session: Session, pool: Executor, locate: Locate | None = None, *, keep_bytes: int = 0) -> None:
         self._session = session
         self._pool = pool
         self._window = 2 * session.threads
         self._locate = locate or _by_index(session)
         self._locations: dict[ObjectId, Location] = {}
+        self._kept = FrameCache(keep_bytes)
         self._lost: dict[_Place, str] = {}
         self._healed: set[ObjectId] = set()
         self.open = lru_cache(maxsize=_BLOBS_KEPT)(self._open)
@@ -229,8 +234,8 @@ class ContentReader:
         IntegrityError
             If it, or everything that its base is stored as, is corrupt.
         """
-        spares = self._spares()
-        tasks = (_Task(blob, frame, spares.array(blob.frame_spec(frame).nbytes), 0) for frame in blob.envelope.frames)
+        room = _fresh if self._kept else self._spares().array
+        tasks = (_Task(blob, frame, room(blob.frame_spec(frame).nbytes), 0) for frame in blob.envelope.frames)
         return (task.out for task in self._verified(tasks, self._decoded_as_it_is))
 
     def _tasks(self, ids: Sequence[ObjectId], room: Callable[[int], Bytes]) -> Iterator[_Task]:
@@ -262,6 +267,8 @@ class ContentReader:
 
     def _decoded_as_it_is(self, task: _Task) -> _Task:
         self._decode_copy(task.blob, task.frame, task.out, 0)
+        if self._kept:
+            self._kept.put(_place(task.blob, task.frame), task.out)
         return task
 
     def _spares(self) -> _Spares:
@@ -317,13 +324,14 @@ class ContentReader:
             raise IntegrityError(f"more than {_DEPTH_LIMIT} deltas below {oid}", hint="mvc fsck")
         return self._range(self.open(oid), start, count, depth, self._decode)
 
-    @staticmethod
-    def _range(blob: StoredBlob, start: int, count: int, depth: int, decode: _Decode) -> Bytes:
+    def _range(self, blob: StoredBlob, start: int, count: int, depth: int, decode: _Decode) -> Bytes:
         width, step = blob.envelope.spec.dtype.word_bytes, blob.envelope.frame_words
         parts = []
         for frame in blob.envelope.frames[start // step : -(-(start + count) // step)]:
-            decoded = _fresh(frame.words * width)
-            decode(blob, frame, decoded, depth)
+            decoded = self._kept.get(_place(blob, frame)) if self._kept else None
+            if decoded is None:
+                decoded = _fresh(frame.words * width)
+                decode(blob, frame, decoded, depth)
             parts.append(decoded[max(0, start - frame.start) * width : (start + count - frame.start) * width])
         return parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty(0, np.uint8)])
 
@@ -366,7 +374,7 @@ class ContentReader:
 
     def _decode_copy(self, blob: StoredBlob, frame: Frame, out: Bytes, depth: int) -> None:
         """Decode a frame of this copy; its side tensors may be read from any copy."""
-        place = blob.location, blob.envelope.id, frame.start
+        place = _place(blob, frame)
         if self._lost and place in self._lost:
             raise IntegrityError(self._lost[place], hint="mvc fsck")
         try:
@@ -415,6 +423,10 @@ class _Spares:
             kept = _fresh(nbytes)
         self._kept.append(kept)
         return kept[:nbytes]
+
+
+def _place(blob: StoredBlob, frame: Frame) -> _Place:
+    return blob.location, blob.envelope.id, frame.start
 
 
 def _fresh(nbytes: int) -> Bytes:

@@ -2,15 +2,18 @@
 
 import os
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mvc.errors import IntegrityError, NotFoundError, StorageError
-from mvc.objects.operation import RefChange
+from mvc.objects.blob import Envelope
+from mvc.objects.operation import Operation, RefChange
 from mvc.repo.fsck import fsck
 from mvc.repo.reindex import reindex
 from mvc.repo.show import tensor_views
+from mvc.store.layout import EntryKind
 
 
 def flip(path, place=-50):
@@ -224,6 +227,88 @@ def test_a_manifest_where_a_commit_should_be(lab, actor):
     (fault,) = lab.check().faults
     assert (fault.object, fault.affected) == (manifest, ("refs/heads/odd",))
     assert "neither" in fault.problem
+
+
+def appended(lab, **changes):
+    """Append an operation to the log that no writer would."""
+    number, newest = lab.session.refs.newest()
+    fields = {"number": number + 1, "parents": (newest,), "changes": (), "view": None} | changes
+    operation = Operation(**fields, command="test", author="Ada", host="here", time=0)
+    lab.session.store.operations.write(operation.encoded)
+    lab.session.store.head.advance(number + 1, operation.id, lambda *_: False)
+    return operation.id
+
+
+def test_a_view_that_the_changes_do_not_lead_to(lab):
+    """Reading the refs from it, or from the changes, would give two answers."""
+    lab.write("a", "x")
+    lab.commit()
+    assert lab.check().clean
+    view = dict(lab.session.refs.state().refs)
+    assert appended(lab, view=view)
+    assert lab.check().clean
+    oid = appended(lab, view=view | {"refs/heads/other": view["refs/heads/main"]})
+    (fault,) = lab.check(quick=True).faults
+    assert fault.object == oid
+    assert "view" in fault.problem
+
+
+def test_an_operation_of_a_wrong_number(lab):
+    """Numbers grow by one."""
+    lab.write("a", "x")
+    lab.commit()
+    number, newest = lab.session.refs.newest()
+    operation = Operation(number + 2, (newest,), (), None, "test", "Ada", "here", 0)
+    lab.session.store.operations.write(operation.encoded)
+    lab.session.store.head.advance(number + 1, operation.id, lambda *_: False)
+    assert operation.id in {fault.object for fault in lab.check().faults}
+
+
+def test_settings_that_cannot_be_read(history):
+    """They are named; everything else is checked with the defaults."""
+    lab, commits = history
+    for path in (lab.session.layout.config, lab.session.layout.format):
+        if path.exists():
+            path.chmod(0o644)
+        path.write_text("not = [TOML")
+    report = lab.check()
+    assert [fault.object for fault in report.faults] == ["format.toml", "config.toml"]
+    assert report.commits == len(commits)
+    assert report.checked_bytes > 0
+
+
+def test_every_copy_is_checked(history):
+    """Also one that nobody reads as long as there is another; and each is decoded."""
+    lab, commits = history
+    before = lab.check()
+    oid = {view.entry.name: view for view in tensor_views(lab.session, commits[0])}["big"].entry.id
+    path = lab.session.store.loose.path(oid)
+    with lab.session.store.begin() as batch:
+        batch.put(EntryKind.TENSOR, oid, path.read_bytes())
+        place = batch.commit()[oid]
+    after = lab.check()
+    assert (after.clean, after.copies, after.contents) == (True, before.copies + 1, before.contents)
+    assert after.checked_bytes == before.checked_bytes + 2200 * 1024 * 2
+    flip(lab.session.store.packs.directory / f"{place.pack}.pack", place.offset + place.length - 50)
+    faults = {fault.object: fault for fault in lab.check().faults}
+    assert set(faults) == {oid, f"pack {place.pack}"}
+    assert faults[oid].place == f"packs/{place.pack}.pack"
+
+
+def test_contents_that_need_each_other(history):
+    """Two deltas, each on the other: neither is corrupt, and neither can be decoded."""
+    lab, commits = history
+    ids = [{v.entry.name: v for v in tensor_views(lab.session, oid)}["big"].entry.id for oid in commits[:2]]
+    first, second = (lab.session.store.loose.path(oid) for oid in ids)
+    found = lab.session.store.open(ids[1], lab.session.store.find(ids[1]))
+    envelope = Envelope.fetch(found.length, found.read)
+    assert [reference.id for reference in envelope.references] == [ids[0]]
+    circle = replace(envelope, id=ids[0], references=(replace(envelope.references[0], id=ids[1]),))
+    first.chmod(0o644)
+    first.write_bytes(circle.header + second.read_bytes()[len(envelope.header) :])
+    report = lab.check()
+    assert {fault.object for fault in report.faults} >= set(ids)
+    assert all("decode itself" in fault.problem for fault in report.faults if fault.object in ids)
 
 
 class TestIndex:
