@@ -22,7 +22,7 @@ from mvc.store.object_store import ObjectStore
 from mvc.store.pack_check import PackCheck
 from mvc.types import ObjectId
 
-__all__ = ["WRONG", "Copies", "Copy", "State", "check_copies", "read_copy"]
+__all__ = ["WRONG", "Copies", "Copy", "Radius", "State", "check_copies", "read_copy"]
 
 WRONG: Final = (IntegrityError, NotFoundError, FormatError, StorageError)
 """What reading something that is damaged raises."""
@@ -112,20 +112,32 @@ class Copies:
         for copies in self.by_id.values():
             yield from copies
 
-    def dependants(self, roots: Iterable[ObjectId]) -> frozenset[ObjectId]:
-        """Return `roots`, and the contents that cannot be decoded because they, directly or not, are deltas of them."""
-        above: dict[ObjectId, set[ObjectId]] = {}
-        for copy in self.all():
-            if copy.oid not in self.good:
+
+class Radius:
+    """What a lost content takes with it.
+
+    Parameters
+    ----------
+    copies : Copies
+        What is stored.
+    """
+
+    def __init__(self, copies: Copies) -> None:
+        self._above: dict[ObjectId, set[ObjectId]] = {}
+        for copy in copies.all():
+            if copy.oid not in copies.good:
                 for reference in copy.references:
-                    above.setdefault(reference, set()).add(copy.oid)
+                    self._above.setdefault(reference, set()).add(copy.oid)
+
+    def of(self, root: ObjectId) -> frozenset[ObjectId]:
+        """Return `root`, and the contents that cannot be decoded and, directly or not, are deltas of it."""
         found: set[ObjectId] = set()
-        pending = list(roots)
+        pending = [root]
         while pending:
             oid = pending.pop()
             if oid not in found:
                 found.add(oid)
-                pending += above.get(oid, ())
+                pending += self._above.get(oid, ())
         return frozenset(found)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from mvc.repo.check_copies import State
+from mvc.repo.check_copies import Radius, State
 from mvc.repo.check_history import Use, uses
 from mvc.repo.diagnosis import Diagnosis, diagnose
 from mvc.repo.progress import Progress, silent
@@ -136,7 +136,8 @@ class _Faults:
         self._reachable = found.reachable()
         wrong = {copy.oid for copy in found.copies.all() if copy.state is State.CORRUPT} | found.missing.keys()
         wrong |= _contradicting(found)
-        self._radius = {oid: found.copies.dependants([oid]) for oid in wrong if oid not in found.copies.good}
+        radius = Radius(found.copies)
+        self._radius = {oid: radius.of(oid) for oid in wrong if oid not in found.copies.good}
         self._radius |= {oid: frozenset([oid]) for oid in _contradicting(found)}
         lost = frozenset().union(*self._radius.values())
         self._uses: Mapping[ObjectId, Sequence[Use]] = uses(store, found.copies, found.history.commits, lost)

@@ -140,7 +140,7 @@ class ContentReader:
         try:
             return self.copy(oid, location)
         except (NotFoundError, IntegrityError, FormatError) as error:
-            return self._elsewhere(oid, error)
+            return self._elsewhere(oid, location, error)
 
     def copy(self, oid: ObjectId, location: Location) -> StoredBlob:
         """Open one stored copy of the content `oid`, and no other.
@@ -163,11 +163,13 @@ class ContentReader:
             )
         return StoredBlob(envelope, stored, codec_of(envelope.codec, envelope.parameters), location)
 
-    def _elsewhere(self, oid: ObjectId, cause: NotFoundError | IntegrityError | FormatError) -> StoredBlob:
-        """Open a blob that has moved, or another copy of one that is damaged."""
+    def _elsewhere(
+        self, oid: ObjectId, location: Location, cause: NotFoundError | IntegrityError | FormatError
+    ) -> StoredBlob:
+        """Open a blob that has moved or was replaced by another encoding, or another copy of one that is damaged."""
         self._session.store.packs.refresh()
         if copies := self._copies(oid):
-            if not isinstance(cause, NotFoundError):
+            if not isinstance(cause, NotFoundError) and copies[0].location.pack != location.pack:
                 self._warn(oid, cause)
             return copies[0]
         if isinstance(cause, NotFoundError):

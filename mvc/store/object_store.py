@@ -171,8 +171,18 @@ class ObjectStore:
         raise NotFoundError(f"object {oid} is not stored here", hint="run mvc fsck, or fetch it from a remote")
 
     def load_metadata(self, oid: ObjectId) -> bytes:
-        """Return the canonical bytes of a manifest, commit or tag; their id is for `mvc.objects` to check."""
-        return unwrap_metadata(self.load(oid), f"object {oid[:12]}")
+        """Return the canonical bytes of a manifest, commit or tag; their id is for `mvc.objects` to check.
+
+        If they do not have their checksum, another copy is read; IntegrityError if there is none that has.
+        """
+        where = f"object {oid[:12]}"
+        try:
+            return unwrap_metadata(self.load(oid), where)
+        except IntegrityError:
+            for location in self.copies(oid):
+                with suppress(NotFoundError, IntegrityError):
+                    return unwrap_metadata(self.read(oid, location), where)
+            raise
 
     def locations(self) -> Iterator[StoredObject]:
         """Yield every stored object, loose ones first; an object that is stored twice is yielded twice."""

@@ -200,6 +200,30 @@ def test_two_copies_that_are_damaged_in_different_frames(history):
     history.exact()
 
 
+def test_a_second_copy_of_metadata(history):
+    """The log, the index and checkouts go on with it."""
+    lab, commits = history.lab, history.commits
+    before = set(lab.session.store.pack_ids())
+    oids = {EntryKind.COMMIT: commits[1], EntryKind.MANIFEST: lab.session.record(commits[1]).manifest}
+    for kind, oid in oids.items():
+        with lab.session.store.begin() as batch:
+            batch.put(kind, oid, lab.session.store.load(oid))
+            batch.commit()
+    store = lab.again().session.store
+    for oid in oids.values():
+        place = next(place for place in store.copies(oid) if place.pack in before)
+        flip(store.packs.directory / f"{place.pack}.pack", place.offset + 20)
+    for delete in (False, True):
+        if delete:
+            lab.session.layout.index.unlink()
+        assert [record.id for record in lab.again().repo.log()] == commits[::-1]
+        history.exact()
+    assert all(fault.affected == () for fault in lab.check().faults)
+    done = history.repair()
+    assert (done.report.clean, done.restored) == (True, ())
+    history.exact()
+
+
 def test_a_damaged_pack(history):
     """What is whole in it goes to a new pack, what is not comes from the clone, and it is set aside."""
     lab = history.lab
