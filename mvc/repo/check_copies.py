@@ -150,11 +150,17 @@ def read_copy(store: ObjectStore, copy: Copy) -> _Metadata:
         If the copy is corrupt, or gone.
     """
     assert copy.kind is not None
-    domain, decode = _METADATA[copy.kind]
+    return _METADATA[copy.kind][1](_verified(store, copy))
+
+
+def _verified(store: ObjectStore, copy: Copy) -> bytes:
+    """Return the canonical bytes of a metadata object, compared with its id; whoever needs it decodes them."""
+    assert copy.kind is not None
+    domain, _ = _METADATA[copy.kind]
     data = unwrap_metadata(store.read(copy.oid, copy.location), f"object {copy.oid[:12]}")
     if (computed := digest(domain, data)) != copy.oid:
         raise IntegrityError(f"the stored bytes are not the {copy.kind.name.lower()} of this id, but of {computed}")
-    return decode(data)
+    return data
 
 
 def check_copies(
@@ -285,7 +291,7 @@ class _Work:
         copy = Copy(item.oid, item.kind, item.location, State.GOOD)
         try:
             if copy.is_metadata:
-                read_copy(self.session.store, copy)
+                _verified(self.session.store, copy)
                 self.settle(copy)
                 return
             envelope = self.reader.copy(item.oid, item.location).envelope

@@ -9,9 +9,8 @@ from mvc.objects.commit import Commit, Tag
 from mvc.objects.manifest import Manifest, SegmentKind
 from mvc.objects.operation import Refs
 from mvc.objects.refnames import HEAD
-from mvc.repo.check_copies import Copies, read_copy
+from mvc.repo.check_copies import WRONG, Copies, read_copy
 from mvc.repo.refs import RefState
-from mvc.store.layout import EntryKind
 from mvc.store.object_store import ObjectStore
 from mvc.types import ObjectId, object_id
 
@@ -104,13 +103,9 @@ class _Walk:
 
     def origins(self, oid: ObjectId) -> tuple[str, ...]:
         """Return what needs an object that cannot be read as what it is needed for."""
-        as_manifest = () if self._is_manifest(oid) else self.manifests.get(oid, ())
+        as_manifest = () if isinstance(self._read(oid), Manifest) else self.manifests.get(oid, ())
         as_commit = () if oid in self.commits else self.heads.get(oid, ())
         return tuple(dict.fromkeys((*as_commit, *as_manifest)))
-
-    def _is_manifest(self, oid: ObjectId) -> bool:
-        copy = self.copies.good.get(oid)
-        return copy is not None and copy.kind is EntryKind.MANIFEST
 
     def read_manifest(self, commit: ObjectId, oid: ObjectId) -> None:
         """Read a manifest, once, and note the contents that it names."""
@@ -124,8 +119,16 @@ class _Walk:
             self.unreadable.add(oid)
 
     def _read(self, oid: ObjectId) -> Commit | Tag | Manifest | None:
-        copy = self.copies.good.get(oid)
-        return read_copy(self.store, copy) if copy is not None and copy.is_metadata else None
+        return _read(self.store, self.copies, oid)
+
+
+def _read(store: ObjectStore, copies: Copies, oid: ObjectId) -> Commit | Tag | Manifest | None:
+    """Return a metadata object, or None if it cannot be read."""
+    copy = copies.good.get(oid)
+    try:
+        return read_copy(store, copy) if copy is not None and copy.is_metadata else None
+    except WRONG:  # its bytes are those of its id, and break a rule
+        return None
 
 
 def uses(
@@ -134,8 +137,7 @@ def uses(
     """Return which files of which commits need each of the contents `ids`, commits in their order."""
     result: dict[ObjectId, list[Use]] = {}
     for oid, commit in commits.items() if ids else ():
-        copy = copies.good.get(commit.manifest)
-        found = read_copy(store, copy) if copy is not None and copy.is_metadata else None
+        found = _read(store, copies, commit.manifest)
         for content, use in _uses(oid, found, ids) if isinstance(found, Manifest) else ():
             result.setdefault(content, []).append(use)
     return result

@@ -201,7 +201,12 @@ class _Faults:
             if not copies:
                 yield self._fault(oid, "it is missing from the store", "missing", None)
             elif oid in self._found.copies.good:
-                yield self._fault(oid, "the stored bytes are neither a commit nor a tag", "corrupt", None)
+                yield self._fault(
+                    oid,
+                    "the stored bytes are neither a commit, a tag nor a manifest as it is needed here",
+                    "corrupt",
+                    None,
+                )
 
     def _circles(self) -> Iterator[Fault]:
         """Yield contents that are neither corrupt nor hang on what is, but cannot be decoded; and wrong sizes."""

@@ -9,11 +9,14 @@ import pytest
 
 from mvc.errors import IntegrityError, NotFoundError, StorageError
 from mvc.objects.blob import Envelope
+from mvc.objects.canonical import encode
+from mvc.objects.ids import COMMIT, digest
 from mvc.objects.operation import Operation, RefChange
 from mvc.repo.fsck import fsck
 from mvc.repo.reindex import reindex
 from mvc.repo.show import tensor_views
 from mvc.store.layout import EntryKind
+from mvc.store.metadata import wrap_metadata
 
 
 def flip(path, place=-50):
@@ -309,6 +312,21 @@ def test_contents_that_need_each_other(history):
     report = lab.check()
     assert {fault.object for fault in report.faults} >= set(ids)
     assert all("decode itself" in fault.problem for fault in report.faults if fault.object in ids)
+
+
+def test_a_commit_that_breaks_a_rule(lab, actor):
+    """Its bytes are those of its id, and still they are no commit."""
+    lab.write("a", "x")
+    lab.commit()
+    data = encode({"not": "a commit"})
+    oid = digest(COMMIT, data)
+    with lab.session.store.begin() as batch:
+        batch.put(EntryKind.COMMIT, oid, wrap_metadata(data))
+        batch.commit()
+    assert lab.check().clean, "nothing needs it"
+    move_refs(lab.session, [RefChange("refs/heads/odd", None, oid)], actor)
+    (fault,) = lab.check().faults
+    assert (fault.object, fault.affected) == (oid, ("refs/heads/odd",))
 
 
 class TestIndex:
