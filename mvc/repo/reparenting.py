@@ -12,10 +12,11 @@ __all__ = ["improve"]
 
 _MOST_TRIES: Final = 64
 """Times that each node may be tried, on average. Every step makes the total smaller, so that it ends by itself, but
-nothing says when; 5 to 10 were enough for random graphs of up to 5,000 nodes."""
+nothing says when; synthetic histories of 30 to 5,000 contents took at most 5."""
 
 _MOST_HELPERS: Final = 8
-"""Moves of other nodes that are tried for the sake of one, the cheapest first."""
+"""Moves of other nodes that are tried for the sake of one, the cheapest first; 24 made synthetic histories smaller by
+less than 0.2 %."""
 
 _MOST_MENDED: Final = 64
 """Users of a node that are looked at when a move breaks their bounds; keeps a move of what thousands depend on from

