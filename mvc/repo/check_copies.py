@@ -197,7 +197,9 @@ def check_copies(
 def _still_there(store: ObjectStore, copies: Iterable[Copy]) -> tuple[Copy, ...]:
     """Return `copies` without those that could not be read because another process has removed their files."""
     return tuple(
-        copy for copy in copies if copy.state is State.GOOD or store.modified(copy.oid, copy.location) is not None
+        copy
+        for copy in copies
+        if copy.state is State.GOOD or store.fs.size(store.path(copy.oid, copy.location.pack)) is not None
     )
 
 

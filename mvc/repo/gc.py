@@ -137,8 +137,8 @@ def collect(session: Session, bounds: Gc, preferred: Preferred | None = None) ->
     leases = session.store.leases.live()
     cutoff = min([cutoff, *(lease.start / _MICRO - SKEW_SECONDS for lease in leases)])
     live = Liveness(session.store)
-    found = survey(session.store)
     live.reach(roots(session, since))
+    found = survey(session.store)  # afterwards: a commit that comes in between must not seem to lack what it stored
     needed = _needed(found, live, preferred or {}, bounds.copies_from)
     return Collection(found, live, needed, cutoff, since)
 

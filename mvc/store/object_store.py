@@ -151,6 +151,10 @@ class ObjectStore:
         found = self.open(oid, location)
         return found.read(0, found.length)
 
+    def is_there(self, oid: ObjectId, location: Location) -> bool:
+        """Return whether there is still a file that holds, or held, the object."""
+        return self.fs.size(self.path(oid, location.pack)) is not None
+
     def holds(self, oid: ObjectId, location: Location) -> bool:
         """Return whether the file that holds the object is there, and long enough. Reads nothing of it."""
         size = self.fs.size(self.path(oid, location.pack))

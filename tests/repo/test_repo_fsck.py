@@ -324,7 +324,7 @@ def test_a_commit_that_breaks_a_rule(lab, actor):
         batch.put(EntryKind.COMMIT, oid, wrap_metadata(data))
         batch.commit()
     assert lab.check().clean, "nothing needs it"
-    move_refs(lab.session, [RefChange("refs/heads/odd", None, oid)], actor)
+    lab.session.refs.update(lambda _: (RefChange("refs/heads/odd", None, oid),), actor)
     (fault,) = lab.check().faults
     assert (fault.object, fault.affected) == (oid, ("refs/heads/odd",))
 

@@ -18,7 +18,7 @@ from mvc.repo.session import Session
 from mvc.repo.show import tensor_views
 from mvc.store.layout import EntryKind
 from mvc.store.quarantine import Quarantine
-from mvc.testing.store import CRASH_MODES, crash_everywhere
+from mvc.testing.crashes import CRASH_MODES, crash_everywhere
 
 
 def flip(path, place=-50):
