@@ -109,7 +109,8 @@ def gc(session: Session, bounds: Gc, *, dry_run: bool = False) -> GcResult:
         return GcResult(plan.freed, 0, plan.kept)
     with session.store.leases.take_maintenance("gc"):
         session.store.temporaries.sweep(STALE_SECONDS)
-        settle_leftovers(session.store)
+        if settle_leftovers(session.store):
+            session.refresh(force=True)
         known = collect(session, bounds)
         plan = _plan(known, bounds)
         done: Pruned = prune(session, known.found, plan, known.needed, lambda: known.newly_live(session))

@@ -65,7 +65,7 @@ def prune(session: Session, found: Survey, plan: PrunePlan, needed: Collection[P
     moved = {rewrite.removal.holder for rewrite in plan.rewrites}
     staying = {pack or oid for oid, pack in needed} - moved
     _make_durable(store, found, staying)
-    session.index.forget_operation()
+    session.forget_index()
     condemned = [item for item in plan.files if store.evictions.condemn(item.file.path)]
     removed: set[ObjectId] = set()
     try:

@@ -98,7 +98,8 @@ def repack(
         return _Repack(session, bounds, level, progress).planned()
     with session.store.leases.take_maintenance("repack"):
         session.store.temporaries.sweep(STALE_SECONDS)
-        settle_leftovers(session.store)
+        if settle_leftovers(session.store):
+            session.refresh(force=True)
         return _Repack(session, bounds, level, progress).done()
 
 
@@ -179,7 +180,7 @@ class _Repack:
             final = settled(group, {oid: _way(item) for oid, item in made.items()}, self.session.settings.delta)
             if not final.changes:
                 return
-            self.session.index.forget_operation()
+            self.session.forget_index()
             published = staging.publish(levels(final.ways, final.changes))
             old = {oid: self.where[oid] for oid in final.changes}
             self.where |= {oid: _moved(old[oid], published[oid], made[oid].option) for oid in final.changes}

@@ -98,6 +98,20 @@ class Session(Workspace):
         if before is None or not extend(self.index, self.store, before, state.operation, added or Additions()):
             self.refresh()
 
+    def forget_index(self) -> None:
+        """Have nobody trust the index until it was compared with the store: to be called before anything is removed.
+
+        That is so after a crash, too.
+        """
+        self.index.forget_operation()
+        if self.index.path:
+            handle = self.fs.open_read(self.index.path)
+            try:
+                self.fs.fsync(handle)
+            finally:
+                self.fs.close(handle)
+            self.fs.fsync_dir(self.index.path.parent)  # of a journal that came back SQLite would make use
+
     @contextmanager
     def protected(self, command: str, *commits: ObjectId | None) -> Iterator[None]:
         """Have everything that `commits` reach stay while the block reads it, also if no ref holds it any more."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from mvc.errors import AlreadyExistsError, ConflictError, MvcError, NotFoundError
+from mvc.errors import AlreadyExistsError, ConflictError, IntegrityError, MvcError, NotFoundError
 from mvc.objects.canonical import decode, encode
 from mvc.objects.fields import array, integer, oid, record, text
 from mvc.store.fs import FileSystem
@@ -82,8 +82,15 @@ class LeaseRecord:
 
     @property
     def is_dead(self) -> bool:
-        """True if the process is known to be gone; of other machines nothing is known."""
-        return self.host == machine() and not _runs(self.process)
+        """True if the process is known to be gone: this machine has been started since, or has no such process.
+
+        Of processes in another name space, and of other machines, nothing is known.
+        """
+        name, boot, space = self.host.split(" ", 2) if self.host.count(" ") > 1 else (self.host, "", "")
+        our_name, our_boot, our_space = machine().split(" ", 2)
+        if name != our_name or not boot:
+            return False
+        return boot != our_boot or (space == our_space and not _runs(self.process))
 
 
 class Lease:
@@ -206,16 +213,18 @@ class Leases:
         return path
 
     def _read(self, path: Path) -> LeaseRecord | None:
-        """Return what a lease says; None if it is gone. One that is damaged counts, without pins, until it is old."""
-        modified = self._fs.modified(path)
-        if modified is None:
-            return None
+        """Return what a lease says, and None if it is gone.
+
+        One that is damaged is gone: it was whole when it got its name, so the machine has been started since.
+        """
         try:
             return LeaseRecord.decode(self._fs.read_file(path, _MAX_BYTES))
         except NotFoundError:
             return None
-        except MvcError:
-            return LeaseRecord(frozenset(), 0, "", "an unknown process", int(modified * 1e6))
+        except IntegrityError:
+            with suppress(MvcError):
+                self._fs.unlink(path)
+            return None
 
     def _is_over(self, path: Path, known: LeaseRecord) -> bool:
         modified = self._fs.modified(path)
@@ -254,10 +263,13 @@ def _runs(process: int) -> bool:
 
 @cache
 def machine() -> str:
-    """Return what names this machine, since it was started, and the processes that see each other on it."""
-    facts = [os.uname().nodename]
-    with suppress(OSError):
-        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
-    with suppress(OSError):
-        facts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
-    return " ".join(facts)
+    """Return what names this machine, since it was started, and the processes that see each other on it.
+
+    Where the system does not tell, each process is taken for a machine of its own: its leases end by their age.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        space = str(Path("/proc/self/ns/pid").stat().st_ino)
+    except OSError:
+        boot = space = f"unknown-{os.urandom(8).hex()}"
+    return f"{os.uname().nodename} {boot} {space}"

@@ -39,8 +39,8 @@ zero
 The index is written by SQLite, so that its single writes are not seen; a commit of it is one step. What is left of it
 is taken to be worse than what SQLite promises, since it is derived data that may be made again whatever it holds. A
 commit that was stopped at has not happened. ``torn`` cuts the file in half if a commit was stopped at, and with
-``zero`` the second half is zeros if any was begun. With ``lose`` the file is what it was before the first commit, or
-gone if there was none; with ``lose-some`` this happens at random.
+``zero`` the second half is zeros if any was begun. With ``lose`` the file is what it was before the first commit that
+no fsync has followed, or gone if there was none; with ``lose-some`` this happens at random.
 """
 
 CRASH_MODES: Final[tuple[CrashMode, ...]] = get_args(CrashMode)
@@ -192,6 +192,10 @@ class _Indexes:
         if path not in self._before:
             self._before[path] = path.read_bytes()
 
+    def synced(self, path: Path) -> None:
+        """Note that what was committed to a file so far is on the medium."""
+        self._before.pop(path, None)
+
     def undo(self) -> None:
         """Bring all files back to what they held; those that were new disappear."""
         for path, content in self._before.items():
@@ -275,6 +279,7 @@ class CrashAt(CountingFileSystem):
         with self._lock:
             super().fsync(handle)
             self._unsynced.synced(handle.path)
+            self._indexes.synced(handle.path)
 
     def replace(self, source: Path, target: Path) -> None:
         """See `FileSystem.replace`."""

@@ -26,14 +26,12 @@ from mvc.repo.gc import gc
 from mvc.repo.repack import repack
 from mvc.repo.repository import Repository, init
 from mvc.repo.repository import open as open_repository
-from mvc.settings import Gc
+from mvc.testing.scenarios import NOTHING_KEPT
 
 __all__ = ["Crowd", "Report", "check_commit", "contents", "litter", "run_crowd"]
 
 _SHARED: Final = 6
 """Tensors that all committers draw from, and that are garbage at first."""
-_NOTHING_KEPT: Final = Gc(grace_hours=0.0, retention_days=0.0)
-"""As greedy as garbage collection can be."""
 _PAUSE: Final = 0.02
 """Seconds between two rounds of a process that does not commit."""
 
@@ -183,11 +181,11 @@ def _read(repo: Repository, name: str) -> None:
 
 
 def _collect(repo: Repository) -> None:
-    gc(repo.session, _NOTHING_KEPT)
+    gc(repo.session, NOTHING_KEPT)
 
 
 def _repack(repo: Repository) -> None:
-    repack(repo.session, _NOTHING_KEPT, level="fast")
+    repack(repo.session, NOTHING_KEPT, level="fast")
 
 
 def _again_and_again(role: str, root: Path, name: str) -> None:

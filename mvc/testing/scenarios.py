@@ -5,9 +5,10 @@ A scenario lives in a directory of its own, the case: the work tree in ``work``,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,21 +16,25 @@ import numpy as np
 
 from mvc.errors import AlreadyExistsError
 from mvc.formats import state_dict_file
-from mvc.repo.branches import create_branch, create_tag
+from mvc.repo.branches import create_branch, create_tag, delete_branch
 from mvc.repo.checkout import check_out_paths, export_commit, switch
 from mvc.repo.clock import Actor
 from mvc.repo.commit import CommitRequest, commit
+from mvc.repo.gc import gc
 from mvc.repo.init import init
-from mvc.repo.layout import Layout
+from mvc.repo.layout import DIRECTORY, Layout
 from mvc.repo.reindex import reindex
+from mvc.repo.repack import repack
 from mvc.repo.revisions import resolve
 from mvc.repo.session import Session
 from mvc.repo.tree import Selection, from_directory, from_worktree
 from mvc.repo.undo import undo
+from mvc.settings import Gc
 from mvc.store.fs import FileSystem
 
 __all__ = [
     "ACTOR",
+    "NOTHING_KEPT",
     "SCENARIOS",
     "Model",
     "Scenario",
@@ -50,6 +55,10 @@ _CONFIG: Final = "[core]\nthreads = 1\n\n[delta]\ndepth = 2\n"
 """One thread, so that the n-th step is always the same; and chains that are soon at their bound."""
 _LARGE: Final = 2_200_000
 """Words of 2 bytes: more than the 4 MiB from which on a blob is a file of its own."""
+_LONG_AGO: Final = 1_000_000_000
+"""Time of last change of what is old, seconds since 1970."""
+NOTHING_KEPT: Final = Gc(grace_hours=0.0, retention_days=0.0)
+"""As greedy as garbage collection can be."""
 _OPERATIONS_KEPT: Final = 9
 """Operations after which the oldest file of the head is removed."""
 
@@ -340,3 +349,68 @@ def undo_a_switch(case: Path, fs: FileSystem | None) -> None:
 def make_the_index_again(case: Path, fs: FileSystem | None) -> None:
     """Make the index and the indexes of packs again."""
     reindex(open_case(case, fs))
+
+
+# What is removed and replaced.
+
+
+def _age(case: Path) -> None:
+    """Make everything that is stored older than any grace period."""
+    for path in (case / "work" / DIRECTORY).rglob("*"):
+        if path.suffix in {".pack", ".blob"}:
+            os.utime(path, (_LONG_AGO, _LONG_AGO))
+
+
+def _deleted_branch(case: Path) -> None:
+    """Make garbage of all kinds: a loose blob, a pack, and a pack of which a commit still needs something."""
+    _once(case)
+    session = open_case(case)
+    switch(session, resolve(session, "main").commit, ACTOR, branch="refs/heads/aside", create=True)
+    large = np.random.default_rng(4).integers(0, 4, _LARGE).astype("<u2")
+    write(case / "work" / "large.safetensors", {"large": large})
+    write(case / "work" / "shared.txt", b"in a commit that goes, and in one that stays")
+    commit_tree(case)
+    (case / "work" / "large.safetensors").unlink()
+    switch(session, resolve(session, "main").commit, ACTOR, branch="refs/heads/main", force=True)
+    write(case / "work" / "shared.txt", b"in a commit that goes, and in one that stays")
+    commit_tree(case)
+    delete_branch(session, "aside", ACTOR, force=True)
+    _age(case)
+
+
+@scenario(_deleted_branch)
+def collect_garbage(case: Path, fs: FileSystem | None) -> None:
+    """Remove what a deleted branch held."""
+    gc(open_case(case, fs), NOTHING_KEPT)
+
+
+def _small_packs(case: Path) -> None:
+    _three_epochs(case)
+    _age(case)
+
+
+@scenario(_small_packs)
+def merge_small_packs(case: Path, fs: FileSystem | None) -> None:
+    """Store what is in many packs in one, and remove them."""
+    gc(open_case(case, fs), replace(NOTHING_KEPT, small_packs=2))
+
+
+def _family(case: Path) -> None:
+    """Commit a base, and a fine-tune of it under other names, which is stored in full."""
+    start(case)
+    rng = np.random.default_rng(5)
+    large = rng.integers(0, 4, _LARGE).astype("<u2")
+    model = dict(next(epochs(6)))
+    write(case / "work" / _MODEL, {"large": large, **model})
+    commit_tree(case, message="base")
+    large[::1000] += 1
+    tuned = {name: value + np.float32(1e-5) for name, value in model.items()}
+    write(case / "work" / _MODEL, {"other.large": large, **{f"other.{name}": w for name, w in tuned.items()}})
+    commit_tree(case, message="tuned")
+
+
+@scenario(_family)
+def repack_a_family(case: Path, fs: FileSystem | None) -> None:
+    """Replace full encodings by deltas, in packs and as files of their own."""
+    session = open_case(case, fs)
+    repack(session, session.settings.gc, level="fast")

@@ -9,20 +9,24 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import file_digest
 from pathlib import Path
 from typing import Final, TypeVar
 
-from mvc.errors import NotFoundError, StorageError
+from mvc.errors import MvcError, NotFoundError, StorageError
 from mvc.index import Database, synchronise
 from mvc.objects.refnames import HEAD
 from mvc.repo.checkout import export_commit
 from mvc.repo.fsck import fsck
 from mvc.repo.layout import DIRECTORY
+from mvc.repo.log import history
 from mvc.repo.refs import SYMBOLIC
 from mvc.repo.session import Session
+from mvc.repo.tips import commits_of_refs
+from mvc.store.leases import LeaseRecord
 from mvc.store.local_fs import LocalFileSystem
 from mvc.testing.crashes import CrashAt, CrashMode, crash
 from mvc.testing.faults import FailingFileSystem
@@ -33,6 +37,9 @@ __all__ = ["Trial", "Unflushed", "digests"]
 
 _NEVER: Final = 1 << 62
 """A step that no scenario reaches; a number of commits that none makes."""
+
+_NOBODY: Final = (1 << 22) + 1
+"""A number that Linux gives to no process."""
 
 _DAMAGES_INDEX: Final = frozenset({"torn", "zero"})
 """Modes of a crash that leave an index that is none."""
@@ -137,6 +144,7 @@ class Trial:
         """
         case = self._copy()
         crashed = crash(partial(self.scenario.act, case), step, mode)
+        _restart(case)
         index_damaged = mode in _DAMAGES_INDEX
         observed = _twice(lambda: self._check_left(case), index_damaged)
         if crashed is None:
@@ -208,8 +216,9 @@ class Trial:
         assert report.clean, report.faults
 
     def _read_all(self, session: Session) -> dict[ObjectId, Digests]:
-        """Return the files of every commit."""
-        return {record.id: self._read(session, record.id) for record in session.index.commits_up_to(_NEVER, _NEVER)}
+        """Return the files of every commit that refs reach."""
+        tips = commits_of_refs(session, session.refs.state()).values()
+        return {record.id: self._read(session, record.id) for record in history(session, tips)}
 
     def _read(self, session: Session, oid: ObjectId) -> Digests:
         target = self._scratch / "exported"
@@ -238,6 +247,15 @@ def _check_failure(failure: StorageError, call: str | None, *, full: bool) -> No
     assert call, f"nothing failed, but {failure.message}"
     assert ("full" in failure.message) == full, failure.message
     assert failure.transient == (full or call == "index"), failure.message
+
+
+def _restart(case: Path) -> None:
+    """Have all leases be of processes that exist no more: this one, which held them, has outlived its crash."""
+    for path in (case / "work" / DIRECTORY / "leases").glob("*.lease"):
+        with suppress(MvcError):
+            lease = LeaseRecord.decode(path.read_bytes())
+            path.unlink()
+            path.write_bytes(replace(lease, process=_NOBODY).encoded)
 
 
 def _temporaries(case: Path) -> list[str]:
