@@ -104,9 +104,20 @@ def _write(out: bytearray, value: Value, depth: int) -> None:
 
 
 def _write_array(out: bytearray, value: Sequence[Value], depth: int) -> None:
+    """Append an array; what manifests and envelopes consist of is written without a call."""
     _head(out, _ARRAY, len(value))
+    if value and depth >= _MAX_NESTING:
+        raise InvalidInputError(f"value is nested more than {_MAX_NESTING} deep")
     for item in value:
-        _write(out, item, depth + 1)
+        if type(item) is int and 0 <= item < _LONG:
+            out.append(item)
+        elif type(item) is bytes and len(item) == _ID_HEAD[1]:
+            out += _ID_HEAD + item
+        elif type(item) is str and len(item) < _LONG and item.isascii():
+            out.append(_SHORT_TEXT + len(item))
+            out += item.encode()
+        else:
+            _write(out, item, depth + 1)
 
 
 def _write_map(out: bytearray, value: Mapping[str, Value], depth: int) -> None:
