@@ -271,7 +271,9 @@ class Database:
     def objects(self, ids: Iterable[ObjectId]) -> dict[ObjectId, Location]:
         """Return where the metadata objects `ids` lie."""
         query = select(objects, packs.c.pack_id).join(packs)
-        return {row.id: rows.location(row) for row in self._by_id(query, objects, ids)}
+        wanted = list(ids)
+        with self._reading() as connection:
+            return {row.id: rows.location(row) for row in _rows_of(connection, query, objects, wanted)}
 
     def objects_without(self, gone: Collection[ObjectId]) -> set[ObjectId]:
         """Return the metadata objects that are stored elsewhere than in the packs `gone`."""
@@ -287,8 +289,9 @@ class Database:
 
     def commits(self, ids: Iterable[ObjectId]) -> dict[ObjectId, CommitRecord]:
         """Return those of `ids` that are commits."""
-        found = self._by_id(select(commits), commits, ids)
-        with self._reading() as connection:
+        wanted = list(ids)
+        with self._reading() as connection:  # one state of it: a rebuild between two would part rows from their parents
+            found = _rows_of(connection, select(commits), commits, wanted)
             return {record.id: record for record in _commit_records(connection, found)}
 
     def all_commits(self) -> list[CommitRecord]:
@@ -324,15 +327,6 @@ class Database:
         query = select(blobs.c.codec, *sums).group_by(blobs.c.codec).order_by(blobs.c.codec)
         with self._reading() as connection:
             return [CodecTotal(*row) for row in connection.execute(query)]
-
-    def _by_id(self, query: Select[Any], table: Table, ids: Iterable[ObjectId]) -> list[Row[Any]]:
-        wanted = list(ids)
-        with self._reading() as connection:
-            return [
-                row
-                for batch in _batches(wanted)
-                for row in connection.execute(query.where(table.c.id.in_(batch))).all()
-            ]
 
 
 def _configure(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's connection
@@ -403,6 +397,11 @@ def _numbers(connection: Connection, wanted: set[ObjectId | None]) -> dict[Objec
     for batch in _batches(pack for pack in wanted if pack is not None):
         result |= {row.pack_id: row.number for row in connection.execute(query.where(packs.c.pack_id.in_(batch)))}
     return result
+
+
+def _rows_of(connection: Connection, query: Select[Any], table: Table, ids: Iterable[ObjectId]) -> list[Row[Any]]:
+    """Return the rows of `query` whose id in `table` is one of `ids`."""
+    return [row for batch in _batches(ids) for row in connection.execute(query.where(table.c.id.in_(batch))).all()]
 
 
 def _blob_records(connection: Connection, ids: Sequence[ObjectId] | None = None) -> list[BlobRecord]:

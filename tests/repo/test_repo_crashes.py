@@ -69,7 +69,7 @@ def test_a_disk_that_fails_at_every_call(trial, error):
 
 
 @pytest.mark.parametrize("trial", ["commit-of-an-epoch"], indirect=True)
-def test_commits_of_the_index_are_steps(trial, monkeypatch):
+def test_commits_of_the_index_are_steps(trial):
     """The index is written once in a commit, after everything else but the cache of the work tree."""
     outcomes = [trial.crash(step, "lose") for step in range(1, trial.steps + 1)]
     names = [outcome.split()[0] for outcome in outcomes if outcome]
