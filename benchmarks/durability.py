@@ -93,10 +93,10 @@ def crashes(run: Run) -> list[Row]:
     for trial in run.trials():
         start, points = time.perf_counter(), 0
         for mode in CRASH_MODES:
-            for step in range(1, trial.steps + 2):
+            for step in range(1, len(trial.steps) + 2):
                 run.attempt(f"{trial.scenario.name}, {mode}, step {step}", partial(trial.crash, step, mode))
                 points += 1
-        rows.append(_row(trial.scenario.name, start, steps=trial.steps, points=points))
+        rows.append(_row(trial.scenario.name, start, steps=len(trial.steps), points=points))
     return rows
 
 
@@ -106,7 +106,7 @@ def full_disk(run: Run) -> list[Row]:
     for trial in run.trials():
         start, counts = time.perf_counter(), {}
         for name, error in _ERRORS.items():
-            for calls in range(2 * trial.steps):
+            for calls in range(2 * len(trial.steps)):
                 if not run.attempt(f"{trial.scenario.name}, {name}, call {calls}", partial(trial.fail, calls, error)):
                     break
             counts[name] = calls

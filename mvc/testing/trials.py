@@ -124,8 +124,9 @@ class Trial:
         finished = self._copy()
         with CrashAt(_NEVER) as fs:
             scenario.act(finished, fs)
-        self.steps = len(fs.steps)
-        """Steps of the action."""
+        self.steps = tuple(step.split()[0] for step in fs.steps)
+        """Names of the steps of the action. There are four more where the stamps of the work tree had settled, so that
+        they are noted: that depends on how long the copy has taken."""
         self._after = _Observed.of(finished, open_case(finished, Unflushed()))
         self._check_finished(finished)
 
