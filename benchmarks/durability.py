@@ -11,6 +11,9 @@ kills
 flips
     Every byte of the files of a small repository changed, and random changes of its blobs (``--count``, by default
     10,000): what readers get, and what ``fsck`` finds.
+crowd
+    Twenty processes on one branch: sixteen commit ten times each (``--count``), two read, one collects garbage without
+    mercy, one repacks. Every commit is then compared with what was stored.
 fuzz
     Hostile inputs for each parser of stored and of foreign bytes (``--count``, by default 1,000,000 each), half of them
     with checksums that are right.
@@ -32,7 +35,10 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.report import RESULTS, print_table, write_json
+from mvc.repo.fsck import fsck
+from mvc.repo.repository import open as open_repository
 from mvc.testing.crashes import CRASH_MODES
+from mvc.testing.crowd import Crowd, check_commit, litter, run_crowd
 from mvc.testing.flips import KINDS, OUTCOMES, Subject, every_byte, in_use, random_changes
 from mvc.testing.kills import kill_at_random
 from mvc.testing.parsers import fuzz_parser, parsers
@@ -44,6 +50,8 @@ Row = dict[str, object]
 _MEMORY_DISK: Final = Path("/dev/shm")  # noqa: S108 (simulated crashes need no real disk, and are quicker without)
 _KILLS: Final = 1_000
 _FLIPS: Final = 10_000
+_COMMITTERS: Final = 16
+_COMMITS: Final = 10
 _INPUTS: Final = 1_000_000
 _ERRORS: Final = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
 
@@ -144,6 +152,22 @@ def flips(run: Run) -> list[Row]:
     return rows
 
 
+def crowd(run: Run) -> list[Row]:
+    """Let a crowd loose."""
+    start = time.perf_counter()
+    people = Crowd(_COMMITTERS, run.count or _COMMITS, readers=2)
+    with tempfile.TemporaryDirectory(dir=run.scratch) as scratch:
+        root = Path(scratch) / "work"
+        litter(root)
+        report = run_crowd(root, people, seconds=3_600.0)
+        repo = open_repository(root)
+        for record in repo.log():
+            run.attempt(record.message, partial(check_commit, repo, record))
+        run.wrong += [*report.lost, *report.failures, *map(str, fsck(repo.session).faults)]
+    counts = {"processes": people.processes, "commits": report.commits, "lost": len(report.lost)}
+    return [_row("one branch", start, **counts, **{f"rounds of {role}": n for role, n in report.rounds.items()})]
+
+
 def fuzz(run: Run) -> list[Row]:
     """Fuzz the parsers."""
     rows = []
@@ -171,6 +195,7 @@ SECTIONS: Final[Mapping[str, Callable[[Run], list[Row]]]] = {
     "full-disk": full_disk,
     "kills": kills,
     "flips": flips,
+    "crowd": crowd,
     "fuzz": fuzz,
 }
 
