@@ -9,7 +9,7 @@ from mvc.store.layout import EntryKind
 from mvc.store.object_store import ObjectStore
 from mvc.types import ObjectId
 
-__all__ = ["copies_wanted", "dependants", "make_copies"]
+__all__ = ["copies_wanted", "dependants", "is_copy", "make_copies"]
 
 
 def dependants(chain: Mapping[ObjectId, BlobRecord]) -> dict[ObjectId, int]:
@@ -36,6 +36,12 @@ def dependants(chain: Mapping[ObjectId, BlobRecord]) -> dict[ObjectId, int]:
 def copies_wanted(chain: Mapping[ObjectId, BlobRecord], least: int) -> set[ObjectId]:
     """Return the contents that `least` others or more depend on; none if `least` is 0."""
     return {oid for oid, count in dependants(chain).items() if least and count >= least}
+
+
+def is_copy(one: BlobRecord, other: BlobRecord) -> bool:
+    """Return True if two encodings of a content are the same one, in different places."""
+    facts = [(record.codec, record.references, record.location.length) for record in (one, other)]
+    return facts[0] == facts[1] and one.location != other.location
 
 
 def make_copies(store: ObjectStore, wanted: Iterable[BlobRecord]) -> None:

@@ -61,6 +61,11 @@ class Diagnosis:
         return self.log.whole and self.log.refs is not None and not self.history.unreadable
 
     @property
+    def lost(self) -> set[ObjectId]:
+        """What is needed and found nowhere; what these need in turn is not known."""
+        return {*self.missing, *(oid for oid in self.history.unreadable if oid not in self.copies.by_id)}
+
+    @property
     def sound(self) -> bool:
         """True if nothing but what is derived may be wrong."""
         return (
@@ -98,16 +103,26 @@ def diagnose(session: Session, *, quick: bool = False, progress: Progress = sile
     settings = _wrong_settings(session)
     if settings:
         session = Session(session.layout, session.fs, Settings())
-    for _ in range(_TRIES):
-        packs = session.store.pack_ids()
-        found = _diagnose(session, settings, progress, quick=quick)
-        if set(packs) <= set(session.store.pack_ids()):
-            break
+    found = _diagnose_still(session, settings, progress, quick=quick)
+    tried: set[ObjectId] = set()
+    while (lost := found.lost - tried) and session.store.rescue(lost):
+        tried |= lost
+        found = _diagnose_still(session, settings, progress, quick=quick)
     operation = found.log.line[0] if found.log.line else None
     index = damage_of_index(session)
     if index is None and operation is not None and found.sound:
         index = disagreement(session, operation, found.copies, found.history)
     return replace(found, index=index)
+
+
+def _diagnose_still(session: Session, settings: Mapping[str, str], progress: Progress, *, quick: bool) -> Diagnosis:
+    """Diagnose again if another process has removed packs meanwhile."""
+    for _ in range(_TRIES):
+        packs = session.store.pack_ids()
+        found = _diagnose(session, settings, progress, quick=quick)
+        if set(packs) <= set(session.store.pack_ids()):
+            break
+    return found
 
 
 def _diagnose(session: Session, settings: Mapping[str, str], progress: Progress, *, quick: bool) -> Diagnosis:

@@ -110,7 +110,10 @@ class FsckReport:
 
 
 def fsck(session: Session, *, quick: bool = False, progress: Progress = silent) -> FsckReport:
-    """Check a repository. Reads only; see `mvc.repo.diagnosis.diagnose` for what is checked, and the parameters."""
+    """Check a repository; see `mvc.repo.diagnosis.diagnose` for what is checked, and the parameters.
+
+    Reads only, but for giving condemned files their names back if something is missing.
+    """
     return report(session, diagnose(session, quick=quick, progress=progress))
 
 

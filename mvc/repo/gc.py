@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from mvc.errors import IntegrityError
+from mvc.repo.arborescence import readings
 from mvc.repo.clock import now
-from mvc.repo.copies import copies_wanted
+from mvc.repo.copies import copies_wanted, is_copy
 from mvc.repo.leftovers import settle_leftovers
 from mvc.repo.liveness import Liveness
 from mvc.repo.prune import Pruned, prune
 from mvc.repo.prune_plan import PrunePlan, Tally, Verdicts, plan_prune
+from mvc.repo.repack_candidates import way_of
 from mvc.repo.roots import Root, roots
 from mvc.repo.session import Session
 from mvc.repo.survey import Place, Preferred, Survey, survey
@@ -156,9 +158,10 @@ def _needed(found: Survey, live: Liveness, preferred: Preferred, copies_from: in
     needed: dict[Place, str] = {
         (oid, record.location.pack): _reason(live.contents.get(oid)) for oid, record in chain.items()
     }
+    readings({oid: way_of(record) for oid, record in chain.items()})  # refuses encodings that need each other
     for oid in copies_wanted(chain, copies_from):
-        others = (record.location.pack for record in found.blobs[oid] if (oid, record.location.pack) not in needed)
-        needed |= {(oid, pack): _COPIES for pack in list(others)[:1]}
+        same = [record.location.pack for record in found.blobs[oid] if is_copy(record, chain[oid])]
+        needed |= {(oid, pack): _COPIES for pack in same[:1]}
     wanted = set(live.metadata)
     for (oid, pack), item in found.objects.items():
         if oid in wanted and item.kind is not None and item.kind.is_metadata:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from mvc.repo.prune_plan import PackRewrite, PrunePlan, Removal, Tally
 from mvc.repo.session import Session
-from mvc.repo.survey import Place, Survey
-from mvc.store.layout import EntryKind
+from mvc.repo.survey import Place, Survey, survey
+from mvc.store.batch import WriteBatch
+from mvc.store.layout import StoredObject
 from mvc.store.object_store import ObjectStore
 from mvc.types import ObjectId
 
@@ -62,14 +63,12 @@ def prune(session: Session, found: Survey, plan: PrunePlan, needed: Collection[P
     grown = _move(store, plan.rewrites)
     if not plan.files:
         return Pruned(Tally(), 0)
-    moved = {rewrite.removal.holder for rewrite in plan.rewrites}
-    staying = {pack or oid for oid, pack in needed} - moved
-    _make_durable(store, found, staying)
+    _make_durable(store, found, {pack or oid for oid, pack in needed})
     session.forget_index()
     condemned = [item for item in plan.files if store.evictions.condemn(item.file.path)]
     removed: set[ObjectId] = set()
     try:
-        spared = _spared(store, found, condemned, staying, wanted)
+        spared = _spared(store, found, condemned, needed, wanted)
         for item in condemned:
             if item.holder not in spared:
                 _remove(store, item)
@@ -85,16 +84,28 @@ def prune(session: Session, found: Survey, plan: PrunePlan, needed: Collection[P
 
 
 def _move(store: ObjectStore, rewrites: Sequence[PackRewrite]) -> int:
-    """Store again what moves; return the bytes that this takes."""
+    """Store again what moves; return the bytes that this takes.
+
+    Two encodings of one content go to different packs: others may depend on either.
+    """
     for rewrite in rewrites:
         store.packs.verify(rewrite.removal.holder)
-    with store.begin() as batch:
-        for rewrite in rewrites:
-            for item in rewrite.keep:
-                assert item.kind is not None, "only entries of packs move"
-                batch.put(EntryKind(item.kind), item.oid, store.packs.read(item.oid, item.location))
-        batch.commit()
-        return batch.stored_bytes
+    pending = [item for rewrite in rewrites for item in rewrite.keep]
+    grown = 0
+    while pending:
+        with store.begin() as batch:
+            pending = [item for item in pending if not _put(store, item, batch)]
+            for pack in {location.pack for location in batch.commit().values()}:
+                assert pack is not None, "what moves goes into packs"
+                store.packs.verify(pack)
+            grown += batch.stored_bytes
+    return grown
+
+
+def _put(store: ObjectStore, item: StoredObject, batch: WriteBatch) -> bool:
+    """Put an entry of a pack into a batch; False if that holds the same object already."""
+    assert item.kind is not None, "only entries of packs move"
+    return item.oid not in batch and batch.put(item.kind, item.oid, store.packs.read(item.oid, item.location))
 
 
 def _make_durable(store: ObjectStore, found: Survey, staying: Collection[ObjectId]) -> None:
@@ -105,18 +116,23 @@ def _make_durable(store: ObjectStore, found: Survey, staying: Collection[ObjectI
 
 
 def _spared(
-    store: ObjectStore, found: Survey, condemned: Sequence[Removal], staying: Iterable[ObjectId], wanted: Wanted
+    store: ObjectStore, found: Survey, condemned: Sequence[Removal], needed: Collection[Place], wanted: Wanted
 ) -> set[ObjectId]:
     """Return which of the condemned must not go."""
-    files = (found.files[holder] for holder in staying)
-    if any(store.fs.size(file.path) != file.size for file in files):
+    if not _is_whole(survey(store), found, needed):
         return {item.holder for item in condemned}  # another process removes at the same time
     touched = [item for item in condemned if store.evictions.modified(item.file.path) != item.file.modified]
-    needed = {*wanted(), *(oid for item in touched for oid in item.objects)}
-    needed |= found.chain(needed).keys()
+    missed = {*wanted(), *(oid for item in touched for oid in item.objects)}
+    missed |= found.chain(missed).keys()
     return {item.holder for item in touched} | {
-        item.holder for item in condemned if not needed.isdisjoint(item.objects)
+        item.holder for item in condemned if not missed.isdisjoint(item.objects)
     }
+
+
+def _is_whole(there: Survey, before: Survey, needed: Iterable[Place]) -> bool:
+    """Return True if everything that is needed is there, and every content of it can be rebuilt."""
+    stored = {oid for oid, _ in there.objects}
+    return all(oid in (there.blobs if oid in before.blobs else stored) for oid, _ in needed)
 
 
 def _remove(store: ObjectStore, item: Removal) -> None:

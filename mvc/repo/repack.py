@@ -10,7 +10,7 @@ from typing import Final
 from mvc.index import BlobRecord
 from mvc.repo.arborescence import Totals, Version, Way, readings, totals
 from mvc.repo.candidates import Task
-from mvc.repo.copies import copies_wanted, make_copies
+from mvc.repo.copies import copies_wanted, is_copy, make_copies
 from mvc.repo.encode import Encoder, Stored
 from mvc.repo.gc import Collection, collect
 from mvc.repo.leftovers import settle_leftovers
@@ -221,7 +221,8 @@ class _Repack:
             return
         found = survey(self.session.store).blobs
         wanted = copies_wanted(self.where, self.bounds.copies_from)
-        make_copies(self.session.store, [self.where[oid] for oid in sorted(wanted) if len(found[oid]) < 2])
+        single = (oid for oid in sorted(wanted) if not any(is_copy(other, self.where[oid]) for other in found[oid]))
+        make_copies(self.session.store, [self.where[oid] for oid in single])
 
     def _prune(self, before: Mapping[ObjectId, BlobRecord]) -> None:
         """Remove what was replaced in packs, what nothing reaches, and small packs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,20 +105,23 @@ class ObjectStore:
 
         What was about to be removed, and is found nowhere else, gets its name back.
         """
-        return self._search(oid) or (self._search(oid) if self._rescue(oid) else None)
+        return self._search(oid) or (self._search(oid) if self.rescue([oid]) else None)
 
     def _search(self, oid: ObjectId) -> Location | None:
         size = self.loose.size(oid)
         return self.packs.find(oid) if size is None else Location(None, 0, size)
 
-    def _rescue(self, oid: ObjectId) -> bool:
-        """Give condemned files that may hold an object their names back; False if there are none."""
-        loose = self.loose.path(oid)
+    def rescue(self, ids: Iterable[ObjectId]) -> bool:
+        """Give condemned files that may hold objects their names back; False if there are none."""
         packs = self.evictions.condemned(self.packs.directory)
-        return sum(self.evictions.rescue(path) for path in (loose, *packs)) > 0
+        paths = [*map(self.loose.path, ids), *packs]
+        return sum(self.evictions.rescue(path) for path in paths) > 0
 
     def copies(self, oid: ObjectId) -> list[Location]:
-        """Return every place where the object is stored, the loose one first."""
+        """Return every place where the object is stored, the loose one first; as `find`, also of what was condemned."""
+        return self._copies(oid) or (self._copies(oid) if self.rescue([oid]) else [])
+
+    def _copies(self, oid: ObjectId) -> list[Location]:
         size = self.loose.size(oid)
         self.packs.refresh()
         return ([] if size is None else [Location(None, 0, size)]) + self.packs.copies(oid)

@@ -1,7 +1,10 @@
 """Repacking: fewer bytes, the same content, within the bounds, whatever happens on the way."""
 
+import os
 import shutil
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,10 +12,15 @@ import pytest
 from mvc.errors import ConflictError, IntegrityError
 from mvc.repo import repack as repacking
 from mvc.repo.arborescence import readings
+from mvc.repo.candidates import Task
+from mvc.repo.encode import Encoder
 from mvc.repo.gc import gc
+from mvc.repo.materialize import ContentReader
+from mvc.repo.plan import Side
 from mvc.repo.repack import repack
 from mvc.repo.repack_candidates import way_of
 from mvc.repo.staging import Staging
+from mvc.repo.stored_source import stored_content
 from mvc.repo.survey import survey
 from mvc.repo.undo import undo
 from mvc.settings import Gc
@@ -159,6 +167,67 @@ class TestGain:
         repack(family.again().session, Gc())
         reasons = gc(family.again().session, Gc(), dry_run=True).kept
         assert "operation log" in reasons
+
+
+def test_two_generations_of_encodings_are_not_mixed(lab, tmp_path):
+    """A was a delta of B, and B is one of A now: while both encodings of both lie about, merging packs keeps sense."""
+    base = lab.model(rows=512)
+    lab.committed(base, message="base")
+    lab.committed(lab.tuned(base, 1), message="tuned")
+    store = lab.session.store
+    (first, second) = (lab.manifest(record.id).tensors for record in reversed(list(lab.repo.log())))
+    pairs = [(one.id, other.id) for one, other in zip(first, second, strict=True) if one.name != "step"]
+    before = contents(lab, tmp_path / "before")
+    with lab.session.pool() as pool:
+        reader = ContentReader(lab.session, pool)
+        encoder = Encoder(reader, pool, 2, "default", lab.session.settings.delta)
+        tasks: list[Task] = [(stored_content(reader, "tensor", new), ()) for _, new in pairs]
+        tasks += [(stored_content(reader, "tensor", old), (Side("base", new, 0, 0),)) for old, new in pairs]
+        with store.begin() as batch:
+            turned = list(encoder.store(tasks, batch))
+            batch.commit()
+    assert any(item.option.side for item in turned)
+    lab.session.refresh(force=True)
+    for action in (partial(repack, bounds=Gc(), level="fast"), partial(gc, bounds=replace(NOW, small_packs=1))):
+        action(lab.again().session)
+        assert contents(lab, tmp_path / "after") == before
+        assert lab.check().clean
+        assert is_as_rebuilt(lab)
+        for path in (lab.root / ".mvc" / "packs").iterdir():
+            os.utime(path, (1e9, 1e9))
+
+
+class TestCopies:
+    """Second copies of what much depends on, if the settings want them."""
+
+    def test_they_are_made_and_kept_and_used(self, family, tmp_path):
+        """A base that is damaged afterwards is read from its copy; without the setting the copy goes."""
+        before = contents(family, tmp_path / "before")
+        wanted = replace(NOW, copies_from=2)
+        repack(family.again().session, wanted)
+        gc(family.again().session, wanted)
+        doubled = [records for records in survey(family.session.store).blobs.values() if len(records) > 1]
+        assert doubled
+        assert all({record.location.is_loose for record in records} == {True, False} for records in doubled)
+        assert family.check().clean
+        assert is_as_rebuilt(family)
+        for records in doubled:
+            path = family.session.store.path(records[0].id, None)
+            data = bytearray(path.read_bytes())
+            data[-7] ^= 1
+            path.chmod(0o644)
+            path.write_bytes(data)
+        assert contents(family, tmp_path / "after") == before
+        assert not family.check().clean
+
+    def test_they_go_without_the_setting(self, family):
+        """As any second encoding does, once it is old."""
+        repack(family.again().session, replace(NOW, copies_from=2))
+        for path in (family.root / ".mvc").rglob("*.[bp]*"):
+            os.utime(path, (1e9, 1e9))
+        gc(family.again().session, NOW)
+        assert all(len(records) == 1 for records in survey(family.again().session.store).blobs.values())
+        assert family.check().clean
 
 
 class Interrupted(LocalFileSystem):
