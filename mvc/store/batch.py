@@ -65,6 +65,7 @@ class WriteBatch:
         self._writer: PackWriter | None = None
         self._locations: dict[ObjectId, Location] = {}
         self._directories: set[Path] = set()
+        self._relied_on: dict[Path, int | None] = {}
         self._flushers = ThreadPoolExecutor(_FLUSHERS, thread_name_prefix="mvc-flush")
         self._flush_error: BaseException | None = None
         self._flushing: deque[Future[None]] = deque()
@@ -157,16 +158,22 @@ class WriteBatch:
         another user's and may not be touched.
         """
         path = self._loose.path(oid) if location.pack is None else pack_path(self._packs, location.pack)
-        try:
-            self._fs.touch(path)
-        except (NotFoundError, ReadOnlyError):
-            return False
-        size = self._fs.size(path)
+        size = self._protected(path)
         if size is None or size < location.offset + location.length:
             return False
         with self._lock:
             self._directories |= {path.parent, self._loose.directory} if location.is_loose else {path.parent}
         return True
+
+    def _protected(self, path: Path) -> int | None:
+        """Make a file young, once for all that it holds; return its size, or None if it cannot be relied on."""
+        if path not in self._relied_on:
+            try:
+                self._fs.touch(path)
+                self._relied_on[path] = self._fs.size(path)
+            except (NotFoundError, ReadOnlyError):
+                return None
+        return self._relied_on[path]
 
     def commit(self) -> dict[ObjectId, Location]:
         """Make everything durable and visible; return where each object is.
