@@ -345,7 +345,13 @@ def undo_a_switch(case: Path, fs: FileSystem | None) -> None:
         undo(session, Actor(ACTOR.author, "undo"))
 
 
-@scenario(_three_epochs)
+def _without_indexes(case: Path) -> None:
+    _three_epochs(case)
+    for path in (case / "work" / DIRECTORY / "packs").glob("*.idx"):
+        path.unlink()
+
+
+@scenario(_without_indexes)
 def make_the_index_again(case: Path, fs: FileSystem | None) -> None:
     """Make the index and the indexes of packs again."""
     reindex(open_case(case, fs))

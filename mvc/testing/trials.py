@@ -173,6 +173,7 @@ class Trial:
                 self.scenario.act(case, fs)
             except StorageError as failure:
                 _check_failure(failure, fs.failed, full=error == errno.ENOSPC)
+        _restart(case)
         self._check_left(case)
         assert fs.failed == "unlink" or not _temporaries(case), f"after {fs.failed}: {_temporaries(case)}"
         self.scenario.act(case, Unflushed())
@@ -205,6 +206,9 @@ class Trial:
         session = open_case(case, Unflushed())
         assert _Observed.of(case, session) == self._after
         self._check_commits(session)
+        session.refresh(
+            force=True
+        )  # what an interrupted action has stored is of no concern to it, and is not looked for
         assert _indexed(session.index) == _indexed(_new_index(session)), "the index differs from a new one"
         session.store.temporaries.sweep(-1.0)
         assert not _temporaries(case), "the sweep left something"

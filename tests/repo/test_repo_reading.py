@@ -257,5 +257,5 @@ class TestDiskUse:
         )
         assert use.stored.total == stored
         assert use.ratio == stored / (3 * size) < 1
-        assert {total.codec for total in use.by_encoding} == {"planes", "sorted-delta", "context-delta"}
+        assert {total.codec for total in use.by_encoding} == {"planes", "raw", "sorted-delta", "context-delta"}
         assert sum(total.blobs for total in use.by_encoding) == len(lab.session.index.all_blobs())
