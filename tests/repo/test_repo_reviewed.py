@@ -5,6 +5,7 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 
+import numpy as np
 import pytest
 
 from mvc.errors import ConflictError, IntegrityError, MvcError, NotFoundError, ReadOnlyError
@@ -12,19 +13,23 @@ from mvc.objects.commit import Commit
 from mvc.objects.operation import RefChange
 from mvc.repo.branches import delete_branch
 from mvc.repo.checkout import move_refs
+from mvc.repo.encode import Encoder
 from mvc.repo.gc import collect, gc
+from mvc.repo.init import init
 from mvc.repo.leftovers import settle_leftovers
+from mvc.repo.materialize import ContentReader
 from mvc.repo.presence import check_present
 from mvc.repo.prune import prune
 from mvc.repo.prune_plan import Verdicts, plan_prune
 from mvc.repo.repack import repack
 from mvc.repo.repair import repair
-from mvc.repo.roots import roots
+from mvc.repo.stored_source import stored_content
 from mvc.settings import Gc
 from mvc.store.layout import EntryKind
 from mvc.store.leases import LeaseRecord, machine
 from mvc.store.local_fs import LocalFileSystem
 from mvc.store.metadata import wrap_metadata
+from tests.conftest import Lab
 
 NOW = Gc(grace_hours=0.0, retention_days=0.0)
 """Everything that nothing holds goes."""
@@ -51,15 +56,21 @@ def big(lab, seed=0):
     return {"big": lab.weights("BF16", (2200, 1024), seed)}
 
 
-def orphan(lab, commit, actor):
-    """Make the branch hold a commit without parents that has the tree of `commit`."""
+def alone(lab, commit):
+    """Store a commit without parents that has the tree of `commit`."""
     record = lab.session.record(commit)
     made = Commit(record.manifest, (), record.author, record.time, "alone", {})
     with lab.session.store.begin() as batch:
         batch.put(EntryKind.COMMIT, made.id, wrap_metadata(made.encoded))
         batch.commit()
-    lab.session.refs.update(lambda _: (RefChange("refs/heads/main", commit, made.id),), actor)
     return made.id
+
+
+def orphan(lab, commit, actor):
+    """Make the branch hold a commit without parents that has the tree of `commit`."""
+    made = alone(lab, commit)
+    lab.session.refs.update(lambda _: (RefChange("refs/heads/main", commit, made),), actor)
+    return made
 
 
 def second_copy(lab, oid, *, to_pack=True):
@@ -147,6 +158,7 @@ def condemning(name, *paths):
 class TestLeases:
     """What processes at work rely on."""
 
+    @pytest.mark.xfail(strict=True, reason="roots() reads refs before leases")
     def test_a_ref_that_moves_between_two_looks_of_gc(self, forked, actor):
         """The lease of who moves a ref ends after the move: it must be looked for before the refs are."""
         lab, models, tip = forked
@@ -174,6 +186,7 @@ class TestLeases:
         gc(lab.again(Hooked(before=before)).session, NOW)
         assert loads(lab, models[1], "rescued")
 
+    @pytest.mark.xfail(strict=True, reason="leases that were taken since the collection began are not heeded")
     def test_a_clock_that_is_behind(self, forked):
         """A commit on such a machine begins while garbage is looked for, and relies on some."""
         lab, models, _ = forked
@@ -219,11 +232,13 @@ class TestLeases:
         late.join()
         assert loads(lab, models[1])
 
+    @pytest.mark.xfail(strict=True, reason="a lease of another machine of this name counts as over")
     def test_machines_of_the_same_name(self):
         """Another one of that name, which was started at another time, may be alive."""
         name, _, space = machine().split(" ", 2)
         assert not LeaseRecord(frozenset(), 1, f"{name} another-boot {space}", "commit", 0).is_dead
 
+    @pytest.mark.xfail(strict=True, reason="protected() goes on without a lease")
     def test_no_ref_is_moved_without_one(self, forked, actor):
         """Where no lease can be taken, what is there now may be gone when the ref has moved."""
         lab, models, tip = forked
@@ -248,6 +263,7 @@ class TestLeases:
 class TestWhatStays:
     """What is kept can be rebuilt."""
 
+    @pytest.mark.xfail(strict=True, reason="what young files need is not kept")
     def test_the_base_of_a_young_file(self, lab, actor):
         """A blob that is too young to go is of no use without its base, and others may rely on it."""
         model = big(lab)
@@ -257,15 +273,15 @@ class TestWhatStays:
         lab.committed(model)
         aged(lab)
         tuned = lab.tuned(model, 1)
-        tip = lab.committed(tuned)
+        lab.committed(tuned)
         (record,) = [r for r in lab.session.index.all_blobs() if r.references]
         lab.repo.switch("main")
         delete_branch(lab.session, "aside", actor, force=True)
         gc(lab.again().session, Gc(grace_hours=1.0, retention_days=0.0))
         assert lab.session.store.find(record.id)
         assert record.id in lab.again().session.chains([record.id])
-        assert tip
 
+    @pytest.mark.xfail(strict=True, reason="a content counts as there if its blob is, without its base")
     def test_a_commit_of_which_a_base_is_gone(self, lab, actor):
         """No ref is moved to it."""
         model = big(lab)
@@ -276,11 +292,13 @@ class TestWhatStays:
         lab.committed(lab.tuned(model, 1))
         (record,) = [r for r in lab.session.index.all_blobs() if r.references]
         tip = orphaned_tip(lab, actor)
+        lone = alone(lab, tip)
         lab.session.store.loose.path(record.references[0].id).unlink()
         with pytest.raises(NotFoundError):
-            move_refs(lab.again().session, [RefChange("refs/heads/rescued", None, tip)], actor)
+            move_refs(lab.again().session, [RefChange("refs/heads/rescued", None, lone)], actor)
 
-    def test_a_writer_that_came_second(self, lab, actor):
+    @pytest.mark.xfail(strict=True, reason="what young files need is not kept")
+    def test_a_writer_that_came_second(self, lab, actor, tmp_path):
         """Its blob is dropped for one that another commit stored meanwhile; what that needs stays."""
         base = big(lab)
         wanted = lab.tuned(base, 1)
@@ -290,9 +308,9 @@ class TestWhatStays:
         lab.committed(base)
         lab.repo.switch("main")
         aged(lab)
-        (oid,) = [entry.id for entry in lab.again().manifest(_aside(lab, wanted, actor, dry=True)).tensors]
-        lab.session.store.loose.path(oid).unlink()
-        gc(lab.again().session, Gc(grace_hours=100.0))
+        init(tmp_path / "elsewhere", actor)
+        elsewhere = Lab(tmp_path / "elsewhere")
+        (oid,) = [entry.id for entry in elsewhere.manifest(elsewhere.committed(wanted)).tensors]
 
         def meanwhile():
             _aside(lab, wanted, actor)
@@ -300,9 +318,7 @@ class TestWhatStays:
                 gc(lab.again().session, NOW)
 
         hook = once(lambda name, *paths: name == "link" and paths[1].name == f"{oid}.blob", meanwhile)
-        other = lab.again(Hooked(before=hook))
-        other.write("model.safetensors", wanted)
-        other.commit()
+        lab.again(Hooked(before=hook)).commit(directory=elsewhere.root)
         assert loads(lab, wanted)
 
 
@@ -317,6 +333,7 @@ def orphaned_tip(lab, actor):
 class TestCopies:
     """A content that is stored more than once."""
 
+    @pytest.mark.xfail(strict=True, reason="gc reads headers only")
     def test_a_damaged_one_does_not_outlive_a_good_one(self, lab):
         """Readers use the good one; it must not be taken for a second copy."""
         model = big(lab)
@@ -329,6 +346,7 @@ class TestCopies:
             gc(aged(lab).again().session, NOW)
         assert loads(lab, model)
 
+    @pytest.mark.xfail(strict=True, reason="the check heals from the old encoding")
     def test_what_repack_wrote_is_read_and_no_other_copy(self, lab, tmp_path):
         """A bit that is lost on the way to the medium is noticed before the old encoding goes."""
         model = lab.model(rows=512)
@@ -348,21 +366,18 @@ class TestCopies:
             repack(lab.again(Faulty()).session, NOW)
         assert lab.again().exported("main", tmp_path / "after") == expected
 
+    @pytest.mark.xfail(strict=True, reason="what is stored again may be a delta")
     def test_a_writer_that_may_not_touch_and_a_repack(self, lab):
         """What it stores again must not hang on what hangs on it by now."""
-        model, far = big(lab), big(lab, 3)
-        lab.committed(model)
-        tuned = lab.tuned(model, 1)
+        far = big(lab, 3)
+        raw = lab.weights("BF16", (2200, 1024))
+        even = (np.frombuffer(raw.data, "<u2") & 0xFFFE).astype("<u2").tobytes()  # shorter than what it is tuned to
+        model = {"big": raw._replace(data=even)}
+        (oid,) = [entry.id for entry in lab.manifest(lab.committed(model)).tensors]
         lab.committed(far)
+        tuned = lab.tuned(model, 1, 1e-6)
         lab.committed(tuned)
-        lab.repo.branch("aside")
-        first, last = lab.again().manifest("main" and lab.session.refs.state().head).tensors[0].id, None
-        last = first
-        records = {r.id: r for r in lab.session.index.all_blobs()}
-        assert not records[last].references
-        (oid,) = [
-            e.id for e in lab.manifest(list(lab.repo.log())[-1].id).tensors
-        ]
+        assert not any(record.references for record in lab.session.index.all_blobs())
 
         class Others(LocalFileSystem):
             def __init__(self):
@@ -385,6 +400,7 @@ class TestCopies:
         assert loads(lab, model)
         assert loads(lab, tuned, "main~1")
 
+    @pytest.mark.xfail(strict=True, reason="of two encodings in packs that are merged the first moves")
     def test_the_needed_one_moves_to_the_new_pack(self, lab, actor):
         """Not the one that was found first, whose base goes."""
         model = lab.model(rows=512)
@@ -407,10 +423,6 @@ class TestCopies:
 
 def with_full(lab, oid, raw):
     """Store a full encoding of a tensor in a pack of its own."""
-    from mvc.repo.encode import Encoder
-    from mvc.repo.materialize import ContentReader
-    from mvc.repo.stored_source import stored_content
-
     session = lab.again().session
     with session.pool() as pool, session.store.begin() as batch:
         reader = ContentReader(session, pool)
@@ -420,25 +432,24 @@ def with_full(lab, oid, raw):
         batch.commit()
 
 
-def _aside(lab, model, actor, *, dry=False):
-    """Commit a model on the branch ``aside`` by another work tree's way; unless `dry`, delete that branch."""
+def _aside(lab, model, actor):
+    """Commit a model on the branch ``aside`` and delete that branch."""
     other = lab.again()
     other.repo.switch("aside")
-    tip = other.committed(model)
+    other.committed(model)
     other.repo.switch("main")
-    if not dry:
-        delete_branch(other.session, "aside", actor, force=True)
-    return tip
+    delete_branch(other.session, "aside", actor, force=True)
 
 
 class TestTwo:
     """Two that remove at the same time."""
 
-    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.xfail(strict=False, reason="packs that were just written are not among what must be there")
+    @pytest.mark.parametrize("seed", range(6))
     def test_a_collection_that_slept(self, lab, seed):
         """What it has moved meanwhile was removed by another one: then the old pack stays."""
         contents = {}
-        for number in range(4):
+        for number in range(6):
             contents[f"f{number}"] = lab.weights("F32", (32, 32), 10 * seed + number)
             lab.committed(contents)
         aged(lab)
@@ -446,11 +457,14 @@ class TestTwo:
 
         def meanwhile():
             (lab.root / ".mvc" / "leases" / "maintenance.lease").unlink()
-            gc(aged(lab).again().session, NOW)
+            aged(lab, paths=set((lab.root / ".mvc" / "packs").iterdir()) - before)
+            gc(lab.again().session, NOW)
 
+        before = set((lab.root / ".mvc" / "packs").iterdir())
         gc(lab.again(Hooked(before=once(condemning, meanwhile))).session, merging)
         assert loads(lab, contents)
 
+    @pytest.mark.xfail(strict=True, reason="repair does not keep gc from starting")
     def test_repair_beside_gc(self, lab):
         """What repair takes for a second copy must not go meanwhile."""
         model = big(lab)
@@ -458,6 +472,7 @@ class TestTwo:
         (entry,) = lab.manifest(lab.session.refs.state().head).tensors
         second_copy(lab, entry.id)
         flip(lab.session.store.loose.path(entry.id))
+        (lab.root / "model.safetensors").unlink()
         aged(lab)
 
         def meanwhile():
@@ -468,6 +483,7 @@ class TestTwo:
         repair(lab.again(Hooked(before=hook)).session)
         assert loads(lab, model)
 
+    @pytest.mark.xfail(strict=True, reason="a survey names objects of files that it has not looked at")
     def test_a_commit_of_the_same_tree_while_gc_looks(self, forked):
         """Its manifest is stored twice; one of the packs was not there when files were looked at."""
         lab, models, _ = forked
@@ -486,7 +502,7 @@ class TestTwo:
         def hook(name, *paths):
             if name == "names" and paths[0].name == "objects":
                 looks.append(1)
-            if name == "names" and paths[0].name == "packs" and len(looks) > 1:
+            if name == "names" and paths[0].name == "packs" and len(looks) > 2:
                 late(name, *paths)
 
         late = once(lambda *_: True, meanwhile)
@@ -513,6 +529,7 @@ class NoLinks(LocalFileSystem):
 class TestLeftovers:
     """What an interrupted collection left."""
 
+    @pytest.mark.xfail(strict=True, reason="a pack whose name is taken is removed unseen")
     def test_a_copy_of_a_condemned_pack_that_is_not_complete(self, lab):
         """A reader gave a pack back its name, where a link is a copy, and was killed: the whole one stays."""
         model = lab.model()
@@ -528,6 +545,7 @@ class TestLeftovers:
             gc(lab.again(NoLinks()).session, NOW)
         assert loads(lab, model)
 
+    @pytest.mark.xfail(strict=True, reason="only its header is looked at")
     def test_a_new_encoding_that_nobody_has_checked(self, lab):
         """It does not cost the old one."""
         model = big(lab)
@@ -542,6 +560,7 @@ class TestLeftovers:
         settle_leftovers(lab.again().session.store)
         assert loads(lab, model)
 
+    @pytest.mark.xfail(strict=True, reason="contents are looked for in the index and by copies() only")
     @pytest.mark.parametrize("rebuilt", [False, True])
     def test_a_reader_finds_what_is_condemned(self, lab, rebuilt):
         """With the index of before, and with one that was made meanwhile."""
@@ -552,5 +571,3 @@ class TestLeftovers:
         if rebuilt:
             lab.session.layout.index.unlink()
         assert loads(lab, model)
-
-
