@@ -81,8 +81,11 @@ class Candidates:
         wanted = {oid for found in near.values() for oid, _ in found} | {*pairs.values()}
         chains = _Chains(self._session, self._chains(wanted), near.keys())
         bounds = self._session.settings.delta
-        tasks = []
+        tasks: list[Task] = []
         for content in new:
+            if content.damaged:  # what could help to store it may hang on it by the time that it gets its name
+                tasks.append((content, ()))
+                continue
             found = [side for oid, size in near[content.id] for side in chains.bases(oid, size)]
             companion = pairs.get(content.id)
             if companion is not None and (stored := done.get(companion)):

@@ -347,8 +347,12 @@ def move_refs(session: Session, changes: Sequence[RefChange], actor: Actor) -> R
                 raise ConflictError(f"{change.name} was moved by another process", hint="run the command again")
         return tuple(changes)
 
-    with session.protected("moving refs", *wanted):
+    if not wanted:
+        return session.refs.update(decide, actor)
+    with session.store.leases.take("moving refs", wanted) as lease:
         check_present(session, session.refs.state(), wanted)
+        if not lease.renew():
+            raise ConflictError("this process was taken for dead, and what it looked at may be gone", hint="try again")
         return session.refs.update(decide, actor)
 
 

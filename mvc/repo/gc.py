@@ -13,7 +13,7 @@ from mvc.repo.copies import copies_wanted, is_copy
 from mvc.repo.leftovers import settle_leftovers
 from mvc.repo.liveness import Liveness
 from mvc.repo.prune import Pruned, prune
-from mvc.repo.prune_plan import PrunePlan, Tally, Verdicts, plan_prune
+from mvc.repo.prune_plan import YOUNG, PrunePlan, Tally, Verdicts, plan_prune
 from mvc.repo.repack_candidates import way_of
 from mvc.repo.roots import Root, roots
 from mvc.repo.session import Session
@@ -142,13 +142,17 @@ def collect(session: Session, bounds: Gc, preferred: Preferred | None = None) ->
     live = Liveness(session.store)
     live.reach(roots(session, since))
     found = survey(session.store)  # afterwards: a commit that comes in between must not seem to lack what it stored
-    needed = _needed(found, live, preferred or {}, bounds.copies_from)
+    needed = _needed(found, live, cutoff, preferred or {}, bounds.copies_from)
     return Collection(found, live, needed, cutoff, since)
 
 
-def _needed(found: Survey, live: Liveness, preferred: Preferred, copies_from: int) -> dict[Place, str]:
-    """Return from where everything that is live is taken, and why it is needed; IntegrityError if something is not."""
-    chain = found.chain(live.contents, preferred)
+def _needed(found: Survey, live: Liveness, cutoff: float, preferred: Preferred, copies_from: int) -> dict[Place, str]:
+    """Return from where everything that stays is taken, and why it is needed; IntegrityError if something is missing.
+
+    What is too young to go can be rebuilt, too: others may rely on it.
+    """
+    young = {oid for oid, pack in found.objects if found.files[pack or oid].modified > cutoff}
+    chain = found.chain([*live.contents, *young], preferred)
     for oid, root in live.contents.items():
         if oid not in chain and root.is_ref:
             raise IntegrityError(
@@ -156,7 +160,10 @@ def _needed(found: Survey, live: Liveness, preferred: Preferred, copies_from: in
                 hint="mvc fsck --repair",
             )
     needed: dict[Place, str] = {
-        (oid, record.location.pack): _reason(live.contents.get(oid)) for oid, record in chain.items()
+        (oid, record.location.pack): YOUNG
+        if oid in young and oid not in live.contents
+        else _reason(live.contents.get(oid))
+        for oid, record in chain.items()
     }
     readings({oid: way_of(record) for oid, record in chain.items()})  # refuses encodings that need each other
     for oid in copies_wanted(chain, copies_from):

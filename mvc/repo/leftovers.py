@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from mvc.errors import FormatError, IntegrityError, InvalidInputError, NotFoundError
+from mvc.index import BlobRecord
+from mvc.objects.blob import Envelope
 from mvc.repo.survey import survey
 from mvc.store.loose import FANOUT
 from mvc.store.object_store import ObjectStore
+from mvc.types import object_id
 
 __all__ = ["settle_leftovers"]
 
@@ -25,7 +31,30 @@ def settle_leftovers(store: ObjectStore) -> int:
     blobs = survey(store).blobs if replaced else {}
     for path in replaced:
         pack = path.parent == store.packs.directory
-        if not pack and not any(record.location.is_loose for record in blobs.get(store.loose.id_of(path), ())):
+        records = () if pack else blobs.get(store.loose.id_of(path), ())
+        if not (_is_whole(store, path) if pack else any(_has_its_checksums(store, item) for item in records)):
             store.evictions.bring_back(path)
         store.evictions.remove(path)  # also where both names are of one file
     return len(found)
+
+
+def _is_whole(store: ObjectStore, path: Path) -> bool:
+    """Return True if a pack is: where links are copies, one that was given its name back may be cut short."""
+    try:
+        store.packs.verify(object_id(path.stem))
+    except (InvalidInputError, IntegrityError, FormatError, NotFoundError):
+        return False
+    return True
+
+
+def _has_its_checksums(store: ObjectStore, record: BlobRecord) -> bool:
+    """Return True if a blob is loose and all its frames are whole."""
+    if not record.location.is_loose:
+        return False
+    try:
+        stored = store.open(record.id, record.location)
+        for frame in Envelope.fetch(stored.length, stored.read).frames:
+            frame.check(stored.read(frame.offset, frame.length), record.id)
+    except (IntegrityError, FormatError, NotFoundError):
+        return False
+    return True

@@ -135,8 +135,8 @@ class ContentReader:
         if oid not in self._locations:
             self.prepare([oid])
         location = self._locations.get(oid)
-        if location is None:
-            raise IntegrityError(f"content {oid} is missing from the store", hint="mvc fsck")
+        if location is None:  # to the index, which knows nothing of what is condemned
+            return self._elsewhere(oid, location, NotFoundError(f"content {oid} is not in the index"))
         try:
             return self.copy(oid, location)
         except (NotFoundError, IntegrityError, FormatError) as error:
@@ -164,12 +164,12 @@ class ContentReader:
         return StoredBlob(envelope, stored, codec_of(envelope.codec, envelope.parameters), location)
 
     def _elsewhere(
-        self, oid: ObjectId, location: Location, cause: NotFoundError | IntegrityError | FormatError
+        self, oid: ObjectId, location: Location | None, cause: NotFoundError | IntegrityError | FormatError
     ) -> StoredBlob:
         """Open a blob that has moved or was replaced by another encoding, or another copy of one that is damaged."""
         self._session.store.packs.refresh()
         if copies := self._copies(oid):
-            if not isinstance(cause, NotFoundError) and copies[0].location.pack != location.pack:
+            if location and not isinstance(cause, NotFoundError) and copies[0].location.pack != location.pack:
                 self._warn(oid, cause)
             return copies[0]
         if isinstance(cause, NotFoundError):

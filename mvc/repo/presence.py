@@ -73,7 +73,11 @@ def _check_whole(session: Session, oid: ObjectId) -> None:
     live.reach([Root(oid, "branches", oid[:12])])
     session.refresh(force=True)
     chains = session.chains(live.contents)
-    missing = live.contents.keys() - chains.keys()
-    missing |= {oid for oid, record in chains.items() if not session.store.holds(oid, record.location)}
-    if gone := [content for content in sorted(missing) if session.store.find(content) is None]:
-        raise IntegrityError(f"content {gone[0]} is missing")
+    if missing := live.contents.keys() - chains.keys():  # or something that it needs; maybe only condemned
+        session.store.rescue_all()
+        session.refresh(force=True)
+        chains = session.chains(live.contents)
+        missing = live.contents.keys() - chains.keys()
+    moved = {oid for oid, record in chains.items() if not session.store.holds(oid, record.location)}
+    if gone := [*sorted(missing), *(oid for oid in sorted(moved) if session.store.find(oid) is None)]:
+        raise IntegrityError(f"content {gone[0]}, or something that it needs, is missing")

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
+from typing import Final
 
+from mvc.repo.materialize import ContentReader
 from mvc.repo.prune_plan import PackRewrite, PrunePlan, Removal, Tally
 from mvc.repo.session import Session
 from mvc.repo.survey import Place, Survey, survey
 from mvc.store.batch import WriteBatch
 from mvc.store.layout import StoredObject
+from mvc.store.leases import SKEW_SECONDS
+from mvc.store.metadata import unwrap_metadata
 from mvc.store.object_store import ObjectStore
 from mvc.types import ObjectId
 
 __all__ = ["Pruned", "prune"]
+
+_MICRO: Final = 1_000_000
 
 Wanted = Callable[[], Collection[ObjectId]]
 """Returns what has come to be needed since the plan was made."""
@@ -35,7 +42,15 @@ class Pruned:
     spared: int
 
 
-def prune(session: Session, found: Survey, plan: PrunePlan, needed: Collection[Place], wanted: Wanted) -> Pruned:
+def prune(
+    session: Session,
+    found: Survey,
+    plan: PrunePlan,
+    needed: Collection[Place],
+    wanted: Wanted,
+    *,
+    checked: Collection[ObjectId] = frozenset(),
+) -> Pruned:
     """Remove what `plan` says, less what turns out to be needed.
 
     What moves from one pack to another is stored again before its old file is touched. Files are condemned, looked at
@@ -53,13 +68,17 @@ def prune(session: Session, found: Survey, plan: PrunePlan, needed: Collection[P
         What must be there afterwards, at these places or moved from them by the plan.
     wanted : callable
         Asked after everything was condemned.
+    checked : collection of ObjectId
+        Contents that are known to be whole where `needed` says.
 
     Raises
     ------
     IntegrityError
-        If a pack that is to be written anew is corrupt. Nothing is removed.
+        If a pack that is to be written anew is corrupt, or the copy that is to stay of something that is stored more
+        than once. Nothing is removed.
     """
     store = session.store
+    _check_copies(session, found, plan, needed, checked)
     grown = _move(store, plan.rewrites)
     if not plan.files:
         return Pruned(Tally(), 0)
@@ -81,6 +100,22 @@ def prune(session: Session, found: Survey, plan: PrunePlan, needed: Collection[P
     gone = [item for item in condemned if item.holder in removed]
     freed = sum(item.file.size for item in gone) - grown
     return Pruned(Tally(sum(len(item.objects) for item in gone), freed), len(plan.files) - len(gone))
+
+
+def _check_copies(
+    session: Session, found: Survey, plan: PrunePlan, needed: Collection[Place], checked: Collection[ObjectId]
+) -> None:
+    """Refuse to remove copies of what stays if the one that stays is corrupt: readers use the others."""
+    store, doomed = session.store, {oid for item in plan.files for oid in item.objects} - {*checked}
+    with session.pool() as pool:
+        reader = ContentReader(session, pool)
+        for place in sorted((place for place in needed if place[0] in doomed), key=lambda place: place[0]):
+            item = found.objects[place]
+            if item.kind is not None and item.kind.is_metadata:
+                unwrap_metadata(store.read(item.oid, item.location), f"object {item.oid[:12]}")
+                continue
+            for _ in reader.check(reader.copy(item.oid, item.location)):
+                pass
 
 
 def _move(store: ObjectStore, rewrites: Sequence[PackRewrite]) -> int:
@@ -115,13 +150,25 @@ def _make_durable(store: ObjectStore, found: Survey, staying: Collection[ObjectI
     store.fs.fsync_dir(store.loose.directory)
 
 
+def _relied_on(store: ObjectStore, condemned: Sequence[Removal], needed: Collection[Place]) -> list[Removal]:
+    """Return which of the condemned a process may rely on that took a lease since they were judged.
+
+    It has touched them, but before they were looked at, and by a clock that is behind.
+    """
+    starts = (lease.start / _MICRO - SKEW_SECONDS for lease in store.leases.live())  # before refs are looked at
+    oldest, stays = min(starts, default=inf), {oid for oid, _ in needed}
+    return [item for item in condemned if item.file.modified > oldest and not stays.issuperset(item.objects)]
+
+
 def _spared(
     store: ObjectStore, found: Survey, condemned: Sequence[Removal], needed: Collection[Place], wanted: Wanted
 ) -> set[ObjectId]:
     """Return which of the condemned must not go."""
+    relied = _relied_on(store, condemned, needed)
     if not _is_whole(survey(store), found, needed):
         return {item.holder for item in condemned}  # another process removes at the same time
     touched = [item for item in condemned if store.evictions.modified(item.file.path) != item.file.modified]
+    touched += relied
     missed = {*wanted(), *(oid for item in touched for oid in item.objects)}
     missed |= found.chain(missed).keys()
     return {item.holder for item in touched} | {

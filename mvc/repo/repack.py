@@ -212,8 +212,10 @@ class _Repack:
 
     def _check(self, ids: Sequence[ObjectId], pool: Executor) -> None:
         """Read what was encoded back from where it is now; IntegrityError if it is not what its id says."""
-        for _ in self._reader(pool).stream(ids):
-            pass
+        reader = self._reader(pool)
+        for oid in ids:
+            for _ in reader.check(reader.copy(oid, self.where[oid].location)):  # no other copy steps in
+                pass
 
     def _copy(self) -> None:
         """Make second copies where the settings want them and there are none."""
@@ -232,7 +234,7 @@ class _Repack:
         replaced = {place for place in known.found.objects if place[0] in changed and place not in known.needed}
         verdicts = Verdicts(known.needed, replaced)
         plan = plan_prune(known.found, verdicts, known.cutoff, self.bounds, merge_all=True)
-        prune(self.session, known.found, plan, known.needed, lambda: known.newly_live(self.session))
+        prune(self.session, known.found, plan, known.needed, lambda: known.newly_live(self.session), checked=changed)
 
 
 def _way(stored: Stored) -> Way:

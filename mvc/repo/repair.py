@@ -79,10 +79,20 @@ def repair(
     NotFoundError, InvalidInputError, FormatError
         If a source is none, or either repository is of an unknown format.
     ConflictError
-        If a source changes while it is read. What has been done stays, and nothing is lost.
+        If another process collects garbage, repacks or repairs; or if a source changes while it is read: what has been
+        done stays, and nothing is lost.
     """
-    if not dry_run:
-        session.check_writable()
+    if dry_run:
+        return _repaired(session, sources, dry_run=True, progress=progress)
+    session.check_writable()
+    with session.store.leases.take_maintenance(
+        "fsck --repair"
+    ):  # what is taken for a second copy must not go meanwhile
+        return _repaired(session, sources, dry_run=False, progress=progress)
+
+
+def _repaired(session: Session, sources: Sequence[Path], *, dry_run: bool, progress: Progress) -> RepairResult:
+    """Work in rounds until nothing is left to do."""
     before = set(Quarantine(session.layout.directory, session.fs).names())
     plans: list[RepairPlan] = []
     while True:

@@ -56,11 +56,12 @@ def roots(session: Session, since: int) -> list[Root]:
     IntegrityError
         If the operation log cannot be read that far.
     """
+    leases = session.store.leases.live()  # before the refs: a lease ends after its process has moved one
     state = session.refs.state()
     held = [_of_ref(name, value) for name, value in sorted(state.refs.items()) if not value.startswith(SYMBOLIC)]
     pinned = [
         Root(pin, "leases", f"process {lease.process}, {lease.command}")
-        for lease in session.store.leases.live()
+        for lease in leases
         for pin in sorted(lease.pins)
     ]
     return [*held, *_of_operations(session, state.operation, since), *pinned]

@@ -88,7 +88,11 @@ def survey(store: ObjectStore) -> Survey:
         pack: store.path(pack, pack) for pack in store.pack_ids()
     }
     files = {oid: looked for oid, path in held.items() if (looked := _look(store, path))}
-    objects = {(found.oid, found.location.pack): found for found in store.locations()}
+    objects = {  # less what came since
+        (found.oid, found.location.pack): found
+        for found in store.locations()
+        if (found.location.pack or found.oid) in files
+    }
     blobs: dict[ObjectId, list[BlobRecord]] = {}
     for record in read_blobs(store, objects.values()):
         if record.reachable:

@@ -111,6 +111,12 @@ class ObjectStore:
         size = self.loose.size(oid)
         return self.packs.find(oid) if size is None else Location(None, 0, size)
 
+    def rescue_all(self) -> None:
+        """Give every condemned file its name back: for who misses something, and does not know what."""
+        fans = [self.loose.directory / name for name in self.fs.names(self.loose.directory)]
+        for path in self.evictions.condemned(self.packs.directory, *fans):
+            self.evictions.rescue(path)
+
     def rescue(self, ids: Iterable[ObjectId]) -> bool:
         """Give condemned files that may hold objects their names back; False if there are none."""
         packs = self.evictions.condemned(self.packs.directory)

@@ -158,7 +158,6 @@ def condemning(name, *paths):
 class TestLeases:
     """What processes at work rely on."""
 
-    @pytest.mark.xfail(strict=True, reason="roots() reads refs before leases")
     def test_a_ref_that_moves_between_two_looks_of_gc(self, forked, actor):
         """The lease of who moves a ref ends after the move: it must be looked for before the refs are."""
         lab, models, tip = forked
@@ -186,7 +185,6 @@ class TestLeases:
         gc(lab.again(Hooked(before=before)).session, NOW)
         assert loads(lab, models[1], "rescued")
 
-    @pytest.mark.xfail(strict=True, reason="leases that were taken since the collection began are not heeded")
     def test_a_clock_that_is_behind(self, forked):
         """A commit on such a machine begins while garbage is looked for, and relies on some."""
         lab, models, _ = forked
@@ -238,7 +236,6 @@ class TestLeases:
         name, _, space = machine().split(" ", 2)
         assert not LeaseRecord(frozenset(), 1, f"{name} another-boot {space}", "commit", 0).is_dead
 
-    @pytest.mark.xfail(strict=True, reason="protected() goes on without a lease")
     def test_no_ref_is_moved_without_one(self, forked, actor):
         """Where no lease can be taken, what is there now may be gone when the ref has moved."""
         lab, models, tip = forked
@@ -263,7 +260,6 @@ class TestLeases:
 class TestWhatStays:
     """What is kept can be rebuilt."""
 
-    @pytest.mark.xfail(strict=True, reason="what young files need is not kept")
     def test_the_base_of_a_young_file(self, lab, actor):
         """A blob that is too young to go is of no use without its base, and others may rely on it."""
         model = big(lab)
@@ -281,7 +277,6 @@ class TestWhatStays:
         assert lab.session.store.find(record.id)
         assert record.id in lab.again().session.chains([record.id])
 
-    @pytest.mark.xfail(strict=True, reason="a content counts as there if its blob is, without its base")
     def test_a_commit_of_which_a_base_is_gone(self, lab, actor):
         """No ref is moved to it."""
         model = big(lab)
@@ -297,7 +292,6 @@ class TestWhatStays:
         with pytest.raises(NotFoundError):
             move_refs(lab.again().session, [RefChange("refs/heads/rescued", None, lone)], actor)
 
-    @pytest.mark.xfail(strict=True, reason="what young files need is not kept")
     def test_a_writer_that_came_second(self, lab, actor, tmp_path):
         """Its blob is dropped for one that another commit stored meanwhile; what that needs stays."""
         base = big(lab)
@@ -333,7 +327,6 @@ def orphaned_tip(lab, actor):
 class TestCopies:
     """A content that is stored more than once."""
 
-    @pytest.mark.xfail(strict=True, reason="gc reads headers only")
     def test_a_damaged_one_does_not_outlive_a_good_one(self, lab):
         """Readers use the good one; it must not be taken for a second copy."""
         model = big(lab)
@@ -346,7 +339,6 @@ class TestCopies:
             gc(aged(lab).again().session, NOW)
         assert loads(lab, model)
 
-    @pytest.mark.xfail(strict=True, reason="the check heals from the old encoding")
     def test_what_repack_wrote_is_read_and_no_other_copy(self, lab, tmp_path):
         """A bit that is lost on the way to the medium is noticed before the old encoding goes."""
         model = lab.model(rows=512)
@@ -366,7 +358,6 @@ class TestCopies:
             repack(lab.again(Faulty()).session, NOW)
         assert lab.again().exported("main", tmp_path / "after") == expected
 
-    @pytest.mark.xfail(strict=True, reason="what is stored again may be a delta")
     def test_a_writer_that_may_not_touch_and_a_repack(self, lab):
         """What it stores again must not hang on what hangs on it by now."""
         far = big(lab, 3)
@@ -400,7 +391,6 @@ class TestCopies:
         assert loads(lab, model)
         assert loads(lab, tuned, "main~1")
 
-    @pytest.mark.xfail(strict=True, reason="of two encodings in packs that are merged the first moves")
     def test_the_needed_one_moves_to_the_new_pack(self, lab, actor):
         """Not the one that was found first, whose base goes."""
         model = lab.model(rows=512)
@@ -444,7 +434,6 @@ def _aside(lab, model, actor):
 class TestTwo:
     """Two that remove at the same time."""
 
-    @pytest.mark.xfail(strict=False, reason="packs that were just written are not among what must be there")
     @pytest.mark.parametrize("seed", range(6))
     def test_a_collection_that_slept(self, lab, seed):
         """What it has moved meanwhile was removed by another one: then the old pack stays."""
@@ -464,7 +453,6 @@ class TestTwo:
         gc(lab.again(Hooked(before=once(condemning, meanwhile))).session, merging)
         assert loads(lab, contents)
 
-    @pytest.mark.xfail(strict=True, reason="repair does not keep gc from starting")
     def test_repair_beside_gc(self, lab):
         """What repair takes for a second copy must not go meanwhile."""
         model = big(lab)
@@ -483,7 +471,6 @@ class TestTwo:
         repair(lab.again(Hooked(before=hook)).session)
         assert loads(lab, model)
 
-    @pytest.mark.xfail(strict=True, reason="a survey names objects of files that it has not looked at")
     def test_a_commit_of_the_same_tree_while_gc_looks(self, forked):
         """Its manifest is stored twice; one of the packs was not there when files were looked at."""
         lab, models, _ = forked
@@ -529,7 +516,6 @@ class NoLinks(LocalFileSystem):
 class TestLeftovers:
     """What an interrupted collection left."""
 
-    @pytest.mark.xfail(strict=True, reason="a pack whose name is taken is removed unseen")
     def test_a_copy_of_a_condemned_pack_that_is_not_complete(self, lab):
         """A reader gave a pack back its name, where a link is a copy, and was killed: the whole one stays."""
         model = lab.model()
@@ -545,7 +531,6 @@ class TestLeftovers:
             gc(lab.again(NoLinks()).session, NOW)
         assert loads(lab, model)
 
-    @pytest.mark.xfail(strict=True, reason="only its header is looked at")
     def test_a_new_encoding_that_nobody_has_checked(self, lab):
         """It does not cost the old one."""
         model = big(lab)
@@ -560,7 +545,6 @@ class TestLeftovers:
         settle_leftovers(lab.again().session.store)
         assert loads(lab, model)
 
-    @pytest.mark.xfail(strict=True, reason="contents are looked for in the index and by copies() only")
     @pytest.mark.parametrize("rebuilt", [False, True])
     def test_a_reader_finds_what_is_condemned(self, lab, rebuilt):
         """With the index of before, and with one that was made meanwhile."""
