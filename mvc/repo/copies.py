@@ -35,7 +35,7 @@ def dependants(chain: Mapping[ObjectId, BlobRecord]) -> dict[ObjectId, int]:
 
 def copies_wanted(chain: Mapping[ObjectId, BlobRecord], least: int) -> set[ObjectId]:
     """Return the contents that `least` others or more depend on; none if `least` is 0."""
-    return {oid for oid, count in dependants(chain).items() if least and count >= least}
+    return {oid for oid, count in dependants(chain).items() if count >= least} if least else set()
 
 
 def is_copy(one: BlobRecord, other: BlobRecord) -> bool:

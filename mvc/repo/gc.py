@@ -109,13 +109,13 @@ def gc(session: Session, bounds: Gc, *, dry_run: bool = False) -> GcResult:
     if dry_run:
         plan = _plan(collect(session, bounds), bounds)
         return GcResult(plan.freed, 0, plan.kept)
-    with session.store.leases.take_maintenance("gc"):
+    with session.store.leases.take_maintenance("gc") as lease:
         session.store.temporaries.sweep(STALE_SECONDS)
         if settle_leftovers(session.store):
             session.refresh(force=True)
         known = collect(session, bounds)
         plan = _plan(known, bounds)
-        done: Pruned = prune(session, known.found, plan, known.needed, lambda: known.newly_live(session))
+        done: Pruned = prune(session, known.found, plan, known.needed, lambda: known.newly_live(session), lease)
         return GcResult(done.freed, done.spared, plan.kept)
 
 

@@ -13,7 +13,7 @@ from mvc.repo.session import Session
 from mvc.repo.survey import Place, Survey, survey
 from mvc.store.batch import WriteBatch
 from mvc.store.layout import StoredObject
-from mvc.store.leases import SKEW_SECONDS
+from mvc.store.leases import SKEW_SECONDS, Lease
 from mvc.store.metadata import unwrap_metadata
 from mvc.store.object_store import ObjectStore
 from mvc.types import ObjectId
@@ -48,6 +48,7 @@ def prune(
     plan: PrunePlan,
     needed: Collection[Place],
     wanted: Wanted,
+    lease: Lease,
     *,
     checked: Collection[ObjectId] = frozenset(),
 ) -> Pruned:
@@ -68,6 +69,8 @@ def prune(
         What must be there afterwards, at these places or moved from them by the plan.
     wanted : callable
         Asked after everything was condemned.
+    lease : Lease
+        That for maintenance: if others took it away, they may be at the same files, and nothing is removed.
     checked : collection of ObjectId
         Contents that are known to be whole where `needed` says.
 
@@ -88,6 +91,8 @@ def prune(
     removed: set[ObjectId] = set()
     try:
         spared = _spared(store, found, condemned, needed, wanted)
+        if not lease.renew():
+            spared = {item.holder for item in condemned}
         for item in condemned:
             if item.holder not in spared:
                 _remove(store, item)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
+from mvc.errors import ConflictError
 from mvc.index import BlobRecord
 from mvc.repo.arborescence import Totals, Version, Way, readings, totals
 from mvc.repo.candidates import Task
@@ -27,7 +29,7 @@ from mvc.repo.stored_source import stored_content
 from mvc.repo.survey import survey
 from mvc.settings import Gc, Level
 from mvc.store.layout import Location
-from mvc.store.leases import STALE_SECONDS
+from mvc.store.leases import STALE_SECONDS, Lease
 from mvc.types import ObjectId
 
 __all__ = ["RepackResult", "repack"]
@@ -96,11 +98,11 @@ def repack(
     session.check_writable("gc")
     if plan_only:
         return _Repack(session, bounds, level, progress).planned()
-    with session.store.leases.take_maintenance("repack"):
+    with session.store.leases.take_maintenance("repack") as lease:
         session.store.temporaries.sweep(STALE_SECONDS)
         if settle_leftovers(session.store):
             session.refresh(force=True)
-        return _Repack(session, bounds, level, progress).done()
+        return _Repack(session, bounds, level, progress).done(lease)
 
 
 @dataclass
@@ -121,7 +123,7 @@ class _Repack:
         stored = self.session.store.stored_bytes().total
         return self._result(len(plan.changes), plan.before, plan.after, stored)
 
-    def done(self) -> RepackResult:
+    def done(self, lease: Lease) -> RepackResult:
         """Choose, encode, replace, and remove what was replaced."""
         stored = self.session.store.stored_bytes().total
         self.where = self._live(collect(self.session, self.bounds))
@@ -131,11 +133,11 @@ class _Repack:
             work = sum(self.where[oid].raw_bytes for oid in plan.changes)
             with self.progress("storing", work) as tick:
                 for group in groups(versions, plan, _GROUP_BYTES):
-                    self._replace(group, plan, pool)
+                    self._replace(group, plan, pool, lease)
                     tick(sum(item.raw_bytes for item in group if item.id in plan.changes))
         changed = [oid for oid, record in self.where.items() if record != before[oid]]
         self._copy()
-        self._prune(before)
+        self._prune(before, lease)
         after = totals({oid: way_of(record) for oid, record in self.where.items()})
         return self._result(len(changed), plan.before, after, stored)
 
@@ -173,19 +175,21 @@ class _Repack:
     def _encoder(self, pool: Executor, level: Level) -> Encoder:
         return Encoder(self._reader(pool), pool, 2 * self.session.threads, level, self.session.settings.delta)
 
-    def _replace(self, group: Sequence[Version], plan: RepackPlan, pool: Executor) -> None:
+    def _replace(self, group: Sequence[Version], plan: RepackPlan, pool: Executor, lease: Lease) -> None:
         """Encode what changes in a group, and have it take the place of the old, as far as that is a gain."""
         with Staging(self.session.store) as staging:
             made = self._encode(group, plan, staging, pool)
             final = settled(group, {oid: _way(item) for oid, item in made.items()}, self.session.settings.delta)
             if not final.changes:
                 return
+            _renew(lease)
             self.session.forget_index()
             published = staging.publish(levels(final.ways, final.changes))
             old = {oid: self.where[oid] for oid in final.changes}
             self.where |= {oid: _moved(old[oid], published[oid], made[oid].option) for oid in final.changes}
             try:
                 self._check(list(final.changes), pool)
+                _renew(lease)
             except BaseException:
                 self.where |= old
                 staging.bring_back()
@@ -226,7 +230,7 @@ class _Repack:
         single = (oid for oid in sorted(wanted) if not any(is_copy(other, self.where[oid]) for other in found[oid]))
         make_copies(self.session.store, [self.where[oid] for oid in single])
 
-    def _prune(self, before: Mapping[ObjectId, BlobRecord]) -> None:
+    def _prune(self, before: Mapping[ObjectId, BlobRecord], lease: Lease) -> None:
         """Remove what was replaced in packs, what nothing reaches, and small packs."""
         preferred = {oid: record.location.pack for oid, record in self.where.items()}
         known = collect(self.session, self.bounds, preferred)
@@ -234,7 +238,14 @@ class _Repack:
         replaced = {place for place in known.found.objects if place[0] in changed and place not in known.needed}
         verdicts = Verdicts(known.needed, replaced)
         plan = plan_prune(known.found, verdicts, known.cutoff, self.bounds, merge_all=True)
-        prune(self.session, known.found, plan, known.needed, lambda: known.newly_live(self.session), checked=changed)
+        wanted = partial(known.newly_live, self.session)
+        prune(self.session, known.found, plan, known.needed, wanted, lease, checked=changed)
+
+
+def _renew(lease: Lease) -> None:
+    """Stop here if others took this process for dead: they may be at the same files."""
+    if not lease.renew():
+        raise ConflictError("another process collects garbage or repacks meanwhile", hint="run mvc repack again")
 
 
 def _way(stored: Stored) -> Way:

@@ -86,34 +86,41 @@ class LeaseRecord:
 
         Of processes in another name space, and of other machines, nothing is known.
         """
-        name, boot, space = self.host.split(" ", 2) if self.host.count(" ") > 1 else (self.host, "", "")
-        our_name, our_boot, our_space = machine().split(" ", 2)
-        if name != our_name or not boot:
+        name, _, rest = self.host.partition(" ")
+        our_name, _, ours = machine().partition(" ")
+        if name != our_name or not rest:
             return False
-        return boot != our_boot or (space == our_space and not _runs(self.process))
+        boot, our_boot = rest.split(" ")[0], ours.split(" ")[0]
+        return boot != our_boot or (rest == ours and not _runs(self.process))
 
 
 class Lease:
     """A lease of this process; it ends with the ``with`` block."""
 
-    def __init__(self, fs: FileSystem, path: Path) -> None:
+    def __init__(self, fs: FileSystem, path: Path, content: bytes) -> None:
         self._fs = fs
         self._path = path
+        self._content = content
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         with suppress(MvcError):  # whoever finds it next sees that this process is gone
-            self._fs.unlink(self._path)
+            if self._is_ours():
+                self._fs.unlink(self._path)
+
+    def _is_ours(self) -> bool:
+        """Return True unless others took the lease away, and maybe have one of that name themselves."""
+        return self._fs.read_file(self._path, _MAX_BYTES) == self._content
 
     def renew(self) -> bool:
         """Say that this process is alive; False if others took it for dead, and may have removed what it relies on."""
         try:
             self._fs.touch(self._path)
+            return self._is_ours()
         except NotFoundError:
             return False
-        return True
 
 
 class Leases:
@@ -139,10 +146,10 @@ class Leases:
         ReadOnlyError
             If nothing may be written here: then nothing can be removed by this user either.
         """
-        draft = self._draft(command, pins)
+        draft, content = self._draft(command, pins)
         path = draft.with_suffix(_SUFFIX)
         self._fs.replace(draft, path)
-        return Lease(self._fs, path)
+        return Lease(self._fs, path, content)
 
     def take_maintenance(self, command: str) -> Lease:
         """Take the lease of which there is one.
@@ -153,7 +160,7 @@ class Leases:
             If another process holds it.
         """
         path = self.directory / _MAINTENANCE
-        draft = self._draft(command, ())
+        draft, content = self._draft(command, ())
         try:
             self._bury_if_over(path, draft.with_suffix(".over"))
             self._fs.link(draft, path)
@@ -163,7 +170,7 @@ class Leases:
             ) from None
         finally:
             self._fs.unlink(draft)
-        return Lease(self._fs, path)
+        return Lease(self._fs, path, content)
 
     def live(self) -> list[LeaseRecord]:
         """Return the leases of processes at work, and remove those that are over.
@@ -178,7 +185,7 @@ class Leases:
                 continue
             if self._is_over(path, known):
                 with suppress(MvcError):
-                    self._fs.unlink(path)
+                    self._bury_if_over(path, path.with_suffix(".over"))
             else:
                 found.append(known)
         return found
@@ -194,7 +201,7 @@ class Leases:
     def _paths(self) -> Iterator[Path]:
         return (self.directory / name for name in sorted(self._fs.names(self.directory)) if _is_lease(name))
 
-    def _draft(self, command: str, pins: Iterable[ObjectId]) -> Path:
+    def _draft(self, command: str, pins: Iterable[ObjectId]) -> tuple[Path, bytes]:
         known = LeaseRecord(frozenset(pins), os.getpid(), machine(), command, time.time_ns() // 1000)
         path = self.directory / f"{os.getpid()}-{os.urandom(8).hex()}.tmp"
         try:
@@ -203,14 +210,14 @@ class Leases:
             self._fs.mkdir(self.directory)
             handle = self._fs.create(path)
         try:
-            self._fs.write(handle, known.encoded)
+            self._fs.write(handle, content := known.encoded)
         except MvcError:
             with suppress(MvcError):
                 self._fs.unlink(path)
             raise
         finally:
             self._fs.close(handle)
-        return path
+        return path, content
 
     def _read(self, path: Path) -> LeaseRecord | None:
         """Return what a lease says, and None if it is gone.
@@ -238,7 +245,7 @@ class Leases:
         with suppress(NotFoundError):
             self._fs.replace(path, aside)
             moved = self._read(aside)
-            if moved is not None and moved != known:
+            if moved is not None and (moved != known or not self._is_over(aside, moved)):
                 self._fs.link(aside, path)
             self._fs.unlink(aside)
 
@@ -267,9 +274,14 @@ def machine() -> str:
 
     Where the system does not tell, each process is taken for a machine of its own: its leases end by their age.
     """
+    name = os.uname().nodename
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         space = str(Path("/proc/self/ns/pid").stat().st_ino)
     except OSError:
-        boot = space = f"unknown-{os.urandom(8).hex()}"
-    return f"{os.uname().nodename} {boot} {space}"
+        return f"{name}/{os.urandom(8).hex()} unknown unknown"
+    try:
+        name += "/" + Path("/etc/machine-id").read_text(encoding="ascii").strip()
+    except OSError:
+        name += f"/{boot}"  # another one of the name cannot be told from an earlier start of this one
+    return f"{name} {boot} {space}"

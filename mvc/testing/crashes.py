@@ -9,18 +9,33 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
 from threading import RLock
 from typing import Final, Literal, Self, get_args
 
+from mvc.errors import MvcError
 from mvc.store.fs import OBJECT_MODE, FileHandle, FileSystem
 from mvc.store.layout import Buffer
+from mvc.store.leases import LeaseRecord
 from mvc.store.local_fs import LocalFileSystem
 from mvc.testing.index_commits import watched
 
-__all__ = ["CRASH_MODES", "CountingFileSystem", "CrashAt", "CrashMode", "SimulatedCrash", "crash", "crash_everywhere"]
+__all__ = [
+    "CRASH_MODES",
+    "CountingFileSystem",
+    "CrashAt",
+    "CrashMode",
+    "SimulatedCrash",
+    "crash",
+    "crash_everywhere",
+    "restart",
+]
+
+_NOBODY: Final = (1 << 22) + 1
+"""A number that Linux gives to no process."""
 
 CrashMode = Literal["stop", "torn", "lose", "lose-some", "zero"]
 """What is left of the steps before the crash.
@@ -344,6 +359,21 @@ class CrashAt(CountingFileSystem):
             self._indexes.undo()
         elif self._mode == "zero" or (self._mode == "torn" and self.steps and self.steps[-1].startswith(_INDEX)):
             self._indexes.halve(zero=self._mode == "zero")
+
+
+def restart(directory: Path) -> None:
+    """Have all leases of a store be of processes that exist no more: this one, which held them, outlived its crash.
+
+    Parameters
+    ----------
+    directory : Path
+        The ``.mvc`` directory.
+    """
+    for path in (directory / "leases").glob("*.lease"):
+        with suppress(MvcError):
+            lease = LeaseRecord.decode(path.read_bytes())
+            path.unlink()
+            path.write_bytes(replace(lease, process=_NOBODY).encoded)
 
 
 def _rename_back(source: Path, target: Path, old: bytes | None) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from hashlib import file_digest
 from pathlib import Path
 from typing import Final, TypeVar
 
-from mvc.errors import MvcError, NotFoundError, StorageError
+from mvc.errors import NotFoundError, StorageError
 from mvc.index import Database, synchronise
 from mvc.objects.refnames import HEAD
 from mvc.repo.checkout import export_commit
@@ -26,9 +25,8 @@ from mvc.repo.log import history
 from mvc.repo.refs import SYMBOLIC
 from mvc.repo.session import Session
 from mvc.repo.tips import commits_of_refs
-from mvc.store.leases import LeaseRecord
 from mvc.store.local_fs import LocalFileSystem
-from mvc.testing.crashes import CrashAt, CrashMode, crash
+from mvc.testing.crashes import CrashAt, CrashMode, crash, restart
 from mvc.testing.faults import FailingFileSystem
 from mvc.testing.scenarios import Scenario, open_case
 from mvc.types import ObjectId, object_id
@@ -37,9 +35,6 @@ __all__ = ["Trial", "Unflushed", "digests"]
 
 _NEVER: Final = 1 << 62
 """A step that no scenario reaches; a number of commits that none makes."""
-
-_NOBODY: Final = (1 << 22) + 1
-"""A number that Linux gives to no process."""
 
 _DAMAGES_INDEX: Final = frozenset({"torn", "zero"})
 """Modes of a crash that leave an index that is none."""
@@ -145,7 +140,7 @@ class Trial:
         """
         case = self._copy()
         crashed = crash(partial(self.scenario.act, case), step, mode)
-        _restart(case)
+        restart(case / "work" / DIRECTORY)
         index_damaged = mode in _DAMAGES_INDEX
         observed = _twice(lambda: self._check_left(case), index_damaged)
         if crashed is None:
@@ -173,7 +168,7 @@ class Trial:
                 self.scenario.act(case, fs)
             except StorageError as failure:
                 _check_failure(failure, fs.failed, full=error == errno.ENOSPC)
-        _restart(case)
+        restart(case / "work" / DIRECTORY)
         self._check_left(case)
         assert fs.failed == "unlink" or not _temporaries(case), f"after {fs.failed}: {_temporaries(case)}"
         self.scenario.act(case, Unflushed())
@@ -252,15 +247,6 @@ def _check_failure(failure: StorageError, call: str | None, *, full: bool) -> No
     assert call, f"nothing failed, but {failure.message}"
     assert ("full" in failure.message) == full, failure.message
     assert failure.transient == (full or call == "index"), failure.message
-
-
-def _restart(case: Path) -> None:
-    """Have all leases be of processes that exist no more: this one, which held them, has outlived its crash."""
-    for path in (case / "work" / DIRECTORY / "leases").glob("*.lease"):
-        with suppress(MvcError):
-            lease = LeaseRecord.decode(path.read_bytes())
-            path.unlink()
-            path.write_bytes(replace(lease, process=_NOBODY).encoded)
 
 
 def _temporaries(case: Path) -> list[str]:

@@ -18,7 +18,7 @@ from mvc.repo.session import Session
 from mvc.repo.show import tensor_views
 from mvc.store.layout import EntryKind
 from mvc.store.quarantine import Quarantine
-from mvc.testing.crashes import CRASH_MODES, crash_everywhere
+from mvc.testing.crashes import CRASH_MODES, crash_everywhere, restart
 
 
 def flip(path, place=-50):
@@ -507,6 +507,7 @@ class TestCrashes:
             assert repair(Session(Layout(root), fs), [clone]).report.clean
 
         def check(root):
+            restart(root / ".mvc")
             assert repair(Session(Layout(root)), [clone]).report.clean
             exact(root)
 
