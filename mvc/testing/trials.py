@@ -31,7 +31,7 @@ from mvc.testing.faults import FailingFileSystem
 from mvc.testing.scenarios import Scenario, open_case
 from mvc.types import ObjectId, object_id
 
-__all__ = ["Trial", "Unflushed", "digests"]
+__all__ = ["Trial", "Unflushed", "digests", "restart"]
 
 _NEVER: Final = 1 << 62
 """A step that no scenario reaches; a number of commits that none makes."""
