@@ -114,7 +114,7 @@ def _tuned(weights: Weights, seed: int, size: float = 2e-5) -> Weights:
         """Return one tensor after the epoch."""
         if value.dtype.kind == "f":
             return (value + rng.normal(0, size, value.shape)).astype(value.dtype)
-        return value + 1 if value.dtype == np.dtype("<i8") else value
+        return np.asarray(value + 1) if value.dtype == np.dtype("<i8") else value
 
     return {name: moved(value) for name, value in weights.items()}
 
@@ -237,6 +237,18 @@ class RepositoryMachine(RuleBasedStateMachine):
             lambda session: commit(session, from_worktree(session.layout.root), request, ACTOR),
             lambda model: model.commit_worktree(request.message, {"step": step}),
         )
+
+    @rule(seed=_seeds, change=st.sampled_from([*_CHANGES]), level=st.sampled_from(["fast", "default"]))
+    def commit_epoch(self, seed: int, change: str, level: Level) -> None:
+        """Train, and commit what comes of it."""
+        self.train(_MODELS[seed % 2], _MODELS[seed % 2], change, seed)
+        self.commit(level, seed)
+
+    @rule(seed=_seeds, path=st.sampled_from(_MODELS))
+    def commit_new_model(self, seed: int, path: str) -> None:
+        """Begin anew, and commit that."""
+        self.write_model(path, seed)
+        self.commit("default", seed)
 
     @rule(paths=st.lists(st.sampled_from(_PATHS), min_size=1, max_size=2, unique=True))
     def commit_paths(self, paths: list[str]) -> None:
@@ -392,13 +404,14 @@ class RepositoryMachine(RuleBasedStateMachine):
     @rule(bounds=st.sampled_from(_BOUNDS))
     def repack(self, bounds: Gc) -> None:
         """Store everything in fewer bytes."""
-        before, size = effort(self._opened(), self.model), self.session.store.stored_bytes()
+        before, size = effort(self._opened(), self.model), self._opened().store.stored_bytes()
         greedy = bounds is _GREEDY
         repacked = lambda session: repack(session, bounds, level="fast")  # noqa: E731
         if self._act(repacked, lambda model: model.collect() if greedy else None):
             nothing_is_condemned(self.session)
             bounds_are_kept(self._opened(), self.model, before)
-            assert self.session.store.stored_bytes().total <= size.total, "the store has grown"
+            now = self._opened().store.stored_bytes()
+            assert now.total <= size.total, f"the store has grown from {size} to {now}"
 
     @rule()
     def reindex(self) -> None:
