@@ -615,4 +615,3 @@ def _memory_disk() -> Path | None:
     """Return where simulated crashes are quick: they need no real disk."""
     found = Path("/dev/shm")  # noqa: S108
     return found if os.access(found, os.W_OK) else None
-

@@ -175,7 +175,9 @@ def tell(story, scratch):
     story.commit("a few weights", {"epoch": 2, "step": -(1 << 63)})
     switch(story.session, epoch, ACTOR, branch="refs/heads/topic/shards", create=True)
     story.head = epoch
-    torch.save({"model": {k: second[k] for k in ("layer.F32", "layer.BF16")}, "t": second["layer.F32"].T}, scratch / "model.pt")
+    torch.save(
+        {"model": {k: second[k] for k in ("layer.F32", "layer.BF16")}, "t": second["layer.F32"].T}, scratch / "model.pt"
+    )
     parts = [{"embed.weight": second["embed.weight"]}, {"layer.F16": second["layer.F16"]}]
     names = [f"model-{number:05}-of-00002.safetensors" for number in (1, 2)]
     where = {name: file for part, file in zip(parts, names, strict=True) for name in part}
