@@ -17,6 +17,10 @@ crowd
 fuzz
     Hostile inputs for each parser of stored and of foreign bytes (``--count``, by default 1,000,000 each), half of them
     with checksums that are right.
+model
+    Histories of 200 steps (``--count``, by default 500) that Hypothesis makes up, crashes included, done to a
+    repository and to a model of it in plain dicts. They are others every time; of one that fails the shortest form that
+    was found is printed.
 
 Run ``python -m benchmarks.durability SECTION... [--only NAME] [--count N] [--seed N] [--scratch DIR]``.
 """
@@ -53,6 +57,9 @@ _FLIPS: Final = 10_000
 _COMMITTERS: Final = 16
 _COMMITS: Final = 10
 _INPUTS: Final = 1_000_000
+_HISTORIES: Final = 500
+_STEPS: Final = 200
+"""Of each history, at most."""
 _ERRORS: Final = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
 
 
@@ -184,6 +191,26 @@ def fuzz(run: Run) -> list[Row]:
     return rows
 
 
+def model(run: Run) -> list[Row]:
+    """Compare with a model."""
+    from hypothesis import HealthCheck, settings
+    from hypothesis.stateful import run_state_machine_as_test
+
+    from mvc.testing.machine import RepositoryMachine
+
+    start = time.perf_counter()
+    chosen = settings(
+        max_examples=run.count or _HISTORIES,
+        stateful_step_count=_STEPS,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    RepositoryMachine.tally.clear()
+    run.attempt("histories", lambda: run_state_machine_as_test(RepositoryMachine, settings=chosen))
+    return [_row("histories", start, **RepositoryMachine.tally)]
+
+
 def _row(name: str, start: float, **counts: float) -> Row:
     row: Row = {"what": name, **counts, "seconds": round(time.perf_counter() - start, 1)}
     print_table([row])
@@ -197,6 +224,7 @@ SECTIONS: Final[Mapping[str, Callable[[Run], list[Row]]]] = {
     "flips": flips,
     "crowd": crowd,
     "fuzz": fuzz,
+    "model": model,
 }
 
 
@@ -207,7 +235,7 @@ def main() -> None:
         "sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all if none is given"
     )
     parser.add_argument("--only", default="", help="part of the name of what to try")
-    parser.add_argument("--count", type=int, help="kills, random flips, or inputs of a parser")
+    parser.add_argument("--count", type=int, help="kills, random flips, inputs of a parser, or histories")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--scratch", type=Path, default=_MEMORY_DISK if _MEMORY_DISK.is_dir() else None)
     parser.add_argument("--out", type=Path, default=RESULTS)

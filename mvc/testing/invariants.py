@@ -60,7 +60,7 @@ def refs_are_those_of_the_model(session: Session, model: Model) -> None:
 
 
 def operations_are_those_of_the_model(session: Session, model: Model) -> None:
-    """The operation log holds every state that the refs ever had, newest first."""
+    """Promise that the operation log holds every state that the refs ever had, newest first."""
     states = [dict(session.refs.state(oid).refs) for oid, _ in session.refs.walk()]
     assert states == [after for _, after in reversed(model.operations)] + states[-1:]
 
@@ -71,7 +71,7 @@ def worktree_is_that_of_the_model(session: Session, model: Model) -> None:
 
 
 def log_is_history(session: Session, model: Model) -> None:
-    """The log has every commit that refs reach, once, with parents, message and metadata; children before parents.
+    """Promise that the log has every commit that refs reach, once, as it was made, children before parents.
 
     The history of HEAD alone is its line of ancestors, in order.
     """
@@ -100,14 +100,14 @@ def commits_come_back(session: Session, model: Model, commits: Iterable[ObjectId
 
 
 def fsck_finds_nothing(session: Session, *, quick: bool = False) -> None:
-    """Every stored byte is what its checksums and ids say, everything that refs reach is there, and no file is aside."""
+    """Every stored byte is what checksums and ids say, everything that refs reach is there, and no file is aside."""
     report = fsck(session, quick=quick)
     assert report.clean, report.faults
     assert report.set_aside == 0
 
 
 def index_is_as_rebuilt(session: Session) -> None:
-    """The index, brought up to date, says the same as one that is made anew from the store."""
+    """Promise that an index that is brought up to date says the same as one that is made anew from the store."""
     session.refresh(force=True)
     derived = Database(None)
     synchronise(derived, session.store, session.refs.newest()[1])
@@ -124,7 +124,7 @@ def nothing_is_condemned(session: Session) -> None:
 
 
 def only_reachable_is_stored(session: Session, model: Model) -> None:
-    """What no ref reaches needs no room: no other commit is stored, and no content that no commit needs."""
+    """No commit is stored that no ref reaches, and no content that no such commit needs."""
     session.store.packs.refresh()
     stored = list(session.store.locations())
     needed = chain(session, model)

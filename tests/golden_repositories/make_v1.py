@@ -1,7 +1,8 @@
 """Wrote ``tests/golden/repositories/v1``, once, with the first release of the format. Never run again.
 
-A repository with everything that version 1 has. The digests that are expected were taken from the files before they were
-committed, not from the repository. Usage, into a directory that does not exist: ``python -m tests.golden_repositories.make_v1 DIR``.
+A repository with everything that version 1 has. The digests that are expected were taken from the files before they
+were committed, not from the repository. Usage, into a directory that does not exist, with torch 2.13:
+``python -m tests.golden_repositories.make_v1 DIR``.
 """
 
 from __future__ import annotations
