@@ -284,8 +284,8 @@ def entries(data, name):
 def members():
     """Return path to content of every file below ``.mvc``, as the tar file has them."""
     with tarfile.open(FIXTURE / "repository.tar") as tar:
-        files = (member for member in tar if member.isfile())
-        return {member.name.removeprefix("dot-mvc/"): tar.extractfile(member).read() for member in files}
+        files = {member.name.removeprefix("dot-mvc/"): tar.extractfile(member) for member in tar if member.isfile()}
+        return {path: file.read() for path, file in files.items() if file}
 
 
 @pytest.fixture(scope="module")
@@ -343,7 +343,7 @@ class TestWithoutMvc:
             line.append((oid, cbor(value)))
             oid = line[-1][1]["parents"][0].hex() if line[-1][1]["parents"] else None
         line.reverse()
-        refs = {}
+        refs: dict = {}
         for number, (_, operation) in enumerate(line):
             assert operation["number"] == number
             for name, old, new in operation["changes"]:

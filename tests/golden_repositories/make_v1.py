@@ -90,7 +90,8 @@ def nudged(tensors):
 def safetensors(tensors):
     """Return a safetensors file, written without mvc; tied tensors lie there twice."""
     names = {**{theirs: ours for ours, theirs in DTYPES.items()}, torch.int64: "I64"}
-    header, data = {"__metadata__": {"format": "pt"}}, b""
+    header: dict = {"__metadata__": {"format": "pt"}}
+    data = b""
     for name, tensor in tensors.items():
         raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
         header[name] = {
@@ -115,8 +116,8 @@ class Story:
     def __init__(self, root):
         self.root = root
         init(root, ACTOR)
-        self.trees = {}
-        self.time = 1_700_000_000_000_000
+        self.trees: dict = {}
+        self.head = None
 
     @property
     def session(self):
@@ -135,7 +136,7 @@ class Story:
         found = from_directory(**selection) if selection else from_worktree(self.root)
         done = commit(session, found, CommitRequest(message, metadata or {}, level), ACTOR).commit
         files = {source.path: source.read_all() for source in found.sources}
-        before = {} if "" in found.replaces else self.trees[self.head]
+        before = self.trees[self.head] if self.head and "" not in found.replaces else {}
         digests = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
         self.trees[done] = {
             path: digest for path, digest in before.items() if not path.startswith(found.replaces[0] + "/")

@@ -1,0 +1,233 @@
+"""Doing things to a repository and to its model, comparing what comes of it, and crashing on the way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar, Final
+
+from hypothesis.stateful import RuleBasedStateMachine
+
+from mvc.errors import IntegrityError, MvcError, NotFoundError, StorageError
+from mvc.repo.session import Session
+from mvc.store.fs import FileSystem
+from mvc.testing.crashes import CrashAt, CrashMode, SimulatedCrash
+from mvc.testing.invariants import (
+    commits_come_back,
+    files_below,
+    fsck_finds_nothing,
+    index_is_as_rebuilt,
+    log_is_history,
+    operations_are_those_of_the_model,
+    refs_are_those_of_the_model,
+)
+from mvc.testing.model import NEW, Model
+from mvc.testing.scenarios import open_case
+from mvc.testing.trials import Unflushed, restart
+from mvc.types import ObjectId
+
+__all__ = ["Beside"]
+
+_DAMAGES_INDEX: Final = frozenset({"torn", "zero"})
+"""Modes of a crash that leave an index that is none."""
+
+
+class Beside(RuleBasedStateMachine):
+    """A repository beside its model; subclasses say what is done to both.
+
+    Attributes
+    ----------
+    scratch, case : Path
+        A directory of this machine, and in it the case with the work tree; see `mvc.testing.scenarios`.
+    model : Model
+        What must be.
+    known : list of ObjectId
+        All commits, oldest first.
+    session, other : Session
+        What is worked with, and perhaps one that was left open.
+    danger : tuple of (int, CrashMode, int), optional
+        Step, mode and seed of the crash in the next action.
+    """
+
+    check_every: ClassVar[int] = 12
+    tally: ClassVar[Counter[str]] = Counter()
+    """Of all machines of this process: examples, steps, and actions that were done, refused or crashed in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tally["examples"] += 1
+        self.scratch = Path(tempfile.mkdtemp(prefix="mvc-model-", dir=_memory_disk()))
+        self.case = self.scratch / "case"
+        self.model = Model()
+        self.known: list[ObjectId] = []
+        self.other: Session | None = None
+        self.danger: tuple[int, CrashMode, int] | None = None
+        self.steps = 0
+
+    def teardown(self) -> None:
+        """Check everything once more, and clean up."""
+        try:
+            if self.case.exists():
+                self.check_everything()
+        finally:
+            shutil.rmtree(self.scratch)
+
+    def check_everything(self) -> None:
+        """Check every promise, in a session of its own."""
+        session = self.opened()
+        refs_are_those_of_the_model(session, self.model)
+        operations_are_those_of_the_model(session, self.model)
+        log_is_history(session, self.model)
+        commits_come_back(session, self.model, sorted(self.model.reachable()), self.scratch)
+        fsck_finds_nothing(session)
+        index_is_as_rebuilt(session)
+
+    def act(
+        self, action: Callable[[Session], object], predict: Callable[[Model], None], *needed: ObjectId | None
+    ) -> bool:
+        """Do something to both, and compare what comes of it.
+
+        Parameters
+        ----------
+        action : callable
+            Does it to a session.
+        predict : callable
+            Does it to a model; raises what `action` must raise.
+        *needed : ObjectId or None
+            Commits without which it cannot be done: if something of them may have been collected, it may be refused.
+
+        Returns
+        -------
+        bool
+            True if it was done, and nothing crashed.
+        """
+        after = self.model.copy()
+        refusal = _raised(predict, after)
+        danger, self.danger = self.danger, None
+        if not all(self.model.is_safe(oid) for oid in needed):
+            self.session = self.opened()  # a session that has read what is gone takes it for there: TestKnownFaults
+        if danger:
+            self._act_in_danger(action, after, refusal, danger, needed)
+            return False
+        try:
+            action(self.session)
+        except MvcError as error:
+            self._check_refusal(error, refusal, needed)
+            self.tally["refused"] += 1
+            return False
+        self.tally["done"] += 1
+        assert refusal is None, f"it was done, where {refusal!r} was expected"
+        self._become(after)
+        return True
+
+    def _check_refusal(self, error: MvcError, refusal: MvcError | None, needed: Iterable[ObjectId | None]) -> None:
+        """Assert that an error is the one that was expected, or says that something was collected."""
+        collected = not all(self.model.is_safe(oid) for oid in needed)
+        if not (collected and isinstance(error, NotFoundError | IntegrityError)) and type(error) is not type(refusal):
+            raise error
+
+    def _act_in_danger(
+        self,
+        action: Callable[[Session], object],
+        after: Model,
+        refusal: MvcError | None,
+        danger: tuple[int, CrashMode, int],
+        needed: Iterable[ObjectId | None],
+    ) -> None:
+        """Do something while the machine crashes: what is left is the old state, or the new one."""
+        step, mode, seed = danger
+        finished = False
+        with CrashAt(step, mode, seed) as fs:
+            try:
+                action(self.opened(fs))
+                finished = True
+            except SimulatedCrash:
+                pass
+            except MvcError as error:
+                self._check_refusal(error, refusal, needed)
+                after = self.model
+            if not fs.crashed:
+                fs.crash()
+        self.tally[f"crashed ({mode})"] += 1
+        restart(self.case)
+        self.other = self.other if mode == "stop" else None
+        self._reopen_after(mode)
+        self._follow(after if refusal is None else self.model, finished=finished and not fs.crashed)
+
+    def _reopen_after(self, mode: CrashMode) -> None:
+        """Open the repository; whoever first meets a damaged index drops it, and has to ask again."""
+        with suppress(*((StorageError,) if mode in _DAMAGES_INDEX else ())):
+            self._look_around()
+            return
+        self._look_around()
+
+    def _look_around(self) -> None:
+        self.session = self.opened()
+        self.session.refresh(force=True)
+        self.session.index.all_blobs()
+        self.session.index.all_commits()
+
+    def _follow(self, after: Model, *, finished: bool) -> None:
+        """Let the model become the old state or the new one, as the repository has, file by file of the work tree."""
+        found = dict(self.session.refs.state().refs)
+        before = self.model
+        if found == before.refs and after.refs != before.refs:
+            assert not finished, "what the action had promised is lost"
+            before.may_be_gone |= after.may_be_gone
+            state = before
+        else:
+            state = after
+        left = files_below(self.session.layout.root)
+        for path in left.keys() | before.worktree.keys() | after.worktree.keys():
+            assert left.get(path) in {before.worktree.get(path), after.worktree.get(path)}, f"{path} is another"
+        state.worktree = dict(left)
+        self._become(state)
+
+    def _become(self, after: Model) -> None:
+        """Take over a state, with the id of what is new in it."""
+        found = dict(self.session.refs.state().refs)
+        new = [ObjectId(found[name]) for name, value in after.refs.items() if value == NEW and name in found]
+        if new:
+            after = after.named(new[0])
+        self.model = after
+        self.model.settle()
+        self.known += [oid for oid in after.commits if oid not in self.known]
+
+    def opened(self, fs: FileSystem | None = None) -> Session:
+        """Open the repository once more."""
+        return open_case(self.case, fs or Unflushed())
+
+    def forget_sessions(self) -> None:
+        """Go on in a new session, and in no other."""
+        self.session, self.other = self.opened(), None
+
+    def recent(self, which: int) -> ObjectId:
+        """Return a commit, the newest ones more often."""
+        return self.known[-1 - which % len(self.known)]
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a file in place, as often within one tick of the clock as it happens to be."""
+        target = self.case / "work" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        self.model.worktree[path] = content
+
+
+def _raised(predict: Callable[[Model], None], model: Model) -> MvcError | None:
+    """Return the error with which a model refuses."""
+    try:
+        predict(model)
+    except MvcError as error:
+        return error
+    return None
+
+
+def _memory_disk() -> Path | None:
+    """Return where simulated crashes are quick: they need no real disk."""
+    found = Path("/dev/shm")  # noqa: S108
+    return found if os.access(found, os.W_OK) else None
