@@ -139,6 +139,7 @@ def collect(session: Session, bounds: Gc, preferred: Preferred | None = None) ->
     cutoff = start / _MICRO - max(bounds.grace_hours * 3600, _LEAST_AGE)
     leases = session.store.leases.live()
     cutoff = min([cutoff, *(lease.start / _MICRO - SKEW_SECONDS for lease in leases)])
+    session.store.packs.refresh()  # what this process still has open may be gone
     live = Liveness(session.store)
     live.reach(roots(session, since))
     found = survey(session.store)  # afterwards: a commit that comes in between must not seem to lack what it stored
@@ -155,10 +156,7 @@ def _needed(found: Survey, live: Liveness, cutoff: float, preferred: Preferred, 
     chain = found.chain([*live.contents, *young], preferred)
     for oid, root in live.contents.items():
         if oid not in chain and root.is_ref:
-            raise IntegrityError(
-                f"content {oid}, which {root.name} needs, is missing or corrupt; nothing was removed",
-                hint="mvc fsck --repair",
-            )
+            raise _incomplete(oid, root)
     needed: dict[Place, str] = {
         (oid, record.location.pack): YOUNG
         if oid in young and oid not in live.contents
@@ -174,7 +172,15 @@ def _needed(found: Survey, live: Liveness, cutoff: float, preferred: Preferred, 
         if oid in wanted and item.kind is not None and item.kind.is_metadata:
             wanted.remove(oid)
             needed[oid, pack] = _reason(live.metadata[oid])
+    if lost := [oid for oid in sorted(wanted) if live.metadata[oid].is_ref]:
+        raise _incomplete(lost[0], live.metadata[lost[0]])
     return needed
+
+
+def _incomplete(oid: ObjectId, root: Root) -> IntegrityError:
+    return IntegrityError(
+        f"{oid}, which {root.name} needs, is missing or corrupt; nothing was removed", hint="mvc fsck --repair"
+    )
 
 
 def _reason(root: Root | None) -> str:

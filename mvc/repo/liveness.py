@@ -34,6 +34,7 @@ class Liveness:
         self._store = store
         self.metadata: dict[ObjectId, Root] = {}
         self.contents: dict[ObjectId, Root] = {}
+        self._lost: set[ObjectId] = set()
 
     def reach(self, roots: Iterable[Root]) -> None:
         """Add all that `roots` reach.
@@ -47,7 +48,7 @@ class Liveness:
             pending = [root.id]
             while pending:
                 oid = pending.pop()
-                if oid not in self.metadata:
+                if oid not in self.metadata and (root.is_ref or oid not in self._lost):
                     pending += self._visit(oid, root)
 
     def _visit(self, oid: ObjectId, root: Root) -> Iterable[ObjectId]:
@@ -56,6 +57,7 @@ class Liveness:
             named = self._named_by(self._read(oid), root)
         except (IntegrityError, NotFoundError, FormatError) as error:
             if not root.is_ref:
+                self._lost.add(oid)  # to look again would give condemned files their names back
                 return ()  # it was removed when nothing held it; or it is corrupt, and nothing needs it any more
             raise IntegrityError(
                 f"{oid}, which {root.name} needs, cannot be read: {error.message}", hint="mvc fsck --repair"

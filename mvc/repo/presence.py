@@ -69,6 +69,7 @@ def _reached(session: Session, state: RefState, wanted: set[ObjectId]) -> set[Ob
 
 
 def _check_whole(session: Session, oid: ObjectId) -> None:
+    session.store.packs.refresh()  # what this process still has open may be gone
     live = Liveness(session.store)
     live.reach([Root(oid, "branches", oid[:12])])
     session.refresh(force=True)

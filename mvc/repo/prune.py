@@ -101,6 +101,7 @@ def prune(
         for item in condemned:
             if item.holder not in removed:
                 store.evictions.spare(item.file.path)
+        store.packs.refresh()
         session.refresh(force=True)
     gone = [item for item in condemned if item.holder in removed]
     freed = sum(item.file.size for item in gone) - grown

@@ -320,8 +320,7 @@ class RepositoryMachine(Beside):
             nothing_is_condemned(self.session)
             bounds_are_kept(self.opened(), self.model, before)
             now = self.opened().store.stored_bytes()
-            # Where the operation log names what is gone, it may grow: TestKnownFaults in tests/repo/test_repo_model.py.
-            assert self.model.may_be_gone or now.total <= size.total, f"the store has grown from {size} to {now}"
+            assert now.total <= size.total, f"the store has grown from {size} to {now}"
 
     @rule()
     def reindex(self) -> None:

@@ -53,12 +53,9 @@ def age(lab):
         os.utime(path, (LONG_AGO, LONG_AGO))
 
 
-class TestKnownFaults:
-    """What the machine found and nobody has corrected yet."""
+class TestFaults:
+    """What the machine has found."""
 
-    @pytest.mark.xfail(
-        strict=True, reason="looking again for a commit that is gone gives all condemned packs their names back"
-    )
     @pytest.mark.parametrize("act", [gc, repack])
     def test_the_store_does_not_grow_beside_a_log_that_names_what_is_gone(self, lab, actor, act):
         """A commit was undone and collected; the operation log still names it. Packs are merged all the same."""
@@ -76,7 +73,6 @@ class TestKnownFaults:
         assert len(list((lab.root / ".mvc" / "packs").glob("*.pack"))) == 1
         assert lab.again().session.store.stored_bytes().total <= before
 
-    @pytest.mark.xfail(strict=True, reason="what an open file of a removed pack still says is taken for stored")
     def test_no_branch_is_made_at_what_this_process_has_collected(self, lab, actor):
         """The session that committed and collected still has the pack open."""
         lab.write("a", "kept")
