@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Final
 
 from mvc.errors import FormatError, IntegrityError, NotFoundError, StorageError
+from mvc.objects.blob import Reference
 from mvc.objects.commit import Commit, Tag
 from mvc.objects.ids import COMMIT, MANIFEST, TAG, digest
 from mvc.objects.manifest import Manifest, SegmentKind
@@ -70,8 +71,10 @@ class Copy:
         Whether a blob is of a tensor or of a literal, if its header can be read.
     raw_bytes : int
         Decoded size of a blob.
-    references : tuple of ObjectId
-        What it needs to be decoded.
+    codec : str
+        What a blob is coded by.
+    sides : tuple of Reference
+        What it needs to be decoded, as it says itself.
     """
 
     oid: ObjectId
@@ -81,7 +84,13 @@ class Copy:
     problem: str | None = None
     content: SegmentKind | None = None
     raw_bytes: int = 0
-    references: tuple[ObjectId, ...] = ()
+    codec: str = ""
+    sides: tuple[Reference, ...] = ()
+
+    @property
+    def references(self) -> tuple[ObjectId, ...]:
+        """The contents that it needs to be decoded."""
+        return tuple([side.id for side in self.sides])
 
     @property
     def is_metadata(self) -> bool:
@@ -300,8 +309,10 @@ class _Work:
         except WRONG as error:
             self.settle(replace(copy, state=State.CORRUPT, problem=error.message))
             return
-        references = tuple(reference.id for reference in envelope.references)
-        self.opened.append(replace(copy, content=envelope.kind, raw_bytes=envelope.spec.nbytes, references=references))
+        raw_bytes, codec = envelope.spec.nbytes, envelope.codec
+        self.opened.append(
+            replace(copy, content=envelope.kind, raw_bytes=raw_bytes, codec=codec, sides=envelope.references)
+        )
 
     def settle(self, copy: Copy) -> None:
         """Note what is known of a copy for good."""

@@ -50,12 +50,15 @@ class History:
         Those that cannot be read as what they are needed for, and the refs and commits that need them.
     contents : mapping of (SegmentKind, ObjectId) to int
         Bytes of each content that a manifest names.
+    sizes : mapping of ObjectId to int
+        Bytes of all files of each manifest that can be read.
     """
 
     commits: Mapping[ObjectId, Commit]
     metadata: frozenset[ObjectId]
     unreadable: Mapping[ObjectId, tuple[str, ...]]
     contents: Mapping[tuple[SegmentKind, ObjectId], int]
+    sizes: Mapping[ObjectId, int]
 
 
 def check_history(store: ObjectStore, copies: Copies, refs: Refs) -> History:
@@ -67,7 +70,7 @@ def check_history(store: ObjectStore, copies: Copies, refs: Refs) -> History:
     for oid, commit in walk.commits.items():
         walk.read_manifest(oid, commit.manifest)
     unreadable = {oid: walk.origins(oid) for oid in sorted(walk.unreadable)}
-    return History(walk.commits, frozenset({*walk.heads, *walk.manifests}), unreadable, walk.contents)
+    return History(walk.commits, frozenset({*walk.heads, *walk.manifests}), unreadable, walk.contents, walk.sizes)
 
 
 def _targets(refs: Refs) -> list[tuple[str, ObjectId]]:
@@ -86,6 +89,7 @@ class _Walk:
     manifests: dict[ObjectId, list[str]] = field(default_factory=dict)
     unreadable: set[ObjectId] = field(default_factory=set)
     contents: dict[tuple[SegmentKind, ObjectId], int] = field(default_factory=dict)
+    sizes: dict[ObjectId, int] = field(default_factory=dict)
 
     def visit(self, origin: str, oid: ObjectId) -> list[tuple[str, ObjectId]]:
         """Read a commit or tag, once; return what it needs."""
@@ -115,6 +119,7 @@ class _Walk:
         found = self._read(oid)
         if isinstance(found, Manifest):
             self.contents |= found.segments()
+            self.sizes[oid] = found.size
         else:
             self.unreadable.add(oid)
 

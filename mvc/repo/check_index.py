@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from mvc.errors import StorageError
-from mvc.index import BlobRecord, Database, synchronise
+from mvc.index import Additions, BlobRecord, CommitRecord, Database, Update, extend
 from mvc.index.condition import condition
-from mvc.repo.check_copies import Copies
+from mvc.objects.blob import depth_above
+from mvc.repo.check_copies import Copies, Copy
 from mvc.repo.check_history import History
 from mvc.repo.session import Session
+from mvc.store.object_store import ObjectStore
 from mvc.types import ObjectId
 
 __all__ = ["damage_of_index", "disagreement"]
@@ -42,13 +44,29 @@ def disagreement(session: Session, operation: ObjectId, copies: Copies, history:
     if not comparable:
         return None
     try:
-        found, derived = Database(session.layout.index), Database(None)
-        if found.operation() != operation:
+        found = Database(session.layout.index)
+        derived = _derived(session.store, operation, copies, history) if found.operation() == operation else None
+        if derived is None:
             return None
-        synchronise(derived, session.store, operation)
         return _blobs(found, derived, history) or _metadata(found, derived, copies, history)
     except StorageError as error:
         return error.message
+
+
+def _derived(store: ObjectStore, operation: ObjectId, copies: Copies, history: History) -> Database | None:
+    """Return what the index should say, from what was read already; None if loose blobs are others by now."""
+    database = Database(None)
+    database.apply(Update(operation))
+    blobs = [_record(copy) for copy in copies.all() if not copy.is_metadata]
+    commits = [CommitRecord.of(commit, history.sizes[commit.manifest]) for commit in history.commits.values()]
+    return database if extend(database, store, operation, operation, Additions(blobs, (), commits)) else None
+
+
+def _record(copy: Copy) -> BlobRecord:
+    """Return what the index says of a blob, before its chain is worked out."""
+    assert copy.content is not None, "every blob of a sound repository could be opened"
+    length, depth = copy.location.length, depth_above(copy.sides)
+    return BlobRecord(copy.oid, copy.content, copy.location, copy.raw_bytes, copy.codec, copy.sides, depth, length)
 
 
 def _blobs(found: Database, derived: Database, history: History) -> str | None:
@@ -72,12 +90,12 @@ def _own(record: BlobRecord) -> BlobRecord:
 
 
 def _metadata(found: Database, derived: Database, copies: Copies, history: History) -> str | None:
-    stored = [oid for oid, copy in copies.good.items() if copy.is_metadata]
-    ours, theirs = found.objects(stored), derived.objects(stored)
+    stored = {oid for oid, copy in copies.good.items() if copy.is_metadata}
+    ours = found.objects(stored)
     places = {(copy.oid, copy.location) for copy in copies.all()}
     packs = {location.pack for _, location in places}
     wrong = [oid for oid, location in ours.items() if location.pack in packs and (oid, location) not in places]
-    wrong += [oid for oid in history.metadata if oid in theirs and oid not in ours]
+    wrong += [oid for oid in history.metadata if oid in stored and oid not in ours]
     if wrong:
         return f"it does not say where object {wrong[0]} is"
     recorded, expected = found.commits(history.commits), derived.commits(history.commits)
