@@ -228,9 +228,11 @@ class Envelope:
                 f"blob header is corrupt: stored {stored:016x}, computed {computed:016x}", hint="mvc fsck"
             )
         try:
-            return cls._read(decode(body))
+            found = cls._read(decode(body))
         except InvalidInputError as error:
             raise MalformedError(f"blob header breaks a rule: {error.message}") from error
+        found.__dict__["header"] = bytes(blob[: PREFIX_BYTES + length])  # what it would be encoded to again
+        return found
 
     @classmethod
     def fetch(cls, length: int, read: Callable[[int, int], bytes | memoryview]) -> Envelope:
