@@ -69,7 +69,18 @@ class HandleCache:
         MalformedError
             If the file ends before that. It is raised before memory is asked for.
         """
-        return self._get(path).pread(length, offset)
+        return self.open(path).pread(length, offset)
+
+    def open(self, path: Path) -> OpenFile:
+        """Return a file, open as long as the result is used; NotFoundError if there is none."""
+        with self._lock:
+            shared = self._open.get(path)
+            if shared is None:
+                shared = self._open[path] = OpenFile(self._fs, path)
+            self._open.move_to_end(path)
+            if len(self._open) > self._limit:
+                self._open.popitem(last=False)
+            return shared
 
     def drop(self, path: Path) -> None:
         """Forget a file, because it was removed or replaced."""
@@ -80,13 +91,3 @@ class HandleCache:
         """Close all files that no thread is reading just now."""
         with self._lock:
             self._open.clear()
-
-    def _get(self, path: Path) -> OpenFile:
-        with self._lock:
-            shared = self._open.get(path)
-            if shared is None:
-                shared = self._open[path] = OpenFile(self._fs, path)
-            self._open.move_to_end(path)
-            if len(self._open) > self._limit:
-                self._open.popitem(last=False)
-            return shared

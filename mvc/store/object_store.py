@@ -135,7 +135,7 @@ class ObjectStore:
     def open(self, oid: ObjectId, location: Location) -> StoredRange:
         """Return access to the stored bytes of `oid`: a blob, or the body of a metadata object.
 
-        A loose blob stays open, and readable also after it was removed or replaced, until the last use of the result.
+        The file stays open, and readable also after it was removed or replaced, until the last use of the result.
 
         Raises
         ------
@@ -145,8 +145,7 @@ class ObjectStore:
             If something else is there.
         """
         if not location.is_loose:
-            entry = self.packs.read(oid, location)
-            return StoredRange(len(entry), lambda offset, length: entry[offset : offset + length])
+            return StoredRange(location.length, self.packs.open(oid, location))
         blob = self.loose.open(oid)
         if location.offset or not 0 < location.length == blob.size:
             raise IntegrityError(
@@ -157,6 +156,8 @@ class ObjectStore:
 
     def read(self, oid: ObjectId, location: Location) -> memoryview:
         """Return all stored bytes of `oid`, which should be few: see `open`, also for errors."""
+        if not location.is_loose:
+            return self.packs.read(oid, location)
         found = self.open(oid, location)
         return found.read(0, found.length)
 

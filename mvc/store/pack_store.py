@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from mvc.errors import FormatError, IntegrityError, InvalidInputError, MvcError, NotFoundError
+from mvc.errors import FormatError, IntegrityError, InvalidInputError, MalformedError, MvcError, NotFoundError
 from mvc.store.fs import FileSystem
 from mvc.store.handles import HandleCache
 from mvc.store.layout import ENTRY_HEADER, Location, PackEntry
@@ -21,6 +22,8 @@ __all__ = ["PackStore"]
 
 _MAX_INDEX_BYTES: Final = 1 << 32
 """Bytes of an index that is read into memory: 76 million entries."""
+_READ_WHOLE: Final = 64 << 10
+"""Bytes of an entry that is read at once when it is opened: of a larger one often only the blob's header is wanted."""
 
 
 class PackStore:
@@ -80,14 +83,32 @@ class PackStore:
         path = pack_path(self.directory, location.pack)
         start = location.offset - ENTRY_HEADER
         entry = memoryview(self._files.pread(path, ENTRY_HEADER + location.length, start))
-        found = parse_entry(entry[:ENTRY_HEADER], start, _where(location.pack))
-        if found.oid != oid or found.length != location.length:
-            raise IntegrityError(
-                f"{_where(location.pack)}, entry at byte {start}: is {found.oid[:12]} of {found.length:,} bytes, "
-                f"not {oid[:12]} of {location.length:,}",
-                hint="the index is out of date: run mvc reindex",
-            )
+        _check_entry(entry[:ENTRY_HEADER], oid, location)
         return entry[ENTRY_HEADER:]
+
+    def open(self, oid: ObjectId, location: Location) -> Callable[[int, int], memoryview]:
+        """Return access to the body of the entry of `oid` at `location`, by offset and length; errors as of `read`.
+
+        Of a large one no more is read than is asked for. The pack stays open, and readable also after it was removed,
+        until the last use of the result.
+        """
+        if location.length <= _READ_WHOLE:
+            body = self.read(oid, location)
+            return lambda offset, length: body[offset : offset + length]
+        assert location.pack is not None
+        file = self._files.open(pack_path(self.directory, location.pack))
+        if location.offset + location.length > file.size:
+            missing = location.offset + location.length - file.size
+            raise MalformedError(f"{_where(location.pack)}: {missing:,} bytes of {oid[:12]} are missing")
+        _check_entry(memoryview(file.pread(ENTRY_HEADER, location.offset - ENTRY_HEADER)), oid, location)
+
+        def read(offset: int, length: int) -> memoryview:
+            """Return bytes of the body."""
+            if not 0 <= offset <= offset + length <= location.length:
+                raise MalformedError(f"{oid[:12]} has {location.length:,} bytes, not {length:,} at {offset:,}")
+            return memoryview(file.pread(length, location.offset + offset))
+
+        return read
 
     def entries(self, pack: ObjectId) -> list[PackEntry]:
         """Return what a pack holds, sorted by id; NotFoundError if there is no such pack."""
@@ -181,6 +202,19 @@ class PackStore:
         self._indexes.pop(pack, None)
         self._damages.pop(pack, None)
         self._files.drop(pack_path(self.directory, pack))
+
+
+def _check_entry(header: memoryview, oid: ObjectId, location: Location) -> None:
+    """Raise unless `header` is of an entry of `oid` at `location`."""
+    assert location.pack is not None
+    start = location.offset - ENTRY_HEADER
+    found = parse_entry(header, start, _where(location.pack))
+    if found.oid != oid or found.length != location.length:
+        raise IntegrityError(
+            f"{_where(location.pack)}, entry at byte {start}: is {found.oid[:12]} of {found.length:,} bytes, "
+            f"not {oid[:12]} of {location.length:,}",
+            hint="the index is out of date: run mvc reindex",
+        )
 
 
 def _where(pack: ObjectId) -> str:

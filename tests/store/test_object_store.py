@@ -363,6 +363,43 @@ def test_a_blob_that_is_replaced_while_it_is_read(store: ObjectStore) -> None:
         opened.read(5, 5)
 
 
+def test_of_a_large_entry_of_a_pack_only_what_is_wanted_is_read(store: ObjectStore) -> None:
+    """Ranges of it are read, also after the pack is gone; a place that it is not at, or beyond its end, is refused."""
+    read: list[int] = []
+
+    class Watched(LocalFileSystem):
+        def _pread(self, fd: int, length: int, offset: int) -> bytes:
+            read.append(length)
+            return super()._pread(fd, length, offset)
+
+    large = bytes(range(256)) * 1024
+    with store.begin() as batch:
+        batch.put(EntryKind.TENSOR, oid(1), large)
+        batch.put(EntryKind.TENSOR, oid(2), b"small")
+        places = batch.commit()
+    watched = ObjectStore(store.root, Watched())
+    watched.packs.refresh()
+    read.clear()
+    opened = watched.open(oid(1), places[oid(1)])
+    assert bytes(opened.read(1000, 500)) == large[1000:1500]
+    assert sum(read) < 1000
+    assert opened.length == len(large)
+    for offset, length in ((-1, 2), (len(large), 1), (1, len(large))):
+        with pytest.raises(MalformedError, match="has 262,144 bytes"):
+            opened.read(offset, length)
+    with pytest.raises(IntegrityError, match="not"):
+        watched.open(oid(2), places[oid(1)])
+    pack = places[oid(1)].pack
+    with pytest.raises(MalformedError, match="are missing"):
+        watched.open(oid(1), Location(pack, places[oid(1)].offset, 1 << 40))
+    assert pack is not None
+    store.packs.delete(pack)
+    watched.packs.refresh()
+    assert bytes(opened.read(0, len(large))) == large
+    with pytest.raises(NotFoundError):
+        watched.open(oid(1), places[oid(1)])
+
+
 def test_long_files_are_flushed_while_they_are_written(tmp_path: Path) -> None:
     """Every part once, and nothing behind the last full one: that is left to the fsync."""
 
