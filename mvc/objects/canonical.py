@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from mvc.errors import InvalidInputError, MalformedError
 
-__all__ = ["Value", "decode", "encode"]
+__all__ = ["Rows", "Value", "decode", "encode"]
 
 Value: TypeAlias = "bool | int | float | str | bytes | Sequence[Value] | Mapping[str, Value] | None"
 
@@ -141,8 +141,28 @@ def _utf8(text: str) -> bytes:
         raise InvalidInputError(f"text {text[:40]!r} holds a lone surrogate and is not valid Unicode") from None
 
 
-def decode(data: bytes | memoryview) -> Value:
-    """Return the value that `data` encodes.
+class Rows:
+    """Arrays of arrays of the values that were decoded before, to be recognised when they come again.
+
+    Histories consist of values that differ in few rows. No encoding is the beginning of another one, so bytes that
+    begin with one that was decoded before are that value again. What is recognised is the same object: whoever decodes
+    with this must not change what it is given.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, ...], tuple[list[bytes], list[Value]]] = {}
+
+    def at(self, path: tuple[int, ...]) -> tuple[list[bytes], list[Value]]:
+        """Return encodings and values of the rows that were last found at a place of a value."""
+        return self._kept.get(path, ([], []))
+
+    def keep(self, path: tuple[int, ...], encodings: list[bytes], values: list[Value]) -> None:
+        """Note the rows that were found at a place of a value."""
+        self._kept[path] = encodings, values
+
+
+def decode(data: bytes | memoryview, rows: Rows | None = None) -> Value:
+    """Return the value that `data` encodes; with `rows`, what it shares with values decoded before is not read again.
 
     Raises
     ------
@@ -155,7 +175,7 @@ def decode(data: bytes | memoryview) -> Value:
     >>> decode(bytes.fromhex("a2616183f6f520616201"))
     {'a': [None, True, -1], 'b': 1}
     """
-    reader = _Reader(bytes(data))
+    reader = _Reader(bytes(data), rows)
     value = reader.value(0)
     if reader.position != len(reader.data):
         raise MalformedError(f"{len(reader.data) - reader.position} bytes follow the canonical value")
@@ -165,9 +185,11 @@ def decode(data: bytes | memoryview) -> Value:
 class _Reader:
     """Reads one value after the other. A manifest has ten for every tensor, so calls and attributes are few here."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, rows: Rows | None) -> None:
         self.data = data
         self.position = 0
+        self.rows = rows
+        self.path = [0]
 
     def value(self, depth: int) -> Value:
         """Return the next value."""
@@ -242,6 +264,8 @@ class _Reader:
         if items and depth > _MAX_NESTING:
             raise _too_deep()
         data, size, start = self.data, len(self.data), self.position
+        if self.rows is not None and items and start < size and data[start] >> 5 == _ARRAY:
+            return self.recognised(items, depth, self.rows)
         result: list[Value] = []
         for _ in range(items):
             initial = data[start] if start < size else _OTHERS
@@ -258,6 +282,30 @@ class _Reader:
                 end = self.position
             start = end
         self.position = start
+        return result
+
+    def recognised(self, items: int, depth: int, rows: Rows) -> list[Value]:
+        """Return an array of arrays; those that are as they were in the value before are not read."""
+        data, start, path = self.data, self.position, (depth, *self.path)
+        encodings, values = rows.at(path)
+        found: list[bytes] = []
+        result: list[Value] = []
+        for place in range(items):
+            known = place < len(encodings) and data.startswith(encodings[place], start)
+            if known:
+                encoded, value = encodings[place], values[place]
+            else:
+                self.position = start
+                self.path += (place, 0)
+                value = self.value(depth)
+                del self.path[-2:]
+                encoded = data[start : self.position]
+            found.append(encoded)
+            result.append(value)
+            start += len(encoded)
+        self.position = start
+        self.path[-1] += 1
+        rows.keep(path, found, result)
         return result
 
     def map(self, entries: int, depth: int) -> dict[str, Value]:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from operator import ge
-from typing import Final, Literal
+from typing import Final, Generic, Literal, TypeVar
 
 from mvc.errors import InvalidInputError, MalformedError
-from mvc.objects.canonical import Value, decode, encode
+from mvc.objects.canonical import Rows, Value, decode, encode
 from mvc.objects.fields import array, integer, oid, record, text
 from mvc.objects.ids import MANIFEST, digest
 from mvc.objects.paths import check_path, check_paths
 from mvc.types import ObjectId, TensorSpec, View, dtype_of, raw_id
 from mvc.types.limits import MAX_NAME_BYTES, MAX_TENSORS
 
-__all__ = ["FileEntry", "Manifest", "Segment", "SegmentKind", "TensorEntry"]
+__all__ = ["FileEntry", "Manifest", "ManifestDecoder", "Segment", "SegmentKind", "TensorEntry"]
 
 SegmentKind = Literal["literal", "tensor"]
+T = TypeVar("T")
 
 _KINDS: Final[tuple[SegmentKind, ...]] = ("literal", "tensor")
 _FIELDS: Final = frozenset({"files", "tensors"})
@@ -165,14 +166,56 @@ class Manifest:
         FormatError
             If it names a dtype that this release does not know.
         """
-        fields = record(decode(data), _FIELDS, "manifest")
-        try:
-            return cls(
-                tuple(_read_file(value) for value in array(fields["files"], "files")),
-                tuple(_read_tensor(value) for value in array(fields["tensors"], "tensors", most=MAX_TENSORS)),
-            )
-        except InvalidInputError as error:
-            raise MalformedError(f"manifest breaks a rule: {error.message}") from error
+        return _read_manifest(decode(data), _read_segment, _read_tensor)
+
+
+class ManifestDecoder:
+    """Decodes manifests one after the other, and what one has in common with the one before only once.
+
+    For those who walk along a history. May not be used by two threads at a time.
+    """
+
+    def __init__(self) -> None:
+        self._rows = Rows()
+        self._segments, self._tensors = _Once(_read_segment), _Once(_read_tensor)
+
+    def decode(self, data: bytes) -> Manifest:
+        """Return the manifest that `data` encodes; errors as of `Manifest.decode`."""
+        self._segments.turn()
+        self._tensors.turn()
+        return _read_manifest(decode(data, self._rows), self._segments, self._tensors)
+
+
+class _Once(Generic[T]):
+    """A function that remembers what it made of the values that it was given in this turn and the one before."""
+
+    def __init__(self, function: Callable[[Value], T]) -> None:
+        self._function = function
+        self._before: dict[int, tuple[Value, T]] = {}
+        self._now: dict[int, tuple[Value, T]] = {}
+
+    def turn(self) -> None:
+        """Begin a turn."""
+        self._before, self._now = self._now, {}
+
+    def __call__(self, value: Value) -> T:
+        """Return what the function makes of `value`; the same object is known by its address while it is kept."""
+        made = self._before.get(id(value)) or (value, self._function(value))
+        self._now[id(value)] = made
+        return made[1]
+
+
+def _read_manifest(
+    value: Value, segment: Callable[[Value], Segment], tensor: Callable[[Value], TensorEntry]
+) -> Manifest:
+    fields = record(value, _FIELDS, "manifest")
+    try:
+        return Manifest(
+            tuple([_read_file(item, segment) for item in array(fields["files"], "files")]),
+            tuple([tensor(item) for item in array(fields["tensors"], "tensors", most=MAX_TENSORS)]),
+        )
+    except InvalidInputError as error:
+        raise MalformedError(f"manifest breaks a rule: {error.message}") from error
 
 
 def _file_value(file: FileEntry) -> Value:
@@ -185,13 +228,13 @@ def _tensor_value(entry: TensorEntry) -> Value:
     return [*value, entry.view.offset, list(entry.view.strides)] if entry.view else value
 
 
-def _read_file(value: Value) -> FileEntry:
+def _read_file(value: Value, segment: Callable[[Value], Segment]) -> FileEntry:
     path, mode, name, segments = array(value, "file", (4,))
     return FileEntry(
         text(path, "path"),
         integer(mode, "mode"),
         text(name, "format", 64),
-        tuple(_read_segment(item) for item in array(segments, "segments")),
+        tuple([segment(item) for item in array(segments, "segments")]),
     )
 
 

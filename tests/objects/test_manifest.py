@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mvc.errors import FormatError, InvalidInputError, MalformedError, MvcError
 from mvc.objects.canonical import decode, encode
 from mvc.objects.ids import MANIFEST, digest
-from mvc.objects.manifest import FileEntry, Manifest, Segment, TensorEntry
+from mvc.objects.manifest import FileEntry, Manifest, ManifestDecoder, Segment, TensorEntry
 from mvc.types import DTYPES, TensorSpec, View, dtype_of, object_id
 
 A, B, C = (object_id(bytes([number]) * 32) for number in (1, 2, 3))
@@ -251,3 +251,39 @@ def test_the_decoded_value_is_the_documented_one():
         "files": [["a", 0o644, "safetensors", [[1, bytes([1]) * 32, 16]]]],
         "tensors": [["t", 0, bytes([1]) * 32, "F32", [2, 2], 0, [1, 2]]],
     }
+
+
+@given(st.lists(manifests(), min_size=1, max_size=4), st.data())
+def test_a_decoder_of_many_says_what_is_said_of_each(drawn, data):
+    """Also after damaged ones, and if what manifests have in common lies in other places."""
+    decoder = ManifestDecoder()
+    for _ in range(8):
+        raw = bytearray(data.draw(st.sampled_from(drawn)).encoded)
+        if data.draw(st.booleans()):
+            raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+        outcomes: list[object] = []
+        for decode_manifest in (Manifest.decode, decoder.decode):
+            try:
+                outcomes.append(decode_manifest(bytes(raw)))
+            except MvcError as error:
+                outcomes.append((type(error), error.message))
+        assert outcomes[0] == outcomes[1]
+
+
+def test_what_two_manifests_have_in_common_is_decoded_once():
+    """A tensor and a segment that stay are the same objects; one that is new is another."""
+    files = [
+        FileEntry("f", 0o644, "safetensors", (Segment("tensor", A, 8), Segment("tensor", oid, 8))) for oid in (B, C)
+    ]
+    first, second = (
+        Manifest(
+            (file,),
+            tuple(TensorEntry(name, 0, s.id, spec(2)) for name, s in zip("ab", file.segments, strict=True)),
+        )
+        for file in files
+    )
+    decoder = ManifestDecoder()
+    before, after = decoder.decode(first.encoded), decoder.decode(second.encoded)
+    assert (before, after) == (first, second)
+    assert after.tensors[0] is before.tensors[0]
+    assert after.files[0].segments[0] is before.files[0].segments[0]
