@@ -16,7 +16,7 @@ from mvc.index.records import UNREACHABLE, BlobRecord, CommitRecord
 from mvc.objects.blob import Envelope, depth_above
 from mvc.objects.commit import Commit
 from mvc.objects.ids import COMMIT, MANIFEST, digest
-from mvc.objects.manifest import Manifest
+from mvc.objects.manifest import ManifestDecoder
 from mvc.store.layout import EntryKind, Location, PackEntry, StoredObject
 from mvc.store.metadata import unwrap_metadata
 from mvc.store.object_store import ObjectStore
@@ -303,7 +303,10 @@ def _commits(
     places = {entry.oid: entry.location for entry in found if entry.kind is not None and entry.kind.is_metadata}
     unread = set(database.unread_commits())  # one of the manifests that were found may be what they lack
     unread |= {entry.oid for entry in found if entry.kind is EntryKind.COMMIT}
-    new = [record for oid in sorted(unread) if (record := _read_commit(store, oid, places))]
+    read = [commit for oid in sorted(unread) if (commit := _read_commit(store, oid, places))]
+    read.sort(key=lambda commit: commit.time)  # a manifest is most like that of the commit before
+    manifests = ManifestDecoder()
+    new = [record for commit in read if (record := _commit_record(store, commit, places, manifests))]
     return _in_history(database, new, lost), len(new) == len(unread)
 
 
@@ -329,12 +332,22 @@ def _placed(records: Iterable[CommitRecord], known: Mapping[ObjectId, CommitReco
     return [placed[record.id] for record in ordered]
 
 
-def _read_commit(store: ObjectStore, oid: ObjectId, places: Mapping[ObjectId, Location]) -> CommitRecord | None:
-    """Return a commit, at the position of its time; None if it or its manifest is corrupt: `mvc fsck` names it."""
+def _read_commit(store: ObjectStore, oid: ObjectId, places: Mapping[ObjectId, Location]) -> Commit | None:
+    """Return a commit; None if it is corrupt: `mvc fsck` names it."""
     try:
-        commit = Commit.decode(read_metadata(store, oid, COMMIT, places.get(oid)))
-        manifest = Manifest.decode(read_metadata(store, commit.manifest, MANIFEST, places.get(commit.manifest)))
+        return Commit.decode(read_metadata(store, oid, COMMIT, places.get(oid)))
     except (IntegrityError, NotFoundError, FormatError) as error:
         _LOGGER.warning("commit %s is left out of the index: %s", oid, error)
+        return None
+
+
+def _commit_record(
+    store: ObjectStore, commit: Commit, places: Mapping[ObjectId, Location], manifests: ManifestDecoder
+) -> CommitRecord | None:
+    """Return a commit at the position of its time; None if its manifest is corrupt: `mvc fsck` names it."""
+    try:
+        manifest = manifests.decode(read_metadata(store, commit.manifest, MANIFEST, places.get(commit.manifest)))
+    except (IntegrityError, NotFoundError, FormatError) as error:
+        _LOGGER.warning("commit %s is left out of the index: %s", commit.id, error)
         return None
     return CommitRecord.of(commit, manifest.size)
