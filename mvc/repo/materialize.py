@@ -9,12 +9,13 @@ from concurrent.futures import Executor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from threading import Lock
 from typing import Final
 
 import numpy as np
 
 from mvc.codecs import Bytes, Codec, Fit, FrameSpec, codec_of, fitted
-from mvc.errors import FormatError, IntegrityError, NotFoundError
+from mvc.errors import FormatError, IntegrityError, MvcError, NotFoundError
 from mvc.objects.blob import Envelope, Frame
 from mvc.objects.ids import Hasher, content_hasher, finish
 from mvc.repo.frame_cache import FrameCache
@@ -30,8 +31,9 @@ _LOGGER: Final = logging.getLogger(__name__)
 _DEPTH_LIMIT: Final = 64
 """Deltas followed in one read: the format's limit. More means a cycle."""
 _BLOBS_KEPT: Final = 32
-"""Opened blobs kept: the chains that two threads work on. Packed ones are at most 4 MiB of memory each, others an open
-file each."""
+"""Opened blobs kept: the chains that two threads work on. Each holds little memory, and a file open."""
+_SMALL: Final = 64 << 10
+"""Bytes of a content that is decoded sooner than another thread is told of it."""
 
 Locate = Callable[[Iterable[ObjectId]], Mapping[ObjectId, Location]]
 """Returns where contents are stored, and may return more; what is missing is left out."""
@@ -119,6 +121,8 @@ class ContentReader:
         self._pool = pool
         self._window = 2 * session.threads
         self._locate = locate or _by_index(session)
+        self._may_follow = locate is None
+        self._following = Lock()
         self._locations: dict[ObjectId, Location] = {}
         self._kept = FrameCache(keep_bytes)
         self._lost: dict[_Place, str] = {}
@@ -140,7 +144,26 @@ class ContentReader:
         try:
             return self.copy(oid, location)
         except (NotFoundError, IntegrityError, FormatError) as error:
-            return self._elsewhere(oid, location, error)
+            return self._moved(oid, location) or self._elsewhere(oid, location, error)
+
+    def _moved(self, oid: ObjectId, location: Location) -> StoredBlob | None:
+        """Open a blob where the index finds it once it has followed the store; None if that does not help."""
+        if self._session.store.holds(oid, location):
+            return None
+        self._follow()
+        found = self._locations.get(oid, location)
+        with suppress(NotFoundError, IntegrityError, FormatError):
+            return None if found == location else self.copy(oid, found)
+        return None
+
+    def _follow(self) -> None:
+        """Have the index follow the store, once, and look up again what was looked up: much may have moved at once."""
+        with self._following:
+            if self._may_follow:
+                self._may_follow = False
+                with suppress(MvcError):  # as on a disk that is full: then each blob is looked for where it may be
+                    self._session.refresh(force=True)
+                    self._locations = {**self._locations, **self._locate(list(self._locations))}
 
     def copy(self, oid: ObjectId, location: Location) -> StoredBlob:
         """Open one stored copy of the content `oid`, and no other.
@@ -167,7 +190,6 @@ class ContentReader:
         self, oid: ObjectId, location: Location | None, cause: NotFoundError | IntegrityError | FormatError
     ) -> StoredBlob:
         """Open a blob that has moved or was replaced by another encoding, or another copy of one that is damaged."""
-        self._session.store.packs.refresh()
         if copies := self._copies(oid):
             if location and not isinstance(cause, NotFoundError) and copies[0].location.pack != location.pack:
                 self._warn(oid, cause)
@@ -236,9 +258,10 @@ class ContentReader:
         IntegrityError
             If it, or everything that its base is stored as, is corrupt.
         """
-        room = _fresh if self._kept else self._spares().array
+        here = blob.envelope.spec.nbytes <= _SMALL
+        room = _fresh if self._kept or here else self._spares().array
         tasks = (_Task(blob, frame, room(blob.frame_spec(frame).nbytes), 0) for frame in blob.envelope.frames)
-        return (task.out for task in self._verified(tasks, self._decoded_as_it_is))
+        return (task.out for task in self._verified(tasks, self._decoded_as_it_is, here=here))
 
     def _tasks(self, ids: Sequence[ObjectId], room: Callable[[int], Bytes]) -> Iterator[_Task]:
         """Yield the frames of the contents `ids`, each with what `room` returns for its number of bytes."""
@@ -249,10 +272,14 @@ class ContentReader:
                 yield _Task(blob, frame, room(blob.frame_spec(frame).nbytes), offset)
                 offset += blob.frame_spec(frame).nbytes
 
-    def _verified(self, tasks: Iterable[_Task], work: Callable[[_Task], _Task]) -> Generator[_Task]:
-        """Yield `tasks` when they are done by `work`, in threads; check each content's id at its last frame."""
+    def _verified(
+        self, tasks: Iterable[_Task], work: Callable[[_Task], _Task], *, here: bool = False
+    ) -> Generator[_Task]:
+        """Yield `tasks` when they are done by `work`, in threads or `here`; check each content at its last frame."""
         running = None
-        with closing(ordered_map(self._pool, work, tasks, self._window)) as done:
+        with closing(
+            (work(task) for task in tasks) if here else ordered_map(self._pool, work, tasks, self._window)
+        ) as done:
             for task in done:
                 envelope, frame = task.blob.envelope, task.frame
                 if frame.start == 0:

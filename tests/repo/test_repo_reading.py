@@ -14,6 +14,7 @@ from mvc.repo.diff import commit_side, diff, worktree_side
 from mvc.repo.du import disk_use
 from mvc.repo.materialize import ContentReader
 from mvc.repo.revisions import resolve
+from mvc.store.layout import EntryKind
 from mvc.store.local_fs import LocalFileSystem
 from mvc.types import dtype_of, object_id
 
@@ -119,6 +120,42 @@ class TestLoad:
         expected = [(frame.offset, frame.offset + frame.length) for frame in frames]
         assert sorted(found for found in ranges if found[0]) == sorted(expected)
         assert all(end <= 1 << 14 for begin, end in ranges if not begin)
+
+    def test_what_has_moved_since_it_was_looked_up(self, lab):
+        """It is read where it lies now; the packs are listed a few times, not once or more for each content."""
+
+        class Watched(LocalFileSystem):
+            """A file system that counts how often the packs are listed."""
+
+            def names(self, directory):
+                listed.extend([directory.name] * (directory.name == "packs"))
+                return super().names(directory)
+
+        listed: list[str] = []
+        model = {f"w{number:02}": lab.weights("F32", (16, 4), number) for number in range(40)}
+        lab.committed(model)
+        ids = [entry.id for entry in lab.repo.manifest().tensors]
+        session = lab.again(Watched()).session
+        with session.pool() as pool:
+            reader = ContentReader(session, pool)
+            reader.prepare(ids)
+            store = lab.session.store
+            with store.begin() as batch:
+                for oid in ids:
+                    batch.put(EntryKind.TENSOR, oid, store.load(oid))
+                batch.put(EntryKind.TENSOR, object_id("1" * 64), b"")  # so that it is another pack
+                moved = batch.commit()
+            (old,) = {pack for pack in store.pack_ids() if pack != moved[ids[0]].pack}
+            metadata = [entry for entry in store.packs.entries(old) if entry.kind.is_metadata]
+            with store.begin() as batch:
+                for entry in metadata:
+                    batch.put(entry.kind, entry.oid, store.load(entry.oid))
+                batch.commit()
+            store.packs.delete(old)
+            listed.clear()
+            found = [data.tobytes() for data in reader.contents(ids)]
+        assert found == [bytes(raw.data) for raw in model.values()]
+        assert len(listed) <= 4
 
     def test_a_content_that_is_missing(self, lab):
         """Is an integrity error, with the id."""
