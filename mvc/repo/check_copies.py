@@ -13,7 +13,7 @@ from mvc.errors import FormatError, IntegrityError, NotFoundError, StorageError
 from mvc.objects.blob import Reference
 from mvc.objects.commit import Commit, Tag
 from mvc.objects.ids import COMMIT, MANIFEST, TAG, digest
-from mvc.objects.manifest import Manifest, SegmentKind
+from mvc.objects.manifest import Manifest, ManifestDecoder, SegmentKind
 from mvc.repo.materialize import ContentReader
 from mvc.repo.progress import Progress
 from mvc.repo.session import Session
@@ -150,8 +150,8 @@ class Radius:
         return frozenset(found)
 
 
-def read_copy(store: ObjectStore, copy: Copy) -> _Metadata:
-    """Return a metadata object from one copy of it, verified.
+def read_copy(store: ObjectStore, copy: Copy, manifests: ManifestDecoder | None = None) -> _Metadata:
+    """Return a metadata object from one copy of it, verified; a manifest is decoded by `manifests`, if that is given.
 
     Raises
     ------
@@ -159,7 +159,8 @@ def read_copy(store: ObjectStore, copy: Copy) -> _Metadata:
         If the copy is corrupt, or gone.
     """
     assert copy.kind is not None
-    return _METADATA[copy.kind][1](_verified(store, copy))
+    decode = manifests.decode if manifests and copy.kind is EntryKind.MANIFEST else _METADATA[copy.kind][1]
+    return decode(_verified(store, copy))
 
 
 def _verified(store: ObjectStore, copy: Copy) -> bytes:

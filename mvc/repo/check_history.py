@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mvc.objects.commit import Commit, Tag
-from mvc.objects.manifest import Manifest, SegmentKind
+from mvc.objects.manifest import Manifest, ManifestDecoder, SegmentKind
 from mvc.objects.operation import Refs
 from mvc.objects.refnames import HEAD
 from mvc.repo.check_copies import WRONG, Copies, read_copy
@@ -90,6 +90,7 @@ class _Walk:
     unreadable: set[ObjectId] = field(default_factory=set)
     contents: dict[tuple[SegmentKind, ObjectId], int] = field(default_factory=dict)
     sizes: dict[ObjectId, int] = field(default_factory=dict)
+    decoder: ManifestDecoder = field(default_factory=ManifestDecoder)
 
     def visit(self, origin: str, oid: ObjectId) -> list[tuple[str, ObjectId]]:
         """Read a commit or tag, once; return what it needs."""
@@ -124,14 +125,16 @@ class _Walk:
             self.unreadable.add(oid)
 
     def _read(self, oid: ObjectId) -> Commit | Tag | Manifest | None:
-        return _read(self.store, self.copies, oid)
+        return _read(self.store, self.copies, oid, self.decoder)
 
 
-def _read(store: ObjectStore, copies: Copies, oid: ObjectId) -> Commit | Tag | Manifest | None:
+def _read(
+    store: ObjectStore, copies: Copies, oid: ObjectId, manifests: ManifestDecoder
+) -> Commit | Tag | Manifest | None:
     """Return a metadata object, or None if it cannot be read."""
     copy = copies.good.get(oid)
     try:
-        return read_copy(store, copy) if copy is not None and copy.is_metadata else None
+        return read_copy(store, copy, manifests) if copy is not None and copy.is_metadata else None
     except WRONG:  # its bytes are those of its id, and break a rule
         return None
 
@@ -141,8 +144,9 @@ def uses(
 ) -> dict[ObjectId, list[Use]]:
     """Return which files of which commits need each of the contents `ids`, commits in their order."""
     result: dict[ObjectId, list[Use]] = {}
+    manifests = ManifestDecoder()
     for oid, commit in commits.items() if ids else ():
-        found = _read(store, copies, commit.manifest)
+        found = _read(store, copies, commit.manifest, manifests)
         for content, use in _uses(oid, found, ids) if isinstance(found, Manifest) else ():
             result.setdefault(content, []).append(use)
     return result

@@ -8,7 +8,7 @@ from mvc.errors import FormatError, IntegrityError, NotFoundError
 from mvc.index import read_metadata
 from mvc.objects.commit import Commit, Tag
 from mvc.objects.ids import COMMIT, MANIFEST, TAG, digest
-from mvc.objects.manifest import Manifest
+from mvc.objects.manifest import ManifestDecoder
 from mvc.repo.roots import Root
 from mvc.store.object_store import ObjectStore
 from mvc.types import ObjectId
@@ -32,6 +32,7 @@ class Liveness:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self._manifests = ManifestDecoder()
         self.metadata: dict[ObjectId, Root] = {}
         self.contents: dict[ObjectId, Root] = {}
         self._lost: set[ObjectId] = set()
@@ -78,7 +79,7 @@ class Liveness:
         if isinstance(found, Tag):
             return [found.target]
         if found.manifest not in self.metadata:
-            manifest = Manifest.decode(read_metadata(self._store, found.manifest, MANIFEST))
+            manifest = self._manifests.decode(read_metadata(self._store, found.manifest, MANIFEST))
             self.metadata[found.manifest] = root
             for file in manifest.files:
                 for segment in file.segments:
