@@ -2,7 +2,7 @@
 
 from mvc.index.database import Database, Update
 from mvc.index.records import BlobRecord, CodecTotal, CommitRecord
-from mvc.index.sync import Additions, extend, read_blobs, read_metadata, synchronise
+from mvc.index.sync import Additions, chained, extend, placed, read_blobs, read_metadata, synchronise
 
 __all__ = [
     "Additions",
@@ -11,7 +11,9 @@ __all__ = [
     "CommitRecord",
     "Database",
     "Update",
+    "chained",
     "extend",
+    "placed",
     "read_blobs",
     "read_metadata",
     "synchronise",

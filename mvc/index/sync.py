@@ -24,7 +24,7 @@ from mvc.types import ObjectId
 
 _LOGGER: Final = logging.getLogger(__name__)
 
-__all__ = ["Additions", "extend", "read_blobs", "read_metadata", "synchronise"]
+__all__ = ["Additions", "chained", "extend", "placed", "read_blobs", "read_metadata", "synchronise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,17 @@ def read_blobs(store: ObjectStore, found: Iterable[StoredObject]) -> list[BlobRe
 
     Those that are corrupt are left out, with a warning.
     """
-    return _chained([record for entry in found if (record := _read_blob(store, entry))], {})
+    return chained(record for entry in found if (record := _read_blob(store, entry)))
+
+
+def chained(records: Iterable[BlobRecord]) -> list[BlobRecord]:
+    """Return all encodings that there are with the depths and bytes of their cheapest chains."""
+    return _chained(records, {})
+
+
+def placed(records: Iterable[CommitRecord]) -> list[CommitRecord]:
+    """Return all commits that there are at their positions."""
+    return _placed(records, {})
 
 
 def read_metadata(store: ObjectStore, oid: ObjectId, domain: str, location: Location | None = None) -> bytes:

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from mvc.errors import StorageError
-from mvc.index import Additions, BlobRecord, CommitRecord, Database, Update, extend
+from mvc.index import BlobRecord, CommitRecord, Database, chained, placed
 from mvc.index.condition import condition
 from mvc.objects.blob import depth_above
 from mvc.repo.check_copies import Copies, Copy
 from mvc.repo.check_history import History
 from mvc.repo.session import Session
-from mvc.store.object_store import ObjectStore
 from mvc.types import ObjectId
 
 __all__ = ["damage_of_index", "disagreement"]
@@ -45,21 +44,11 @@ def disagreement(session: Session, operation: ObjectId, copies: Copies, history:
         return None
     try:
         found = Database(session.layout.index)
-        derived = _derived(session.store, operation, copies, history) if found.operation() == operation else None
-        if derived is None:
+        if found.operation() != operation:
             return None
-        return _blobs(found, derived, history) or _metadata(found, derived, copies, history)
+        return _blobs(found, copies, history) or _objects(found, copies, history) or _commits(found, history)
     except StorageError as error:
         return error.message
-
-
-def _derived(store: ObjectStore, operation: ObjectId, copies: Copies, history: History) -> Database | None:
-    """Return what the index should say, from what was read already; None if loose blobs are others by now."""
-    database = Database(None)
-    database.apply(Update(operation))
-    blobs = [_record(copy) for copy in copies.all() if not copy.is_metadata]
-    commits = [CommitRecord.of(commit, history.sizes[commit.manifest]) for commit in history.commits.values()]
-    return database if extend(database, store, operation, operation, Additions(blobs, (), commits)) else None
 
 
 def _record(copy: Copy) -> BlobRecord:
@@ -69,8 +58,9 @@ def _record(copy: Copy) -> BlobRecord:
     return BlobRecord(copy.oid, copy.content, copy.location, copy.raw_bytes, copy.codec, copy.sides, depth, length)
 
 
-def _blobs(found: Database, derived: Database, history: History) -> str | None:
-    ours, theirs = _by_place(found.all_blobs()), _by_place(derived.all_blobs())
+def _blobs(found: Database, copies: Copies, history: History) -> str | None:
+    stored = chained(_record(copy) for copy in copies.all() if not copy.is_metadata)
+    ours, theirs = _by_place(found.all_blobs()), _by_place(stored)
     same = ours.keys() == theirs.keys()
     for place in ours.keys() & theirs.keys():
         if (ours[place] if same else _own(ours[place])) != (theirs[place] if same else _own(theirs[place])):
@@ -89,15 +79,24 @@ def _own(record: BlobRecord) -> BlobRecord:
     return replace(record, depth=0, chain_bytes=0)
 
 
-def _metadata(found: Database, derived: Database, copies: Copies, history: History) -> str | None:
+def _objects(found: Database, copies: Copies, history: History) -> str | None:
     stored = {oid for oid, copy in copies.good.items() if copy.is_metadata}
     ours = found.objects(stored)
     places = {(copy.oid, copy.location) for copy in copies.all()}
     packs = {location.pack for _, location in places}
     wrong = [oid for oid, location in ours.items() if location.pack in packs and (oid, location) not in places]
     wrong += [oid for oid in history.metadata if oid in stored and oid not in ours]
-    if wrong:
-        return f"it does not say where object {wrong[0]} is"
-    recorded, expected = found.commits(history.commits), derived.commits(history.commits)
-    other = next((oid for oid in history.commits if recorded.get(oid) != expected.get(oid)), None)
+    return f"it does not say where object {wrong[0]} is" if wrong else None
+
+
+def _commits(found: Database, history: History) -> str | None:
+    sizes = history.sizes
+    expected = placed(CommitRecord.of(commit, sizes[commit.manifest]) for commit in history.commits.values())
+    recorded = {oid: _facts(record) for oid, record in found.commits(history.commits).items()}
+    other = next((record.id for record in expected if recorded.get(record.id) != _facts(record)), None)
     return f"it says of commit {other} what the store does not" if other else None
+
+
+def _facts(record: CommitRecord) -> tuple[CommitRecord, str]:
+    """Return a record so that it can be compared: no NaN is equal to another one."""
+    return replace(record, metadata={}), repr(sorted(record.metadata.items()))

@@ -1,5 +1,6 @@
 """Checking a repository, and making its derived parts again."""
 
+import math
 import os
 import shutil
 from dataclasses import replace
@@ -339,6 +340,14 @@ class TestIndex:
         result = reindex(lab.again().session)
         assert (result.packs, result.blobs) == (len(before["packs"]), len(before["blobs"]))
         assert answers(lab.again()) == before
+
+    def test_whatever_is_recorded_agrees_with_the_store(self, lab):
+        """Also numbers that are not equal to themselves, and keys in another order than that of text."""
+        lab.write("a", b"a")
+        facts = {"zz": math.nan, "abc": -0.0, "b": 1, "é": math.inf, "ab": None, "flag": True, "text": "NaN"}
+        oid = lab.commit(metadata=facts).commit
+        assert lab.session.record(oid).metadata.keys() == facts.keys()
+        assert lab.check().faults == ()
 
     @pytest.mark.parametrize("damage", ["delete", "garbage", "empty", "header", "journal", "version", "packs"])
     def test_damaged(self, history, damage):
