@@ -281,14 +281,21 @@ class RepositoryMachine(Beside):
                 os.utime(path, (_LONG_AGO, _LONG_AGO))
 
     @precondition(lambda self: self.known)
-    @rule(which=_few, everything=st.booleans())
-    def abandon(self, which: int, everything: bool) -> None:  # noqa: FBT001
-        """Go back to some commit, and give up the branches; afterwards perhaps all that only they held."""
-        self._switch(self.recent(which), None, create=False, force=True)
+    @rule(which=_few, tagged=_few, as_object=st.booleans())
+    def abandon(self, which: int, tagged: int, as_object: bool) -> None:  # noqa: FBT001
+        """Give up all branches, and all that neither a tag nor a detached HEAD holds."""
+        self.create_tag("v1", tagged, as_object, force=True)
+        self.detach(which, force=True)
         for name in ("main", "a", "b"):
             self.delete_branch(name, force=True)
-        if everything:
-            self.collect_everything()
+        self.collect_everything()
+
+    @rule(seed=_seeds, which=_few)
+    def try_something(self, seed: int, which: int) -> None:
+        """Commit a model, and give it up again."""
+        self.commit_new_model(seed, _MODELS[0])
+        if self.known:
+            self.abandon(which, which + 1, as_object=seed % 2 == 0)
 
     @rule(bounds=st.sampled_from(_BOUNDS), old=st.booleans())
     def collect(self, bounds: Gc, old: bool) -> None:  # noqa: FBT001
@@ -358,6 +365,25 @@ class RepositoryMachine(Beside):
     def crash_soon(self, step: int, mode: CrashMode, seed: int) -> None:
         """Have the machine crash in the next action."""
         self.danger = step, mode, seed
+
+    @rule(
+        action=st.sampled_from(["commit", "repack", "collect", "switch"]),
+        step=st.integers(1, _MOST_STEPS),
+        mode=st.sampled_from(CRASH_MODES),
+        seed=_seeds,
+    )
+    def crash_while(self, action: str, step: int, mode: CrashMode, seed: int) -> None:
+        """Have the machine crash in one of the actions that write most."""
+        self.write_model(_MODELS[0], seed)
+        self.crash_soon(step, mode, seed)
+        if action == "commit":
+            self.commit("fast", seed)
+        elif action == "repack":
+            self.repack(_GREEDY, old=True)
+        elif action == "collect":
+            self.collect_everything()
+        else:
+            self.switch_to_branch(seed, force=True)
 
     # Checks.
 
