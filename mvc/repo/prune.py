@@ -87,8 +87,18 @@ def prune(
         return Pruned(Tally(), 0)
     _make_durable(store, found, {pack or oid for oid, pack in needed})
     session.forget_index()
+    removed = _evict(session, found, plan, needed, wanted, lease)
+    freed = sum(item.file.size for item in removed) - grown
+    return Pruned(Tally(sum(len(item.objects) for item in removed), freed), len(plan.files) - len(removed))
+
+
+def _evict(
+    session: Session, found: Survey, plan: PrunePlan, needed: Collection[Place], wanted: Wanted, lease: Lease
+) -> list[Removal]:
+    """Condemn every file of the plan, look again, remove those that nobody needs, and return them."""
+    store = session.store
     condemned = [item for item in plan.files if store.evictions.condemn(item.file.path)]
-    removed: set[ObjectId] = set()
+    removed: list[Removal] = []
     try:
         spared = _spared(store, found, condemned, needed, wanted)
         if not lease.renew():
@@ -96,16 +106,15 @@ def prune(
         for item in condemned:
             if item.holder not in spared:
                 _remove(store, item)
-                removed.add(item.holder)
+                removed.append(item)
     finally:
+        gone = {item.holder for item in removed}
         for item in condemned:
-            if item.holder not in removed:
+            if item.holder not in gone:
                 store.evictions.spare(item.file.path)
         store.packs.refresh()
         session.refresh(force=True)
-    gone = [item for item in condemned if item.holder in removed]
-    freed = sum(item.file.size for item in gone) - grown
-    return Pruned(Tally(sum(len(item.objects) for item in gone), freed), len(plan.files) - len(gone))
+    return removed
 
 
 def _check_copies(
@@ -177,9 +186,7 @@ def _spared(
     touched += relied
     missed = {*wanted(), *(oid for item in touched for oid in item.objects)}
     missed |= found.chain(missed).keys()
-    return {item.holder for item in touched} | {
-        item.holder for item in condemned if not missed.isdisjoint(item.objects)
-    }
+    return {item.holder for item in condemned if not missed.isdisjoint(item.objects)} | {i.holder for i in touched}
 
 
 def _is_whole(there: Survey, before: Survey, needed: Iterable[Place]) -> bool:
