@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CLAIMS ?= standalone epochs training sparse codec_speed pipeline startup formats
+CLAIMS ?= standalone epochs training sparse codec_speed pipeline repack scale startup formats
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all sanitize lint format types layers coverage bench wheel clean

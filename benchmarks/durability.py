@@ -258,8 +258,8 @@ def _section(name: str, run: Run, out: Path) -> Sequence[str]:
     seconds = time.perf_counter() - start
     print_table(rows)
     print(f"{name}: {len(run.wrong)} wrong, {seconds:.0f} s", flush=True)
-    results = {"seed": run.seed, "rows": rows, "wrong": run.wrong, "seconds": round(seconds)}
-    write_json(out / f"durability-{name}.json", f"durability: {name}", results)
+    total: Row = {"what": "all", "wrong": len(run.wrong), "seconds": round(seconds)}
+    write_json(out / f"durability-{name}.json", f"durability: {name}", {f"seed {run.seed}": [*rows, total]})
     return run.wrong
 
 

@@ -47,6 +47,26 @@ with the file, allowing 0.1 %. Corpora that are held out were not looked at whil
         """Each step is a process, from start to exit; *x cp* compares with `cp` and fsync of the same file, which is in
 the page cache. Private memory is sampled.""",
     ),
+    "repack": (
+        "Repacking a family",
+        """A base, two fine-tunes of four epochs each on branches of their own, and a sibling under other names. Bytes
+of the whole store, as commits left it and repacked; what it takes to rebuild every tensor; files compared by
+SHA-256.""",
+    ),
+    "scale": ("Long histories", "Whole commands on histories of 200 tiny tensors, of which 8 change with each commit."),
+    "durability-crashes": (
+        "Durability: crashes",
+        "Every scenario stopped at every step, in five modes; *points* are crashes, each checked.",
+    ),
+    "durability-full-disk": ("Durability: failing disks", "Calls at which the disk was full, or failed, one by one."),
+    "durability-kills": ("Durability: kills", "Processes killed by SIGKILL at random moments."),
+    "durability-flips": ("Durability: changed bytes", "What readers got, and what `fsck` found."),
+    "durability-crowd": (
+        "Durability: a crowd",
+        "Twenty processes on one branch, one of which collects and one repacks.",
+    ),
+    "durability-model": ("Durability: random histories", "The repository beside a model in plain dicts."),
+    "durability-fuzz": ("Durability: hostile inputs", "Inputs of each parser, half of them with right checksums."),
     "startup": ("Start-up", "Wall time of short commands beside an empty Python."),
     "formats": ("One model in three formats", "Stored once, whatever file it is in."),
 }  # in the order of the page
@@ -73,7 +93,7 @@ def render(documents: Mapping[str, Document]) -> str:
 
 
 def _missing(claim: str) -> str:
-    return f"**No result yet**: `python -m benchmarks.{claim}` has not been run for this page.\n"
+    return f"**No result yet**: `python -m benchmarks.{claim.replace('-', ' ', 1)}` has not been run for this page.\n"
 
 
 def _section(document: Document) -> Iterable[str]:
