@@ -16,6 +16,8 @@ from mvc.types import DTYPES
 SOME: Final = 5_000
 MILLION: Final = 1_000_000
 ARRAYS: Final = 10_000
+LONG_FRAMES: Final = {"native": 40, "numpy": 12}
+"""Damaged frames whose memory is watched, by implementation: that costs NumPy seconds for each."""
 
 every_codec = pytest.mark.parametrize("codec_class", CODECS.values(), ids=list(CODECS))
 needs_native = pytest.mark.skipif("native" not in kernels.AVAILABLE, reason="built without a C compiler")
@@ -55,7 +57,7 @@ def test_hostile_frames_take_little_memory(codec_class, implementation):
             case = random_case(rng, dtype, len(codec.roles), 1 << 18)
         frame, sides, spec = case
         stored, out = codec.encode(*case), np.empty_like(frame)
-        inputs = [hostile(chance, stored, stored[::-1], spec.words) for _ in range(40)]
+        inputs = [hostile(chance, stored, stored[::-1], spec.words) for _ in range(LONG_FRAMES[implementation])]
         tracemalloc.start()
         try:
             for damaged in inputs:
