@@ -15,6 +15,7 @@ from typing import Final
 
 from mvc.errors import InvalidInputError
 from mvc.repo.assignment import Assignment, Choice, Problem, grow, summits
+from mvc.repo.connected import connected
 from mvc.repo.edmonds import Arc, minimum_arborescence
 from mvc.repo.reparenting import improve
 from mvc.settings import Delta
@@ -273,23 +274,8 @@ def _tighten(now: Assignment, node: int, depth: list[int], read: list[float]) ->
 
 def _components(choices: Sequence[Sequence[Choice]]) -> Iterable[list[int]]:
     """Return the nodes, apart by whether they can be reached from each other, whatever the direction; ascending."""
-    top = list(range(len(choices)))
-
-    def find(node: int) -> int:
-        while top[node] != node:
-            top[node] = top[top[node]]
-            node = top[node]
-        return node
-
-    for node, found in enumerate(choices):
-        for choice in found:
-            for side in choice.sides:
-                one, other = sorted((find(node), find(side)))
-                top[other] = one
-    result: dict[int, list[int]] = {}
-    for node in range(len(choices)):
-        result.setdefault(find(node), []).append(node)
-    return result.values()
+    pairs = ((node, side) for node, found in enumerate(choices) for choice in found for side in choice.sides)
+    return connected(len(choices), pairs)
 
 
 def _part(problem: Problem, nodes: Sequence[int]) -> Problem:

@@ -256,6 +256,7 @@ class _Growth:
                     self._push(node, index)
 
     def run(self) -> Assignment | None:
+        """Store what is ready until nothing is; return None if something cannot be stored."""
         order = []
         while self._ready:
             _, _, node, index = heappop(self._ready)

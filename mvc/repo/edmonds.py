@@ -79,6 +79,7 @@ class _Contraction:
                 self._queue[arc.head] = self._queues.merge(self._queue[arc.head], index)
 
     def run(self) -> list[int]:
+        """Contract circles until every node hangs on the root; return the arcs that are left, taken apart again."""
         done = [False] * (self._nodes + 1)
         done[self._nodes] = True
         for node in range(self._nodes):

@@ -14,10 +14,9 @@ from mvc.repo.leftovers import settle_leftovers
 from mvc.repo.liveness import Liveness
 from mvc.repo.prune import Pruned, prune
 from mvc.repo.prune_plan import YOUNG, PrunePlan, Tally, Verdicts, plan_prune
-from mvc.repo.repack_candidates import way_of
 from mvc.repo.roots import Root, roots
 from mvc.repo.session import Session
-from mvc.repo.survey import Place, Preferred, Survey, survey
+from mvc.repo.survey import Place, Preferred, Survey, survey, way_of
 from mvc.settings import Gc
 from mvc.store.leases import SKEW_SECONDS, STALE_SECONDS
 from mvc.types import ObjectId

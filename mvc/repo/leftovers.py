@@ -8,7 +8,6 @@ from mvc.errors import FormatError, IntegrityError, InvalidInputError, NotFoundE
 from mvc.index import BlobRecord
 from mvc.objects.blob import Envelope
 from mvc.repo.survey import survey
-from mvc.store.loose import FANOUT
 from mvc.store.object_store import ObjectStore
 from mvc.types import object_id
 
@@ -21,9 +20,7 @@ def settle_leftovers(store: ObjectStore) -> int:
     One whose name is free gets it back: nobody knows any more whether it was needed. One whose name was taken by
     another encoding goes if that can be decoded, and takes its place if not.
     """
-    directory = store.loose.directory
-    fans = [directory / name for name in store.fs.names(directory) if len(name) == FANOUT]
-    found = list(store.evictions.condemned(store.packs.directory, *fans))
+    found = list(store.condemned())
     replaced = [path for path in found if store.fs.size(path) is not None]
     for path in found:
         if path not in replaced:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,12 +22,12 @@ from mvc.repo.plan import Option, Side
 from mvc.repo.progress import Progress, silent
 from mvc.repo.prune import prune
 from mvc.repo.prune_plan import Verdicts, plan_prune
-from mvc.repo.repack_candidates import way_of, weighed
+from mvc.repo.repack_candidates import weighed
 from mvc.repo.repack_plan import RepackPlan, groups, levels, plan_repack, settled
 from mvc.repo.session import Session
 from mvc.repo.staging import Staging
 from mvc.repo.stored_source import stored_content
-from mvc.repo.survey import survey
+from mvc.repo.survey import survey, way_of
 from mvc.settings import Gc, Level
 from mvc.store.layout import Location
 from mvc.store.leases import STALE_SECONDS, Lease
@@ -135,9 +136,9 @@ class _Repack:
                 for group in groups(versions, plan, _GROUP_BYTES):
                     self._replace(group, plan, pool, lease)
                     tick(sum(item.raw_bytes for item in group if item.id in plan.changes))
-        changed = [oid for oid, record in self.where.items() if record != before[oid]]
+        changed = {oid for oid, record in self.where.items() if record != before[oid]}
         self._copy()
-        self._prune(before, lease)
+        self._prune(changed, lease)
         after = totals({oid: way_of(record) for oid, record in self.where.items()})
         return self._result(len(changed), plan.before, after, stored)
 
@@ -230,11 +231,10 @@ class _Repack:
         single = (oid for oid in sorted(wanted) if not any(is_copy(other, self.where[oid]) for other in found[oid]))
         make_copies(self.session.store, [self.where[oid] for oid in single])
 
-    def _prune(self, before: Mapping[ObjectId, BlobRecord], lease: Lease) -> None:
+    def _prune(self, changed: AbstractSet[ObjectId], lease: Lease) -> None:
         """Remove what was replaced in packs, what nothing reaches, and small packs."""
         preferred = {oid: record.location.pack for oid, record in self.where.items()}
         known = collect(self.session, self.bounds, preferred)
-        changed = {oid for oid, record in before.items() if record != self.where[oid]}
         replaced = {place for place in known.found.objects if place[0] in changed and place not in known.needed}
         verdicts = Verdicts(known.needed, replaced)
         plan = plan_prune(known.found, verdicts, known.cutoff, self.bounds, merge_all=True)

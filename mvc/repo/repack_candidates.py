@@ -16,9 +16,10 @@ from mvc.repo.plan import Option, Side
 from mvc.repo.progress import Tick
 from mvc.repo.sketches import Sketch, relatives, sketch
 from mvc.repo.stored_source import stored_content
+from mvc.repo.survey import way_of
 from mvc.types import ObjectId
 
-__all__ = ["way_of", "weighed"]
+__all__ = ["weighed"]
 
 _RELATIVES: Final = 4
 """Nearest relatives that each tensor is weighed against: the epochs before and after, and two further ones."""
@@ -28,11 +29,6 @@ _ENVELOPE: Final = 160
 _REFERENCE: Final = 48
 _FRAME: Final = 12
 """Bytes of an envelope, and of what it says of a side tensor and of a frame. They matter for small tensors only."""
-
-
-def way_of(record: BlobRecord) -> Way:
-    """Return how a content is stored."""
-    return Way(tuple(item.id for item in record.references), record.location.length)
 
 
 def weighed(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mvc.repo.arborescence import Totals, Version, Way, readings, solve, totals
+from mvc.repo.connected import connected
 from mvc.settings import Delta
 from mvc.types import ObjectId
 
@@ -105,22 +106,15 @@ def groups(versions: Sequence[Version], plan: RepackPlan, most_bytes: int) -> It
 
 def _components(versions: Mapping[ObjectId, Version], plan: RepackPlan) -> Iterable[list[ObjectId]]:
     """Yield contents that need each other, now or then, directly or not."""
-    near: dict[ObjectId, list[ObjectId]] = {oid: [] for oid in versions}
-    for oid, version in versions.items():
-        for side in (*version.current.sides, *plan.ways[oid].sides):
-            near[oid].append(side)
-            near[side].append(oid)
-    seen: set[ObjectId] = set()
-    for start in versions:
-        if start in seen:
-            continue
-        part = [start]
-        seen.add(start)
-        for oid in part:  # grows while it is walked
-            new = [other for other in near[oid] if other not in seen]
-            seen.update(new)
-            part += dict.fromkeys(new)
-        yield part
+    ids = list(versions)
+    number = {oid: place for place, oid in enumerate(ids)}
+    pairs = (
+        (number[oid], number[side])
+        for oid, version in versions.items()
+        for side in (*version.current.sides, *plan.ways[oid].sides)
+    )
+    for part in connected(len(ids), pairs):
+        yield [ids[place] for place in part]
 
 
 def levels(ways: Mapping[ObjectId, Way], chosen: Iterable[ObjectId]) -> list[list[ObjectId]]:

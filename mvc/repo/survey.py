@@ -7,17 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvc.index import BlobRecord, read_blobs
+from mvc.repo.arborescence import Way
 from mvc.store.layout import StoredObject
 from mvc.store.object_store import ObjectStore
 from mvc.types import ObjectId
 
-__all__ = ["Place", "Preferred", "StoredFile", "Survey", "survey"]
+__all__ = ["Place", "Preferred", "StoredFile", "Survey", "survey", "way_of"]
 
 Place = tuple[ObjectId, ObjectId | None]
 """An object in one of the files that hold it: its id, and the pack, or None for its own file."""
 
 Preferred = Mapping[ObjectId, ObjectId | None]
 """By content: the pack that holds the encoding to be taken, or None for a loose blob."""
+
+
+def way_of(record: BlobRecord) -> Way:
+    """Return how a content is stored."""
+    return Way(tuple(item.id for item in record.references), record.location.length)
 
 
 @dataclass(frozen=True, slots=True)

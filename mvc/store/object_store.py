@@ -113,9 +113,13 @@ class ObjectStore:
 
     def rescue_all(self) -> None:
         """Give every condemned file its name back: for who misses something, and does not know what."""
-        fans = [self.loose.directory / name for name in self.fs.names(self.loose.directory)]
-        for path in self.evictions.condemned(self.packs.directory, *fans):
+        for path in self.condemned():
             self.evictions.rescue(path)
+
+    def condemned(self) -> Iterator[Path]:
+        """Yield every condemned file, by the name that it had."""
+        fans = [self.loose.directory / name for name in self.fs.names(self.loose.directory)]
+        return self.evictions.condemned(self.packs.directory, *fans)
 
     def rescue(self, ids: Iterable[ObjectId]) -> bool:
         """Give condemned files that may hold objects their names back; False if there are none."""

@@ -16,8 +16,8 @@ from mvc.repo.checkout import export_commit
 from mvc.repo.fsck import fsck
 from mvc.repo.layout import DIRECTORY
 from mvc.repo.log import history
-from mvc.repo.repack_candidates import way_of
 from mvc.repo.session import Session
+from mvc.repo.survey import way_of
 from mvc.repo.tips import commits_of_refs
 from mvc.store.layout import EntryKind, StoredObject
 from mvc.testing.model import Files, Model

@@ -38,9 +38,11 @@ def test_some_histories():
 @pytest.mark.slow
 def test_many_histories():
     """As icechunk does on every change."""
+    RepositoryMachine.tally.clear()
     run_state_machine_as_test(
         RepositoryMachine, settings=settings(max_examples=LONG_EXAMPLES, stateful_step_count=LONG_STEPS, deadline=None)
     )
+    assert RepositoryMachine.tally["examples"] >= LONG_EXAMPLES
 
 
 NOTHING_KEPT = Gc(grace_hours=0.0, retention_days=0.0, dead_share=0.0)

@@ -18,10 +18,9 @@ from mvc.repo.gc import gc
 from mvc.repo.materialize import ContentReader
 from mvc.repo.plan import Side
 from mvc.repo.repack import repack
-from mvc.repo.repack_candidates import way_of
 from mvc.repo.staging import Staging
 from mvc.repo.stored_source import stored_content
-from mvc.repo.survey import survey
+from mvc.repo.survey import survey, way_of
 from mvc.repo.undo import undo
 from mvc.settings import Gc
 from mvc.store.leases import Leases
