@@ -15,6 +15,8 @@
     │   └── MalformedError          stored bytes are not of the format that they claim
     ├── FormatError                 newer or unknown format: upgrade mvc
     ├── ReadOnlyError               nothing may be written here
+    ├── RemoteError                 a remote, or the way to it, failed; ``transient`` says whether trying again can help
+    │   └── AuthenticationError     give the right token or key
     └── StorageError                the medium failed; ``transient`` says whether trying again can help
 
 ``kind`` is a machine code. Codes are append-only: new ones may appear in any release, none is renamed or removed.
@@ -27,6 +29,7 @@ from typing import ClassVar
 __all__ = [
     "AlreadyExistsError",
     "AmbiguousRefError",
+    "AuthenticationError",
     "ConflictError",
     "DamagedFileError",
     "DirtyWorkTreeError",
@@ -37,6 +40,7 @@ __all__ = [
     "MvcError",
     "NotFoundError",
     "ReadOnlyError",
+    "RemoteError",
     "SpecMismatchError",
     "StorageError",
 ]
@@ -149,3 +153,27 @@ class StorageError(MvcError):
     def __init__(self, message: str, *, hint: str | None = None, transient: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.transient = transient
+
+
+class RemoteError(MvcError):
+    """A remote, or the way to it, failed, or refuses.
+
+    Parameters
+    ----------
+    message, hint
+        As for `MvcError`.
+    transient : bool
+        True when trying again later may help.
+    """
+
+    kind = "remote"
+
+    def __init__(self, message: str, *, hint: str | None = None, transient: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.transient = transient
+
+
+class AuthenticationError(RemoteError):
+    """The remote does not let us in, or not do this."""
+
+    kind = "authentication"

@@ -21,6 +21,8 @@ TREE = {
     "MalformedError": ("IntegrityError", "malformed"),
     "FormatError": ("MvcError", "format"),
     "ReadOnlyError": ("MvcError", "read-only"),
+    "RemoteError": ("MvcError", "remote"),
+    "AuthenticationError": ("RemoteError", "authentication"),
     "StorageError": ("MvcError", "storage"),
 }
 """Append only: names, bases and kinds are what scripts and handlers depend on."""

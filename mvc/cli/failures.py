@@ -10,13 +10,14 @@ from typing import Final
 import click
 
 from mvc.cli.notes import tell
-from mvc.errors import ConflictError, IntegrityError, MvcError
+from mvc.errors import ConflictError, IntegrityError, MvcError, RemoteError
 
-__all__ = ["CONFLICT", "CORRUPT", "FAILED", "INTERRUPTED", "PIPE_CLOSED", "USAGE", "exit_code", "report"]
+__all__ = ["CONFLICT", "CORRUPT", "FAILED", "INTERRUPTED", "PIPE_CLOSED", "REMOTE", "USAGE", "exit_code", "report"]
 
 FAILED: Final = 1
 USAGE: Final = 2
 CONFLICT: Final = 3
+REMOTE: Final = 4
 CORRUPT: Final = 5
 INTERRUPTED: Final = 130
 """As shells report a program that SIGINT ended."""
@@ -40,6 +41,7 @@ def exit_code(error: BaseException) -> int:
         (click.Abort, INTERRUPTED),
         (BrokenPipeError, PIPE_CLOSED),
         (ConflictError, CONFLICT),
+        (RemoteError, REMOTE),
         (IntegrityError, CORRUPT),
     )
     return next((code for kind, code in codes if isinstance(error, kind)), FAILED)

@@ -1,0 +1,1 @@
+"""Other stores: how commits get from one machine to another."""

@@ -1,0 +1,186 @@
+"""Remotes that are directories: on this machine, or on what it has mounted.
+
+Keys are files, written as spec-v1 asks of any writer: complete and flushed under another name, then linked to their
+own, so that of several writers one wins, and no lock is needed. Works on NFS.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from mvc.errors import (
+    AlreadyExistsError,
+    IntegrityError,
+    MvcError,
+    NotFoundError,
+    ReadOnlyError,
+    RemoteError,
+    StorageError,
+)
+from mvc.remotes.engine import MAX_KEYS, Body, Capabilities, Engine, KeyInfo
+from mvc.remotes.keys import check_key, is_key
+from mvc.remotes.schemes import RemoteUrl
+from mvc.repo.layout import DIRECTORY
+from mvc.store.fs import FileSystem
+from mvc.store.local_fs import LocalFileSystem
+from mvc.store.tmp import Temporaries
+
+__all__ = ["PosixEngine", "open_directory", "repository_directory"]
+
+_PIECE: Final = 8 << 20
+"""Bytes of a body that are in memory at once."""
+_CONNECTIONS: Final = 4
+"""Requests at once: disks gain little from more."""
+
+
+def repository_directory(path: Path) -> Path:
+    """Return the directory that holds the keys: ``.mvc`` of a work tree, or `path` itself, which is or becomes bare."""
+    inner = path / DIRECTORY
+    return inner if inner.is_dir() else path
+
+
+class PosixEngine(Engine):
+    """Keys as files of a directory.
+
+    Parameters
+    ----------
+    path : Path
+        A work tree, a bare repository, or a directory that becomes one.
+    fs : FileSystem, optional
+        Where to read and write.
+    """
+
+    def __init__(self, path: Path, fs: FileSystem | None = None) -> None:
+        self.url = path.as_posix()
+        self.root = repository_directory(path)
+        self._fs = fs or LocalFileSystem()
+        self._temporaries = Temporaries(self.root, self._fs)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `Engine.capabilities`."""
+        return Capabilities(connections=_CONNECTIONS, worktree=self.root.name == DIRECTORY)
+
+    def list(self, prefix: str) -> Iterator[KeyInfo]:
+        """See `Engine.list`."""
+        top = prefix.rpartition("/")[0]
+        count = 0
+        for path in self._files(self.root / top if top else self.root):
+            key = path.relative_to(self.root).as_posix()
+            if key.startswith(prefix) and is_key(key):
+                count += 1
+                if count > MAX_KEYS:
+                    raise IntegrityError(f"{self.url} lists more than {MAX_KEYS:,} keys")
+                try:
+                    stat = path.stat()
+                except FileNotFoundError:  # removed since it was listed
+                    continue
+                yield KeyInfo(key, stat.st_size, stat.st_mtime)
+
+    def read(self, key: str, offset: int, length: int) -> bytes:
+        """See `Engine.read`."""
+        with self._failing(key):
+            handle = self._fs.open_read(self._path(key))
+            try:
+                data = self._fs.pread(handle, length, offset)
+            finally:
+                self._fs.close(handle)
+        if len(data) != length:
+            raise IntegrityError(f"{key} of {self.url} ends {length - len(data):,} bytes too early")
+        return data
+
+    def read_all(self, key: str, limit: int) -> bytes:
+        """See `Engine.read_all`."""
+        with self._failing(key):
+            return self._fs.read_file(self._path(key), limit)
+
+    def create(self, key: str, body: Body) -> bool:
+        """See `Engine.create`."""
+        path = self._path(key)
+        with self._failing(key):
+            if self._fs.size(path) is not None:
+                return False
+            self._make_directories(path)
+            with self._temporaries.draft() as draft:
+                for piece in _pieces(body):
+                    draft.write(piece)
+                try:
+                    draft.claim(path)
+                except AlreadyExistsError:
+                    return False
+            self._fs.fsync_dir(path.parent)
+            return True
+
+    def touch(self, key: str) -> bool:
+        """See `Engine.touch`."""
+        try:
+            self._fs.touch(self._path(key))
+        except (NotFoundError, ReadOnlyError):
+            return False
+        return True
+
+    def delete(self, key: str) -> None:
+        """See `Engine.delete`."""
+        with self._failing(key):
+            self._fs.unlink(self._path(key))
+
+    def _path(self, key: str) -> Path:
+        return self.root / check_key(key)
+
+    def _files(self, directory: Path) -> Iterator[Path]:
+        """Yield files below a directory, not following links."""
+        try:
+            with os.scandir(directory) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise RemoteError(f"{directory} cannot be listed: {error.strerror}") from error
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._files(Path(entry.path))
+            elif entry.is_file(follow_symlinks=False):
+                yield Path(entry.path)
+
+    def _make_directories(self, path: Path) -> None:
+        """Make the directory of a file, durably, with those above it up to the root, and that of temporaries."""
+        if not self.root.is_dir():
+            self._fs.mkdir(self.root)
+            self._fs.fsync_dir(self.root.parent)
+        self._fs.mkdir(self.root / "tmp")
+        for parent in reversed(path.relative_to(self.root).parents[:-1]):
+            if not (self.root / parent).is_dir():
+                self._fs.mkdir(self.root / parent)
+                self._fs.fsync_dir((self.root / parent).parent)
+
+    @contextmanager
+    def _failing(self, key: str) -> Iterator[None]:
+        """Turn errors of the medium into errors of the remote."""
+        try:
+            yield
+        except (NotFoundError, IntegrityError):
+            raise
+        except StorageError as error:
+            raise RemoteError(
+                f"{key} of {self.url}: {error.message}", hint=error.hint, transient=error.transient
+            ) from error
+        except MvcError as error:
+            raise RemoteError(f"{key} of {self.url}: {error.message}", hint=error.hint) from error
+
+
+def _pieces(body: Body) -> Iterator[bytes]:
+    if isinstance(body, bytes):
+        yield body
+        return
+    with body.open("rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece
+
+
+def open_directory(url: RemoteUrl, _: Mapping[str, str]) -> PosixEngine:
+    """Return the engine of a directory; see `mvc.remotes.schemes`."""
+    return PosixEngine(Path(url.path))

@@ -1,0 +1,1 @@
+"""``mvc serve``: a repository for others to push to and fetch from."""
