@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mvc.errors import ConflictError, InvalidInputError, ReadOnlyError, StorageError
-from mvc.index import Additions, BlobRecord, CommitRecord
+from mvc.index import Additions, CommitRecord
 from mvc.objects.commit import Commit, Metadata
 from mvc.objects.manifest import Manifest, Segment
 from mvc.objects.operation import RefChange
@@ -21,6 +21,7 @@ from mvc.repo.encode import LOOSE_BYTES, Encoder, Stored
 from mvc.repo.materialize import ContentReader
 from mvc.repo.progress import Progress, Tick, silent
 from mvc.repo.refs import RefState
+from mvc.repo.reliance import rely_on
 from mvc.repo.scan import Content, Reading, ScannedFile
 from mvc.repo.session import Session
 from mvc.repo.sources import FileSource
@@ -277,7 +278,7 @@ class _Attempt:
             new = [
                 replace(content, damaged=True) if oid in there or self._is_in_the_way(content) else content
                 for oid, content in wanted.items()
-                if oid not in there or not _rely_on(oid, there, batch)
+                if oid not in there or not rely_on(oid, there, batch)
             ]
             tick(sum(content.spec.nbytes for content in run) - sum(content.spec.nbytes for content in new))
             yield new
@@ -356,19 +357,6 @@ class _Attempt:
             return self.session.refs.update(decide, self.actor)
         except ConflictError:
             return None
-
-
-def _rely_on(oid: ObjectId, there: Mapping[ObjectId, BlobRecord], batch: WriteBatch) -> bool:
-    """Have the batch protect a stored content and all that it needs; False if a part of that is gone."""
-    chain, pending = {oid}, [oid]
-    while pending:
-        found = there.get(pending.pop())
-        if found is None or not batch.rely_on(found.id, found.location):
-            return False
-        below = {item.id for item in found.references} - chain
-        chain |= below
-        pending += below
-    return True
 
 
 def _additions(
