@@ -121,9 +121,7 @@ def from_directory(directory: Path, prefix: str = "", *, opaque: bool = False) -
     if prefix:
         check_path(prefix)
     if _is_inside_repository(directory.resolve()):
-        raise InvalidInputError(
-            f"{directory} lies in a repository: that is not for committing"
-        )
+        raise InvalidInputError(f"{directory} lies in a repository: that is not for committing")
     if directory.is_file():
         found = [FoundFile(directory.name, directory.stat())]
         directory = directory.parent
