@@ -9,7 +9,7 @@ import click
 from mvc.cli.text import iso_time, local_time, printable, short
 from mvc.index import CommitRecord
 from mvc.objects.commit import Metadata
-from mvc.objects.refnames import BRANCHES, HEAD, TAGS
+from mvc.objects.refnames import BRANCHES, HEAD, REMOTES, TAGS
 from mvc.repo.refs import RefState
 from mvc.repo.session import Session
 from mvc.repo.tips import ref_names
@@ -44,7 +44,7 @@ class RefNames:
         return f" {click.style('(', fg='yellow')}{shown}{click.style(')', fg='yellow')}"
 
     def _styled(self, name: str) -> str:
-        shown = printable(name.removeprefix(BRANCHES).removeprefix(TAGS))
+        shown = printable(name.removeprefix(BRANCHES).removeprefix(TAGS).removeprefix(REMOTES))
         if name == self.state.branch:
             return click.style("HEAD -> ", fg="cyan", bold=True) + click.style(shown, fg="green", bold=True)
         if name.startswith(TAGS):

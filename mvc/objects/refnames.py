@@ -9,11 +9,23 @@ from typing import Final
 from mvc.errors import InvalidInputError
 from mvc.objects.paths import folded
 
-__all__ = ["BRANCHES", "HEAD", "TAGS", "branch_ref", "check_ref_names", "check_short_name", "is_ref_name", "tag_ref"]
+__all__ = [
+    "BRANCHES",
+    "HEAD",
+    "REMOTES",
+    "TAGS",
+    "branch_ref",
+    "check_ref_names",
+    "check_short_name",
+    "is_ref_name",
+    "tag_ref",
+]
 
 HEAD: Final = "HEAD"
 BRANCHES: Final = "refs/heads/"
 TAGS: Final = "refs/tags/"
+REMOTES: Final = "refs/remotes/"
+"""What a branch of a remote, ``REMOTE/BRANCH``, was when it was last heard of."""
 
 _MAX_BYTES: Final = 255
 """Bytes of a short name: NAME_MAX, so that any component fits in a file name."""
@@ -77,7 +89,7 @@ def tag_ref(name: str) -> str:
 
 def is_ref_name(name: str) -> bool:
     """Return True if `name` is ``HEAD`` or a well-formed full ref name."""
-    for prefix in (BRANCHES, TAGS):
+    for prefix in (BRANCHES, TAGS, REMOTES):
         if name.startswith(prefix):
             return _fault(name.removeprefix(prefix)) is None
     return name == HEAD

@@ -11,7 +11,7 @@ from typing import Final, Literal, get_args
 from mvc.errors import FormatError, InvalidInputError, NotFoundError, StorageError
 from mvc.settings import Settings
 
-__all__ = ["DIRECTORY", "FORMAT_TEXT", "Access", "Layout", "check_format", "discover", "find_layout"]
+__all__ = ["DIRECTORY", "FORMAT_TEXT", "Access", "Layout", "check_document", "check_format", "discover", "find_layout"]
 
 DIRECTORY: Final = ".mvc"
 """What makes a directory a work tree."""
@@ -119,20 +119,24 @@ def check_format(layout: Layout, access: Access = "read") -> None:
     FormatError
         With the version or feature that is unknown.
     """
-    document = _toml(layout.format)
+    check_document(_toml(layout.format), str(layout.directory), access)
+
+
+def check_document(document: Mapping[str, object], where: str, access: Access = "read") -> None:
+    """Refuse what a format file says of the repository at `where` if this release does not know it; see above."""
     if document.get("version") != VERSION:
         raise FormatError(
-            f"{layout.directory} has format version {document.get('version')!r}; this release knows {VERSION}",
+            f"{where} has format version {document.get('version')!r}; this release knows {VERSION}",
             hint="upgrade mvc: pip install --upgrade mvc",
         )
     features = document.get("features", {})
     for kind in _ACCESSES[: _ACCESSES.index(access) + 1]:
         needed = features.get(kind, []) if isinstance(features, dict) else None
         if not isinstance(needed, list) or not all(isinstance(name, str) for name in needed):
-            raise FormatError(f"{layout.format}: features.{kind} is not a list of names")
+            raise FormatError(f"the format file of {where}: features.{kind} is not a list of names")
         if unknown := sorted(set(needed) - _FEATURES[kind]):
             raise FormatError(
-                f"to {kind} {layout.directory} takes the feature {unknown[0]!r}, which this release lacks",
+                f"to {kind} {where} takes the feature {unknown[0]!r}, which this release lacks",
                 hint="upgrade mvc: pip install --upgrade mvc",
             )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mvc.errors import AmbiguousRefError, InvalidInputError, NotFoundError
-from mvc.objects.refnames import BRANCHES, HEAD, TAGS
+from mvc.objects.refnames import BRANCHES, HEAD, REMOTES, TAGS
 from mvc.repo.refs import RefState
 from mvc.repo.session import Session
 from mvc.types import ObjectId, object_id
@@ -40,7 +40,7 @@ class Revision:
 def resolve(session: Session, text: str) -> Revision:
     """Return the commit that `text` stands for.
 
-    Names are tried as git does: ``HEAD`` (or ``@``), full ref names, tags, branches, then ids.
+    Names are tried as git does: ``HEAD`` (or ``@``), full ref names, tags, branches, branches of remotes, then ids.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def _start(session: Session, state: RefState, name: str) -> Revision:
         return Revision(_head(state, name))
     if TAGS + name in state.refs and BRANCHES + name in state.refs:
         raise AmbiguousRefError(f"{name!r} is a branch and a tag", hint=f"say {BRANCHES}{name} or {TAGS}{name}")
-    for ref in (name, TAGS + name, BRANCHES + name):
+    for ref in (name, TAGS + name, BRANCHES + name, REMOTES + name):
         if ref in state.refs and ref != HEAD:
             return Revision(_peel(session, object_id(state.refs[ref])), ref)
     if state.branch == BRANCHES + name:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-from mvc.objects.refnames import BRANCHES, HEAD, TAGS
+from mvc.objects.refnames import BRANCHES, HEAD, REMOTES, TAGS
 from mvc.repo.refs import SYMBOLIC
 from mvc.repo.session import Session
 from mvc.types import ObjectId, object_id
 
 __all__ = ["Reason", "Root", "roots"]
 
-Reason = Literal["branches", "tags", "HEAD", "operation log", "leases"]
+Reason = Literal["branches", "tags", "remotes", "HEAD", "operation log", "leases"]
 """Why a commit stays."""
+_REASONS: Final[Mapping[str, Reason]] = {BRANCHES: "branches", TAGS: "tags", REMOTES: "remotes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Root:
     @property
     def is_ref(self) -> bool:
         """True if a ref holds it: then everything that it reaches must be there. Others may have lost something."""
-        return self.reason in {"branches", "tags", "HEAD"}
+        return self.reason in {"branches", "tags", "remotes", "HEAD"}
 
 
 def roots(session: Session, since: int) -> list[Root]:
@@ -68,8 +69,10 @@ def roots(session: Session, since: int) -> list[Root]:
 
 
 def _of_ref(name: str, value: str) -> Root:
-    reason: Reason = "branches" if name.startswith(BRANCHES) else "tags" if name.startswith(TAGS) else "HEAD"
-    return Root(object_id(value), reason, name if name == HEAD else name.removeprefix(BRANCHES).removeprefix(TAGS))
+    for prefix, reason in _REASONS.items():
+        if name.startswith(prefix):
+            return Root(object_id(value), reason, name.removeprefix(prefix))
+    return Root(object_id(value), "HEAD", HEAD)
 
 
 def _of_operations(session: Session, newest: ObjectId, since: int) -> Iterator[Root]:

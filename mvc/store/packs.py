@@ -80,14 +80,19 @@ class PackWriter:
         Both contents are durable on return; their names are after an fsync of `directory`. A pack of the same id holds
         the same bytes, so replacing it is harmless.
         """
+        pack = self.finish()
+        self._draft.publish(pack_path(directory, pack))
+        temporaries.write(index_path(directory, pack), encode_index(pack, self.entries.values()))
+        return pack
+
+    def finish(self) -> ObjectId:
+        """Complete the pack in its draft, for one that goes elsewhere; return its id. Nothing can be added any more."""
         if not self.entries:
             raise InvalidInputError("a pack without entries must not be written")
         self._append(U64.pack(len(self.entries)))
         pack = finish(self._hasher)
         self._append(raw_id(pack))
         self._flush()
-        self._draft.publish(pack_path(directory, pack))
-        temporaries.write(index_path(directory, pack), encode_index(pack, self.entries.values()))
         return pack
 
     def _append(self, data: Buffer) -> None:

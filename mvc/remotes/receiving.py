@@ -1,0 +1,241 @@
+"""What has arrived from elsewhere: checked outside of the store, and only then made part of it.
+
+Nothing is believed: every blob is decoded and compared with its id before it has a name that anybody looks at, since
+a later commit would otherwise rely on it unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mvc.errors import IntegrityError
+from mvc.objects.blob import Envelope
+from mvc.objects.manifest import SegmentKind
+from mvc.repo.encode import LOOSE_BYTES
+from mvc.repo.materialize import ContentReader
+from mvc.repo.session import Session
+from mvc.repo.stored_metadata import decode_metadata
+from mvc.store.fs import FileSystem
+from mvc.store.layout import EntryKind, Location
+from mvc.store.object_store import ObjectStore, StoredRange
+from mvc.store.pack_scan import verify_pack
+from mvc.types import ObjectId
+
+__all__ = ["Arrival", "Inspection", "Receiver", "inspect_pack"]
+
+_ARRIVED: Final = ObjectId("arrived")
+"""Stands for a pack in the locations of what has arrived; no pack has such an id."""
+_KEPT_BYTES: Final = 256 << 20
+"""Bytes of decoded frames that are kept for deltas of them: two of the largest matrices of most models in bf16."""
+_COPY_BYTES: Final = 8 << 20
+"""Bytes of a blob that are in memory at once when it is stored."""
+
+Expected = Mapping[ObjectId, tuple[SegmentKind, int]]
+"""Kind and decoded bytes of contents, as a manifest has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A blob that has arrived.
+
+    Parameters
+    ----------
+    id : ObjectId
+        What it claims to be.
+    length : int
+        Its bytes.
+    read : callable
+        Returns those at an offset, of a length.
+    """
+
+    id: ObjectId
+    length: int
+    read: Callable[[int, int], memoryview]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What looking at arrivals has shown.
+
+    Parameters
+    ----------
+    levels : sequence of sequence of Arrival
+        Those that are what they claim to be; what others need to be decoded comes in an earlier level.
+    missing : frozenset of ObjectId
+        What the others need, and neither is stored here nor has arrived.
+    waiting : tuple of Arrival
+        Those others.
+    """
+
+    levels: Sequence[Sequence[Arrival]]
+    missing: frozenset[ObjectId]
+    waiting: tuple[Arrival, ...]
+
+    @property
+    def good(self) -> Iterator[Arrival]:
+        """Those that are what they claim to be, what others need first."""
+        return (arrival for level in self.levels for arrival in level)
+
+
+class _Overlay(ObjectStore):
+    """The store of a repository, with blobs on top that are not part of it yet."""
+
+    def __init__(self, root: Path, fs: FileSystem) -> None:
+        super().__init__(root, fs)
+        self._arrived: list[Arrival] = []
+
+    def admit(self, arrival: Arrival) -> Location:
+        """Let a blob be read at the location that is returned, and nowhere else."""
+        self._arrived.append(arrival)
+        return Location(_ARRIVED, len(self._arrived) - 1, arrival.length)
+
+    def open(self, oid: ObjectId, location: Location) -> StoredRange:
+        """See `ObjectStore.open`."""
+        if location.pack != _ARRIVED:
+            return super().open(oid, location)
+        arrival = self._arrived[location.offset]
+        return StoredRange(arrival.length, arrival.read)
+
+    def holds(self, oid: ObjectId, location: Location) -> bool:
+        """See `ObjectStore.holds`."""
+        return location.pack == _ARRIVED or super().holds(oid, location)
+
+
+class Receiver:
+    """Checks what arrives for one repository, and stores what is good.
+
+    Parameters
+    ----------
+    session : Session
+        The repository, whose index is up to date.
+    pool : Executor
+        Threads that decode.
+    """
+
+    def __init__(self, session: Session, pool: Executor) -> None:
+        self._session = session
+        self._store = _Overlay(session.layout.directory, session.fs)
+        overlaid = Session(session.layout, session.fs, session.settings)
+        overlaid.store = self._store
+        self._reader = ContentReader(overlaid, pool, self._locate, keep_bytes=_KEPT_BYTES)
+        self._good: dict[ObjectId, Location] = {}
+
+    def _locate(self, ids: Iterable[ObjectId]) -> dict[ObjectId, Location]:
+        wanted = [*ids]
+        stored = self._session.index.blobs([oid for oid in wanted if oid not in self._good])
+        return {oid: record.location for oid, record in stored.items()} | {
+            oid: self._good[oid] for oid in wanted if oid in self._good
+        }
+
+    def inspect(
+        self, arrivals: Sequence[Arrival], expected: Expected, tick: Callable[[int], None] = lambda _: None
+    ) -> Inspection:
+        """Decode blobs and compare them with their ids, as far as what they need is there.
+
+        Parameters
+        ----------
+        arrivals : sequence of Arrival
+            At most one for each id.
+        expected : mapping of ObjectId to (SegmentKind, int)
+            What manifests say of them; checked before anything is decoded.
+        tick : callable
+            Told how many bytes were decoded.
+
+        Raises
+        ------
+        IntegrityError, FormatError
+            If one is not what it claims to be.
+        """
+        places = {arrival.id: self._store.admit(arrival) for arrival in arrivals}
+        by_id = {arrival.id: arrival for arrival in arrivals}
+        needs = {oid: self._needs(oid, place, expected.get(oid)) for oid, place in places.items()}
+        absent = self._absent({side for sides in needs.values() for side in sides} - by_id.keys() - self._good.keys())
+        levels: list[list[Arrival]] = []
+        pending = dict(needs)
+        while ready := [oid for oid, sides in pending.items() if sides.isdisjoint(pending) and not sides & absent]:
+            for oid in ready:
+                for frame in self._reader.check(self._reader.copy(oid, places[oid])):
+                    tick(frame.size)
+                self._good[oid] = places[oid]
+            pending = {oid: sides for oid, sides in pending.items() if oid not in self._good}
+            levels.append([by_id[oid] for oid in ready])
+        missing = absent & {side for sides in pending.values() for side in sides}
+        return Inspection(levels, frozenset(missing), tuple(by_id[oid] for oid in pending))
+
+    def _needs(self, oid: ObjectId, place: Location, expected: tuple[SegmentKind, int] | None) -> frozenset[ObjectId]:
+        """Return what a blob says that it needs, after a look at its header."""
+        envelope = self._reader.copy(oid, place).envelope
+        found = envelope.kind, envelope.spec.nbytes
+        if expected is not None and found != expected:
+            raise IntegrityError(
+                f"the blob of {oid} is a {found[0]} of {found[1]:,} bytes; the manifest says {expected[0]} of "
+                f"{expected[1]:,}"
+            )
+        return frozenset(reference.id for reference in envelope.references)
+
+    def _absent(self, ids: Collection[ObjectId]) -> frozenset[ObjectId]:
+        stored = self._session.index.blobs(ids)
+        return frozenset(oid for oid in ids if oid not in stored or not stored[oid].reachable)
+
+    def store(self, inspection: Inspection) -> int:
+        """Make good arrivals part of the store, what others need first; return the stored bytes.
+
+        Each level is durable before the next one begins: a crash leaves nothing that cannot be decoded.
+        """
+        stored = 0
+        for level in inspection.levels:
+            with self._session.store.begin() as batch:
+                for arrival in level:
+                    envelope = Envelope.fetch(arrival.length, arrival.read)
+                    if envelope.spec.nbytes < LOOSE_BYTES:
+                        kind = EntryKind.TENSOR if envelope.kind == "tensor" else EntryKind.LITERAL
+                        batch.put(kind, arrival.id, arrival.read(0, arrival.length))
+                        continue
+                    with batch.loose(arrival.id) as draft:
+                        for offset in range(0, arrival.length, _COPY_BYTES):
+                            draft.write(arrival.read(offset, min(_COPY_BYTES, arrival.length - offset)))
+                batch.commit()
+                stored += batch.stored_bytes
+        return stored
+
+
+def inspect_pack(session: Session, path: Path, pack: ObjectId) -> None:
+    """Check every byte of a pack that is to become part of a repository.
+
+    Parameters
+    ----------
+    session : Session
+        The repository, whose index is up to date.
+    path : Path
+        Where the pack lies; it must not change meanwhile.
+    pack : ObjectId
+        Its id.
+
+    Raises
+    ------
+    IntegrityError, FormatError
+        If it is not the pack of that id, an object in it is not what its id promises, or a blob needs what is neither
+        in it nor in the repository.
+    """
+    data = session.fs.map_file(path)
+    entries = verify_pack(data, pack, f"pack {pack[:12]}")
+    arrivals = []
+    for entry in entries:
+        body = data[entry.offset : entry.offset + entry.length]
+        if entry.kind.is_metadata:
+            decode_metadata(entry.kind, entry.oid, body)
+        else:
+            arrivals.append(Arrival(entry.oid, entry.length, _reader_of(body)))
+    with session.pool() as pool:
+        found = Receiver(session, pool).inspect(arrivals, {})
+    if found.waiting:
+        needed = f"{min(found.missing)}, which is not stored here" if found.missing else "itself"
+        raise IntegrityError(f"{found.waiting[0].id} of pack {pack[:12]} needs {needed}")
+
+
+def _reader_of(body: memoryview) -> Callable[[int, int], memoryview]:
+    return lambda offset, length: body[offset : offset + length]
