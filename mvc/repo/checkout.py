@@ -71,7 +71,7 @@ def session_status(session: Session) -> Status:
 
 def _differs(session: Session, commit: ObjectId, path: str) -> bool:
     """Return True if a file of the work tree has other content than in `commit`, by its segments' ids."""
-    source = worktree_source(session.layout.root, path)
+    source = worktree_source(session.layout.tree, path)
     if source is None:
         return True
     with session.pool() as pool:
@@ -111,9 +111,9 @@ def export_commit(
 def _check_target(session: Session, to: Path, files: Sequence[FileEntry]) -> None:
     """Refuse to export over a repository's own files, or over work that no commit holds."""
     root, target = session.layout.root, to.resolve()
-    if DIRECTORY in target.parts:
-        raise InvalidInputError(f"{to} lies in {DIRECTORY}, where only mvc writes", hint="choose another directory")
-    if root.is_relative_to(target):
+    if DIRECTORY in target.parts or target.is_relative_to(session.layout.directory):
+        raise InvalidInputError(f"{to} lies in the repository, where only mvc writes", hint="choose another directory")
+    if root.is_relative_to(target) and not session.layout.bare:
         raise InvalidInputError(
             f"{to} holds the work tree", hint="mvc restore --source REF PATH brings files back in place"
         )
@@ -147,7 +147,7 @@ def check_out_paths(
     if not force:
         _refuse_loss({file.path for file in files} & set(before.added), "overwritten")
     with session.protected("checkout", commit), session.pool() as pool:
-        written = export(session, files, session.layout.root, pool, progress)
+        written = export(session, files, session.layout.tree, pool, progress)
     _learn(session, before.refs, session.manifest(commit), written)
     return CheckoutResult(commit, None, len(files), 0)
 
@@ -248,8 +248,8 @@ def bring_worktree(
     losses = _Losses(session, before, old, commit)
     write, remove = _plan(before, old, new, losses, force=force)
     with session.protected("checkout", commit), session.pool() as pool:
-        remove_files(session.fs, session.layout.root, remove)
-        written = export(session, write, session.layout.root, pool, progress)
+        remove_files(session.fs, session.layout.tree, remove)
+        written = export(session, write, session.layout.tree, pool, progress)
         state = move_refs(session, changes, actor)
     _settle(session, commit, before.refs, written)
     return len(write), len(remove), state
@@ -293,7 +293,7 @@ class _Losses:
             return True
         if path in self.old.by_path and path not in self.before.deleted:
             return False
-        place = self.session.layout.root / path
+        place = self.session.layout.tree / path
         if not os.path.lexists(place) or (place.is_dir() and not place.is_symlink()):
             return False  # what a directory holds is looked at file by file
         head = self.before.refs.head

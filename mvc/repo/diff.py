@@ -102,7 +102,7 @@ def worktree_side(session: Session, pool: Executor) -> Side:
     found = session_status(session)
     head = session.manifest(found.refs.head) if found.refs.head else None
     paths = [*found.added, *found.modified]
-    sources = from_worktree(session.layout.root, paths, opaque=True).sources if paths else ()
+    sources = from_worktree(session.layout.tree, paths, opaque=True).sources if paths else ()
     scanned = scan(sources, pool)
     manifest = assemble(head, [*paths, *found.deleted], scanned)
     return Side("work tree", manifest, {item.id: item for file in scanned for item in file.contents})

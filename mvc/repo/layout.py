@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from mvc.errors import FormatError, NotFoundError, StorageError
+from mvc.errors import FormatError, InvalidInputError, NotFoundError, StorageError
 from mvc.settings import Settings
 
-__all__ = ["DIRECTORY", "FORMAT_TEXT", "Access", "Layout", "check_document", "check_format", "discover"]
+__all__ = ["DIRECTORY", "FORMAT_TEXT", "Access", "Layout", "check_document", "check_format", "discover", "find_layout"]
 
 DIRECTORY: Final = ".mvc"
 """What makes a directory a work tree."""
@@ -40,15 +40,34 @@ class Layout:
     Parameters
     ----------
     root : Path
-        The work tree: the directory that holds ``.mvc``.
+        The work tree: the directory that holds ``.mvc``; of a bare repository, the directory that holds its files.
+    bare : bool
+        There is no work tree.
     """
 
     root: Path
+    bare: bool = False
 
     @property
     def directory(self) -> Path:
-        """``.mvc``."""
-        return self.root / DIRECTORY
+        """``.mvc``, or what stands for it in a bare repository."""
+        return self.root if self.bare else self.root / DIRECTORY
+
+    @property
+    def tree(self) -> Path:
+        """The work tree.
+
+        Raises
+        ------
+        InvalidInputError
+            If there is none.
+        """
+        if self.bare:
+            raise InvalidInputError(
+                f"{self.root} is a bare repository: it has no work tree",
+                hint="mvc checkout REF --to DIR, mvc commit --from DIR",
+            )
+        return self.root
 
     @property
     def format(self) -> Path:
@@ -137,11 +156,24 @@ def discover(start: Path) -> Layout:
     for candidate in (here, *here.parents):
         if _device(candidate) != device:
             break
-        layout = Layout(candidate)
-        if layout.format.is_file():
+        layout = find_layout(candidate)
+        if layout is not None:
             check_format(layout)
             return layout
     raise NotFoundError(f"{start} is not inside an mvc repository", hint="mvc init")
+
+
+def find_layout(directory: Path) -> Layout | None:
+    """Return the repository whose work tree, or whose bare directory, is `directory`; None if there is none.
+
+    ``.mvc`` itself is the inside of a work tree's repository, and not bare.
+    """
+    layout, bare = Layout(directory), Layout(directory, bare=True)
+    if layout.format.is_file():
+        return layout
+    if directory.name != DIRECTORY and bare.format.is_file() and (directory / "op_head").is_dir():
+        return bare
+    return None
 
 
 def _device(path: Path) -> int:

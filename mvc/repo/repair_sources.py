@@ -18,7 +18,7 @@ from mvc.objects.ids import COMMIT, MANIFEST, TAG, digest
 from mvc.objects.manifest import Manifest
 from mvc.objects.operation import Operation
 from mvc.repo.ignore import find_files, ignore_rules
-from mvc.repo.layout import Layout, check_format
+from mvc.repo.layout import Layout, check_format, find_layout
 from mvc.repo.materialize import ContentReader
 from mvc.repo.repair_plan import Wanted
 from mvc.repo.scan import Content, scan
@@ -161,8 +161,8 @@ def open_donors(session: Session, directories: Sequence[Path], pool: Executor) -
     """
     donors = []
     for directory in directories:
-        layout = Layout(directory.resolve())
-        if not layout.format.is_file():
+        layout = find_layout(directory.resolve())
+        if layout is None:
             raise NotFoundError(f"{directory} holds no repository", hint="name the directory that holds .mvc")
         if layout.directory.samefile(session.layout.directory):
             raise InvalidInputError(f"{directory} is the repository that is to be repaired")
@@ -174,7 +174,8 @@ def open_donors(session: Session, directories: Sequence[Path], pool: Executor) -
 def search(session: Session, wants: Wanted, donors: Sequence[Donor], pool: Executor) -> Supply:
     """Look for what is wanted: contents in the work tree first, then everything in `donors`, in their order."""
     supply = Supply()
-    for content in _in_worktree(session.layout.root, wants.contents, pool):
+    wanted = frozenset() if session.layout.bare else wants.contents
+    for content in _in_worktree(session.layout.root, wanted, pool):
         if content.id not in supply.contents:
             supply.contents[content.id] = content
             supply.origins[content.id] = f"{content.source.path} of the work tree"

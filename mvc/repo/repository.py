@@ -52,8 +52,8 @@ class Repository:
 
     @property
     def root(self) -> Path:
-        """The work tree."""
-        return self.session.layout.root
+        """The work tree; InvalidInputError if the repository is bare."""
+        return self.session.layout.tree
 
     def _actor(self, command: str) -> Actor:
         return Actor(self._author or self.session.settings.user.name or account_name(), f"python: {command}")
@@ -113,7 +113,7 @@ class Repository:
             source = StateDictSource(path, state_dict_file(content))
             return Selection((source,), (prefix.strip("/"),), in_worktree=False)
         path_ = Path(content).resolve()
-        if path_.is_relative_to(self.root) and not prefix:
+        if not self.session.layout.bare and path_.is_relative_to(self.root) and not prefix:
             return from_worktree(self.root, [path_.relative_to(self.root).as_posix()])
         return from_directory(path_, prefix)
 

@@ -88,7 +88,7 @@ def status(
     Status
         Files whose stat changed but whose content did not count as unchanged, and the cache learns their new stat.
     """
-    root = workspace.layout.root
+    root = workspace.layout.tree
     state = workspace.refs.state()
     tree = current_worktree(workspace, state, manifest)
     found = {file.path: file.status for file in find_files(root, ignore_rules(root)) if file.regular}

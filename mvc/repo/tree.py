@@ -13,7 +13,7 @@ from mvc.formats import INDEX_SUFFIXES, shard_names
 from mvc.objects.manifest import FileEntry, Manifest
 from mvc.objects.paths import check_path, check_paths
 from mvc.repo.ignore import FoundFile, find_files, ignore_rules
-from mvc.repo.layout import DIRECTORY
+from mvc.repo.layout import DIRECTORY, find_layout
 from mvc.repo.scan import NamedTensor, ScannedFile
 from mvc.repo.sources import FileSource, Source
 from mvc.repo.status import file_mode
@@ -101,6 +101,12 @@ def worktree_source(root: Path, path: str) -> FileSource | None:
     return _source(root, FoundFile(path, status), "", opaque=True) if S_ISREG(status.st_mode) else None
 
 
+def _is_inside_repository(directory: Path) -> bool:
+    """Return True if a directory belongs to what mvc itself writes."""
+    layouts = map(find_layout, (directory, *directory.parents))
+    return DIRECTORY in directory.parts or any(layout is not None and layout.bare for layout in layouts)
+
+
 def from_directory(directory: Path, prefix: str = "", *, opaque: bool = False) -> Selection:
     """Select the content of a directory anywhere as the tree's `prefix`.
 
@@ -114,8 +120,8 @@ def from_directory(directory: Path, prefix: str = "", *, opaque: bool = False) -
     prefix = prefix.strip("/")
     if prefix:
         check_path(prefix)
-    if DIRECTORY in directory.resolve().parts:
-        raise InvalidInputError(f"{directory} lies in {DIRECTORY}, which is not for committing")
+    if _is_inside_repository(directory.resolve()):
+        raise InvalidInputError(f"{directory} lies in a repository: that is not for committing")
     if directory.is_file():
         found = [FoundFile(directory.name, directory.stat())]
         directory = directory.parent

@@ -74,5 +74,6 @@ class Workspace:
         return load(self.layout.worktree)
 
     def save_worktree(self, tree: WorkTree) -> None:
-        """Replace the dirty-check cache."""
-        save(self.layout.worktree, tree, self.fs)
+        """Replace the dirty-check cache, if there is a work tree."""
+        if not self.layout.bare:
+            save(self.layout.worktree, tree, self.fs)

@@ -215,3 +215,16 @@ def test_maintenance(story):
     assert story.out("fsck").endswith("decoded: no faults\n")
     assert story.out("fsck", "--quick").endswith("headers only: no faults\n")
     assert story.out("reindex").startswith("Indexed 3 packs and ")
+
+
+def test_bare(program, lab, tmp_path):
+    """``init --bare`` makes a repository that takes commits of directories, and refuses what needs a work tree."""
+    bare = program.at(tmp_path)
+    assert bare.out("init", "--bare", "store") == f"Made an empty bare repository in {tmp_path}/store, on branch main\n"
+    lab.write("model.safetensors", lab.model())
+    bare = program.at(tmp_path / "store")
+    bare.run("commit", "--from", str(lab.root), "-m", "m")
+    for line in ("log", "show HEAD", "branch side", "tag v1", "du", "fsck", "gc", "repack", "reindex", "op log"):
+        bare.run(*line.split())
+    for line in ("status", "commit -m x", "switch side", "restore .", "checkout main", "diff"):
+        assert "bare repository" in bare.err(*line.split(), code=1)

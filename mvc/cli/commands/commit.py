@@ -88,10 +88,10 @@ def command(
 def _select(
     app: App, session: Session, paths: Sequence[str], source: str | None, prefix: str | None, *, opaque: bool
 ) -> Selection:
-    root = session.layout.root
     if source is None:
         if prefix is not None:
             raise click.UsageError("--as needs --from", click.get_current_context())
+        root = session.layout.tree
         return from_worktree(root, app.tree_paths(root, paths), opaque=opaque)
     if paths:
         raise click.UsageError("PATH and --from exclude each other", click.get_current_context())

@@ -30,7 +30,7 @@ def command(app: App, /, *, paths: tuple[str, ...], source: str, force: bool, as
     keep_freed_memory()
     session = Session.find(app.start)
     commit = resolve(session, source).commit
-    wanted = app.tree_paths(session.layout.root, paths)
+    wanted = app.tree_paths(session.layout.tree, paths)
     result = check_out_paths(session, commit, wanted, force=force, progress=terminal_progress())
     if as_json:
         emit("mvc.restore/1", commit=commit, written=result.written)
