@@ -31,6 +31,14 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "switch": "Bring the work tree to a branch.",
         "tag": "List, make or delete tags.",
     },
+    "Other machines": {
+        "clone": "Make a repository with all that a remote has.",
+        "remote": "Name other stores.",
+        "push": "Bring commits to a remote.",
+        "fetch": "Bring commits of a remote here.",
+        "pull": "Fetch, and merge what is new.",
+        "ls-remote": "List the refs of a remote.",
+    },
     "Maintenance": {
         "du": "Show what history takes on disk, and would take as copies.",
         "gc": "Remove what nothing reaches any more.",
