@@ -54,7 +54,7 @@ def translated(error: BaseException, key: str, url: str) -> MvcError:
     Returns
     -------
     MvcError
-        NotFoundError, AlreadyExistsError, AuthenticationError, RemoteError; IntegrityError for ranges that do not exist.
+        NotFoundError, AlreadyExistsError, AuthenticationError, RemoteError; IntegrityError for ranges beyond the end.
     """
     text, what = str(error), f"{key} of {url}" if key else url
     found = _STATUS.search(text)

@@ -31,11 +31,11 @@ if TYPE_CHECKING:  # these exist for type checkers only
 
 __all__ = ["PIECE", "open_store", "settings"]
 
-PIECE: Final = 16 << 20
+PIECE: Final = 8 << 20
 """Bytes of one request at most: what is lost when a connection breaks, and what has to pass within `_TIMEOUT`."""
 
 _TIMEOUT: Final = timedelta(minutes=5)
-"""Of one request with its bodies: 56 kB/s for `PIECE`. It is also how long a connection that has died is waited for."""
+"""Of one request with its bodies: 28 kB/s for `PIECE`. It is also how long a connection that has died is waited for."""
 _CONNECT_TIMEOUT: Final = timedelta(seconds=10)
 """To reach the other side at all: three times the second in which TCP repeats itself first, and then some."""
 _RETRIES: Final = 5
