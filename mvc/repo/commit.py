@@ -240,12 +240,8 @@ class _Attempt:
             manifest.size,
             batch.stored_bytes,
         )
-        return _Done(
-            result,
-            manifest,
-            moved,
-            additions(recorded, manifest, places, [item.record(places[item.content.id]) for item in stored]),
-        )
+        blobs = [item.record(places[item.content.id]) for item in stored]
+        return _Done(result, manifest, moved, additions(recorded, manifest, places, blobs))
 
     def _check_paths(self, parent: Manifest | None) -> None:
         """Refuse a tree that cannot be, or is not complete, before anything is read or stored."""

@@ -25,9 +25,7 @@ from mvc.repo.session import Session
 @click.option("-m", "--message", "messages", metavar="MSG", multiple=True, help="Of the commit. Repeated: paragraphs.")
 @click.option("--ff-only", is_flag=True, help="Only move the branch forward; refuse if that needs a commit.")
 @click.option("--no-ff", is_flag=True, help="Make a commit also where the branch could just move forward.")
-@click.option(
-    "-X", "favour", type=click.Choice(["ours", "theirs"]), help="Whose tensors and files to take in conflicts."
-)
+@click.option("-X", "favour", type=click.Choice(["ours", "theirs"]), help="Whose version to take in conflicts.")
 @click.option("--allow-unrelated-histories", "unrelated", is_flag=True, help="Merge what has no history in common.")
 @json_option
 @click.pass_obj
