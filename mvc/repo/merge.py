@@ -162,7 +162,8 @@ class _Merge:
             )
         if ours is None:
             raise InvalidInputError(
-                "HEAD has no commit that a merge commit could have as its parent", hint="mvc merge --ff"
+                "HEAD has no commit yet, so there is nothing to merge with",
+                hint=f"mvc merge {self.ref}, without --no-ff",
             )
         if not bases and not self.request.allow_unrelated:
             raise InvalidInputError(
@@ -216,8 +217,8 @@ class _Merge:
         listed = "; ".join(map(_shown, plan.conflicts[:_SHOWN])) + ("; ..." if count > _SHOWN else "")
         raise ConflictError(
             f"{count} {'conflict' if count == 1 else 'conflicts'}, and nothing was changed: {listed}",
-            hint=f"mvc merge -X theirs {self.ref} takes what conflicts from there, -X ours keeps what HEAD has: "
-            "to resolve it by hand, commit what it shall be first",
+            hint=f"mvc merge -X theirs {self.ref} takes it from there; -X ours keeps what HEAD has: "
+            "to resolve it by hand, commit what you want it to be, then merge with -X ours",
         )
 
     def _store(self, manifest: Manifest, ours: ObjectId) -> tuple[ObjectId, Additions]:

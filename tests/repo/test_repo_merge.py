@@ -1,11 +1,13 @@
 """Merges of real repositories, and what everything else makes of commits with two parents."""
 
+import os
+from contextlib import contextmanager
+
 import pytest
 
 from mvc.errors import ConflictError, DirtyWorkTreeError, InvalidInputError, NotFoundError
 from mvc.objects.operation import RefChange
 from mvc.repo.branches import delete_branch
-from mvc.repo.checkout import move_refs
 from mvc.repo.gc import gc
 from mvc.repo.graph import graph
 from mvc.repo.log import history
@@ -16,8 +18,24 @@ from mvc.repo.repack import repack
 from mvc.repo.revisions import resolve
 from mvc.repo.undo import undo
 from mvc.settings import Gc
+from mvc.store.local_fs import LocalFileSystem
 
 NOTHING_KEPT = Gc(grace_hours=0.0, retention_days=0.0)
+
+
+class Meanwhile(LocalFileSystem):
+    """The local file system, on which something else happens once, when a directory is about to be made durable."""
+
+    def __init__(self, directory, action):
+        super().__init__()
+        self._directory, self._action = directory, action
+
+    def fsync_dir(self, path):
+        """Have it happen, then go on."""
+        if path.name == self._directory and self._action:
+            action, self._action = self._action, None
+            action()
+        super().fsync_dir(path)
 
 
 def state(lab):
@@ -199,15 +217,18 @@ class TestConflicts:
 
     def test_few_are_listed(self, lab):
         """Of many the first are named, and all are counted."""
-        for branch in ("main", "side"):
+        for branch in ("base", "main", "side"):
             for number in range(9):
                 lab.write(f"{number}.txt", branch)
             lab.commit(branch)
-            if branch == "main":
-                lab.repo.switch("main")
-                undo(lab.session, lab.repo._actor("undo"))
-                lab.session.refs.update(lambda found: (), lab.repo._actor("nothing"))
-        assert len(lab.tree()) == 9
+            if branch == "base":
+                lab.repo.branch("side")
+            elif branch == "main":
+                lab.repo.switch("side")
+        with pytest.raises(
+            ConflictError, match=r"9 conflicts, .*: 0\.txt .*; 4\.txt \(changed on both sides\); \.\.\.$"
+        ):
+            lab.repo.merge("main")
 
     @pytest.mark.parametrize("favour", ["ours", "theirs"])
     def test_a_favoured_side(self, conflicting, favour):
@@ -356,35 +377,35 @@ class TestRefusals:
         with pytest.raises(InvalidInputError, match="empty"):
             lab.repo.merge("side", message=" \n")
 
-    def test_a_branch_that_moves_meanwhile(self, parted, actor):
-        """The commit of the other process stays, the merge is not recorded, and the work tree was not touched."""
+    def test_a_branch_that_moves_before_the_work_tree_is_touched(self, parted, actor):
+        """The commit of the other process stays, and nothing is written."""
         lab, _ = parted
-        other, files = lab.again(), lab.tree()
-
-        def move(_, done):
-            """Let another process commit while the merge looks at the work tree."""
-
-        session = lab.session
-        plain = session.refs.state
-        states = []
-
-        class Racing(type(session.refs)):
-            """Refs of a repository where another process commits just before they are looked at once more."""
-
-            def state(self, operation=None):
-                """Return the refs."""
-                states.append(operation)
-                if len(states) == 4:
-                    other.commit("faster", directory=lab.root / "sub", prefix="elsewhere") if (
-                        lab.root / "sub"
-                    ).exists() else other.commit("faster", allow_empty=True)
-                return plain(operation)
-
-        session.refs.__class__ = Racing
+        files, others = lab.tree(), []
+        racing = lab.again(Meanwhile("packs", lambda: others.append(lab.commit("faster", allow_empty=True).commit)))
         with pytest.raises(ConflictError, match="moved by another process"):
-            merge(session, "side", MergeRequest(), actor)
-        assert lab.again().session.record(lab.again().repo.status().refs.head).message == "faster"
+            merge(racing.session, "side", MergeRequest(), actor)
+        assert [lab.again().repo.status().refs.head] == others
         assert lab.tree() == files
+        assert lab.again().repo.merge("side").kind == "merge"
+
+    def test_a_branch_that_moves_meanwhile(self, parted, actor):
+        """The commit of the other process stays, the merge is not recorded, and the same command completes it."""
+        lab, expected = parted
+        others = []
+
+        @contextmanager
+        def working(_, total):
+            """Commit while the work tree is written."""
+            others.append(lab.again().commit("faster", allow_empty=True, paths=("notes.txt",)).commit)
+            yield lambda done: None
+
+        with pytest.raises(ConflictError, match="moved by another process"):
+            merge(lab.session, "side", MergeRequest(), actor, working)
+        assert [lab.again().repo.status().refs.head] == others
+        result = lab.again().repo.merge("side")
+        assert lab.session.record(result.commit).parents[:1] == tuple(others)
+        assert lab.tree() == expected
+        assert lab.again().repo.status().clean
 
 
 class TestEverythingElse:
@@ -434,10 +455,9 @@ class TestEverythingElse:
         undo(lab.session, actor)
         assert lab.repo.status().refs.head == made
         assert lab.tree() == expected
-        lab.write("notes.txt", "mine")
-        if "notes.txt" in {path for path in files if files[path] != expected[path]}:
-            with pytest.raises(DirtyWorkTreeError):
-                undo(lab.session, actor)
+        lab.write("notes.txt" if kind == "one step" else "model.safetensors", "mine")
+        with pytest.raises(DirtyWorkTreeError):
+            undo(lab.session, actor)
 
     def test_undo_of_a_commit_on_a_merge(self, parted, actor):
         """A commit on top of a merge commit is a commit: the files stay."""
@@ -458,6 +478,8 @@ class TestEverythingElse:
         side = lab.exported("side", tmp_path / "side")
         lab.repo.merge("side")
         delete_branch(lab.session, "side", actor)
+        for path in (lab.root / ".mvc/packs").iterdir():
+            os.utime(path, (0, 0))
         gc(lab.again().session, NOTHING_KEPT)
         repack(lab.again().session, NOTHING_KEPT, level="fast")
         gc(lab.again().session, NOTHING_KEPT)
@@ -475,6 +497,8 @@ class TestEverythingElse:
         lab, _ = parted
         made = lab.repo.merge("side").commit
         undo(lab.session, actor)
+        for path in (lab.root / ".mvc/packs").iterdir():
+            os.utime(path, (0, 0))
         gc(lab.again().session, NOTHING_KEPT)
         assert made not in {item.oid for item in lab.again().session.store.locations()}
         assert lab.check().clean
@@ -492,4 +516,3 @@ class TestEverythingElse:
         result = lab.repo.merge("side")
         assert lab.session.record(result.commit).parents[1] == tip
         assert lab.tree() == {**expected, "sub/new.txt": b"newer", "notes.txt": b"changed"}
-        move_refs(lab.session, [], lab.repo._actor("nothing"))
