@@ -29,6 +29,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "Branches": {
         "branch": "List, make, rename or delete branches.",
         "switch": "Bring the work tree to a branch.",
+        "merge": "Join another line of history with the current branch.",
         "tag": "List, make or delete tags.",
     },
     "Other machines": {

@@ -57,7 +57,13 @@ class CommitPages:
         self._known: dict[ObjectId, CommitRecord] = {}
 
     def get(self, oid: ObjectId) -> CommitRecord:
-        """Return a commit, from memory if it was asked for before; IntegrityError if it is missing."""
+        """Return a commit, from memory if it was asked for before.
+
+        Raises
+        ------
+        IntegrityError
+            If it is missing.
+        """
         if oid not in self._known:
             record = self._session.records([oid]).get(oid)
             if record is None:
