@@ -157,6 +157,7 @@ class _Fetch:
         with self._session.pool() as pool:
             received, contents = download(self._session, self._store.engine, holdings, missing, pool, progress)
         received += self._store_metadata(walk)
+        self._session.refresh(force=True)  # no operation tells of it yet
         logical = sum(walk.manifests[commit.manifest].size for commit in walk.commits.values())
         return len(walk.commits), contents, received, logical
 

@@ -54,23 +54,23 @@ def command(
     request = MergeRequest("\n\n".join(messages) if messages else None, fast_forward, favour, unrelated)
     result = merge(session, ref, request, app.actor(session.settings), terminal_progress())
     if as_json:
-        _emit(result)
+        emit("mvc.merge/1", **merge_document(result))
     else:
-        click.echo("\n".join(_lines(session, result)))
+        click.echo("\n".join(merge_lines(session, result)))
         if len(result.bases) > 1:
             tell("note", f"the histories meet in {len(result.bases)} commits; compared with {short(result.bases[0])}")
 
 
-def _emit(result: MergeResult) -> None:
-    emit(
-        "mvc.merge/1",
-        kind=result.kind,
-        commit=result.commit,
-        branch=result.branch.removeprefix(BRANCHES) if result.branch else None,
-        bases=result.bases,
-        written=result.written,
-        removed=result.removed,
-        files=[
+def merge_document(result: MergeResult) -> dict[str, object]:
+    """Return what ``--json`` says of a merge."""
+    return {
+        "kind": result.kind,
+        "commit": result.commit,
+        "branch": result.branch.removeprefix(BRANCHES) if result.branch else None,
+        "bases": result.bases,
+        "written": result.written,
+        "removed": result.removed,
+        "files": [
             {
                 "path": file.path,
                 "source": file.source,
@@ -79,11 +79,12 @@ def _emit(result: MergeResult) -> None:
             }
             for file in result.files
         ],
-        resolved=[{"path": item.path, "tensor": item.tensor, "problem": item.problem} for item in result.resolved],
-    )
+        "resolved": [{"path": item.path, "tensor": item.tensor, "problem": item.problem} for item in result.resolved],
+    }
 
 
-def _lines(session: Session, result: MergeResult) -> Iterator[str]:
+def merge_lines(session: Session, result: MergeResult) -> Iterator[str]:
+    """Yield what a person is told of a merge."""
     if result.kind == "up-to-date":
         yield "Already up to date"
         return
