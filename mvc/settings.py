@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Final, Literal, TypeVar, get_args
+from typing import Any, Final, Literal, TypeVar, get_args
 
 from mvc.errors import InvalidInputError
 
@@ -107,6 +107,10 @@ class Remote:
         Of an object store.
     ca : str
         File with the certificates that speak for the other side, for https.
+    promisor : bool
+        Contents that were left out when they were fetched from there are fetched when they are needed.
+    filter : tuple of str
+        Of a promisor: which contents a fetch brings, ``tensors=PATTERN``; all that fit one of these, and what is small.
     """
 
     url: str
@@ -114,6 +118,8 @@ class Remote:
     endpoint: str = ""
     region: str = ""
     ca: str = ""
+    promisor: bool = False
+    filter: tuple[str, ...] = ()
 
     @property
     def options(self) -> Mapping[str, str]:
@@ -196,15 +202,19 @@ def _remotes(values: object, origin: str) -> dict[str, Remote]:
 
 
 def _remote(table: object, origin: str) -> Remote:
-    types = {item.name: bool if item.name == "single_writer" else str for item in fields(Remote)}
+    types = {item.name: type(getattr(Remote(""), item.name)) for item in fields(Remote)}
     if not isinstance(table, Mapping) or "url" not in table:
         raise InvalidInputError(f"{origin} has no url")
     for key, value in table.items():
         if key not in types:
             raise InvalidInputError(f"{origin}: key {key!r} is unknown; known are {', '.join(types)}")
-        if not isinstance(value, types[key]):
+        if types[key] is tuple:
+            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+                raise InvalidInputError(f"{origin}: {key} = {value!r} is not a list of texts")
+        elif not isinstance(value, types[key]):
             raise InvalidInputError(f"{origin}: {key} = {value!r} is not a {types[key].__name__}")
-    return Remote(**table)
+    values: dict[str, Any] = {key: tuple(value) if types[key] is tuple else value for key, value in table.items()}
+    return Remote(**values)
 
 
 def _upstreams(values: object, origin: str) -> dict[str, str]:

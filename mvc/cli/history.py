@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from mvc.cli.text import iso_time, local_time, printable, short
+from mvc.cli.text import counted, iso_time, local_time, printable, short
 from mvc.index import CommitRecord
 from mvc.objects.commit import Metadata
 from mvc.objects.refnames import BRANCHES, HEAD, REMOTES, TAGS
@@ -56,12 +56,13 @@ def commit_document(record: CommitRecord, names: RefNames) -> dict[str, object]:
     """Return what ``--json`` says of a commit."""
     return {
         "id": record.id,
-        "parents": record.parents,
+        "parents": record.named,
         "message": record.message,
         "time": iso_time(record.time),
         "author": record.author,
         "metadata": record.metadata,
         "refs": names.of(record.id),
+        "absent": record.absent,
     }
 
 
@@ -75,8 +76,10 @@ def one_line(record: CommitRecord, names: RefNames) -> str:
 def full_text(record: CommitRecord, names: RefNames) -> list[str]:
     """Return a commit as lines, in the manner of ``git log``."""
     lines = [click.style(f"commit {record.id}", fg="yellow") + names.decoration(record.id)]
-    if len(record.parents) > 1:
-        lines.append("Merge:   " + " ".join(map(short, record.parents)))
+    if len(record.named) > 1:
+        lines.append("Merge:   " + " ".join(map(short, record.named)))
+    if record.absent:
+        lines.append(f"Shallow: {counted(len(record.absent), 'parent')} not here; mvc fetch --unshallow brings them")
     lines.append(f"Author:  {printable(record.author)}")
     lines.append(f"Date:    {local_time(record.time)}")
     if record.metadata:

@@ -5,18 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from mvc.cli.app import App
-from mvc.cli.text import Cell, columns, short
+from mvc.cli.notes import tell
+from mvc.cli.progress import terminal_progress
+from mvc.cli.text import Cell, columns, counted, short, size
 from mvc.errors import InvalidInputError
 from mvc.objects.refnames import BRANCHES, TAGS
 from mvc.remotes.config import find_remote
+from mvc.remotes.engine import Engine
+from mvc.remotes.promisor import RemotePromisor, Supply
 from mvc.remotes.remote_store import RemoteStore
 from mvc.remotes.schemes import connect, parse_url
 from mvc.remotes.tracking import RefUpdate, short_ref
 from mvc.repo.refs import RefState
+from mvc.repo.session import Promisor, Session
 from mvc.repo.workspace import Workspace
 from mvc.settings import Remote, Settings
 
-__all__ = ["current_branch", "default_remote", "open_remote", "open_url", "update_documents", "update_lines"]
+__all__ = [
+    "current_branch",
+    "default_remote",
+    "make_promisor",
+    "open_remote",
+    "open_session",
+    "open_url",
+    "update_documents",
+    "update_lines",
+]
 
 _SIGNS: Mapping[str, str] = {
     "new": "*",
@@ -58,6 +72,30 @@ def open_url(app: App, remote: Remote, workspace: Workspace | None = None) -> Re
     """Return a remote; relative directories start at the work tree, or where the command runs."""
     url = parse_url(remote.url, remote.options)
     return RemoteStore(connect(url, app.environment, workspace.layout.root if workspace else app.directory))
+
+
+def open_session(app: App) -> Session:
+    """Open the repository of a command that reads contents: what a partial one lacks is fetched when it is needed."""
+    session = Session.find(app.start)
+    session.promisor = make_promisor(app, session)
+    return session
+
+
+def make_promisor(app: App, session: Session) -> Promisor | None:
+    """Return what brings contents that a partial repository lacks; None if no remote promises any."""
+    if not session.promisors:
+        return None
+
+    def connect_to(name: str) -> Engine:
+        """Return the engine of a remote."""
+        return open_remote(app, session, name).engine
+
+    def say(supply: Supply) -> None:
+        """Note on stderr why this takes longer."""
+        tensors = counted(supply.tensors, "tensor")
+        tell("note", f"fetching {tensors} ({size(supply.stored_bytes)}) from {supply.remote}")
+
+    return RemotePromisor(session, connect_to, app.command_line, say, terminal_progress())
 
 
 def current_branch(state: RefState) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Final
 
 from mvc.objects.blob import Reference
@@ -87,6 +88,8 @@ class CommitRecord:
         Metrics and other facts.
     logical_bytes : int
         Sizes of all files, added up.
+    recorded : tuple of ObjectId
+        All parents as the commit records them, where `parents` lacks some that are absent by design; else empty.
     """
 
     id: ObjectId
@@ -98,6 +101,27 @@ class CommitRecord:
     message: str
     metadata: Metadata
     logical_bytes: int
+    recorded: tuple[ObjectId, ...] = ()
+
+    @property
+    def named(self) -> tuple[ObjectId, ...]:
+        """All parents that the commit names, be they here or not."""
+        return self.recorded or self.parents
+
+    @property
+    def absent(self) -> tuple[ObjectId, ...]:
+        """The parents that are absent by design."""
+        return tuple(oid for oid in self.recorded if oid not in self.parents)
+
+    @property
+    def first_parent(self) -> ObjectId | None:
+        """The first parent, if there is one and it is here."""
+        return self.named[0] if self.named and self.named[0] in self.parents else None
+
+    def without(self, absent: Collection[ObjectId]) -> CommitRecord:
+        """Return the record as it is to be read where the commits `absent` are absent by design."""
+        kept = tuple(oid for oid in self.named if oid not in absent)
+        return self if kept == self.parents else replace(self, parents=kept, recorded=self.named)
 
     @classmethod
     def of(cls, commit: Commit, logical_bytes: int) -> CommitRecord:

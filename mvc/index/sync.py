@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
+from types import MappingProxyType
 from typing import Final
 
 from mvc.errors import FormatError, IntegrityError, NotFoundError
@@ -167,9 +168,11 @@ def chained(records: Iterable[BlobRecord]) -> list[BlobRecord]:
     return _chained(records, {})
 
 
-def placed(records: Iterable[CommitRecord]) -> list[CommitRecord]:
-    """Return all commits that there are at their positions."""
-    return _placed(records, {})
+def placed(
+    records: Iterable[CommitRecord], known: Mapping[ObjectId, CommitRecord] = MappingProxyType({})
+) -> list[CommitRecord]:
+    """Return all commits that there are at their positions, but for those that are `known` to be at theirs."""
+    return _placed(records, known)
 
 
 def read_metadata(store: ObjectStore, oid: ObjectId, domain: str, location: Location | None = None) -> bytes:

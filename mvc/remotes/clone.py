@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from mvc.repo.checkout import switch
 from mvc.repo.clock import Actor
 from mvc.repo.init import init
 from mvc.repo.layout import DIRECTORY, Layout
+from mvc.repo.partial import parse_filter
 from mvc.repo.progress import Progress, silent
 from mvc.repo.refs import RefState
-from mvc.repo.session import Session
+from mvc.repo.session import Promisor, Session
 from mvc.settings import Remote
 from mvc.types import object_id
 
@@ -37,11 +39,14 @@ class CloneRequest:
         Short name of the branch to check out; by default that of the remote's HEAD.
     checkout : bool
         Write the files.
+    depth : int or None
+        As for `FetchRequest`.
     """
 
     name: str = "origin"
     branch: str | None = None
     checkout: bool = True
+    depth: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,13 @@ class CloneResult:
 
 
 def clone(
-    store: RemoteStore, remote: Remote, root: Path, request: CloneRequest, actor: Actor, progress: Progress = silent
+    store: RemoteStore,
+    remote: Remote,
+    root: Path,
+    request: CloneRequest,
+    actor: Actor,
+    progress: Progress = silent,
+    promisor: Callable[[Session], Promisor | None] | None = None,
 ) -> CloneResult:
     """Make a repository in `root` and fetch everything into it. What was interrupted goes on when it is repeated.
 
@@ -76,7 +87,8 @@ def clone(
     store : RemoteStore
         The remote.
     remote : Remote
-        What the configuration is to say of it.
+        What the configuration is to say of it. Of a promisor only what its filter names is fetched, and what the files
+        that are checked out take besides.
     root : Path
         A directory that is empty or does not exist; or a clone of the same remote that was interrupted.
     request : CloneRequest
@@ -85,6 +97,8 @@ def clone(
         Who, and by which command.
     progress : callable
         Told how far the work is.
+    promisor : callable, optional
+        Returns what brings contents that were left out, given the clone.
 
     Raises
     ------
@@ -93,11 +107,12 @@ def clone(
     NotFoundError
         If there is no repository, or it has no such branch.
     """
+    parse_filter(remote.filter)
     store.check_format()
     theirs = store.state()
     first = _first_branch(theirs, request)
     session = _prepared(root, remote, request, actor, first)
-    fetched = fetch(session, store, request.name, FetchRequest(), actor, progress)
+    fetched = fetch(session, store, request.name, FetchRequest(depth=request.depth), actor, progress)
     tip = session.refs.state().refs.get(tracking_ref(request.name, first))
     if tip is None:
         return CloneResult(session, fetched, None, 0)
@@ -108,6 +123,7 @@ def clone(
         session.refs.update(lambda state: (RefChange(first, state.refs.get(first), commit),), actor)
         session.refresh()
         return CloneResult(session, fetched, first, 0)
+    session.promisor = promisor(session) if promisor else None
     done = switch(session, commit, actor, branch=first, create=True, progress=progress)
     return CloneResult(session, fetched, first, done.written)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mvc.errors import InvalidInputError
 from mvc.objects.manifest import SegmentKind
 from mvc.objects.operation import RefChange
 from mvc.remotes.download import download
@@ -14,11 +15,14 @@ from mvc.remotes.negotiation import is_ancestor, new_contents
 from mvc.remotes.remote_store import RemoteStore
 from mvc.remotes.tracking import RefUpdate, plan_fetch
 from mvc.repo.clock import Actor
+from mvc.repo.features import set_feature
+from mvc.repo.partial import Contents, parse_filter, split_contents
 from mvc.repo.presence import reached
 from mvc.repo.progress import Progress, silent
 from mvc.repo.refs import RefState
 from mvc.repo.reliance import rely_on
 from mvc.repo.session import Session
+from mvc.repo.shallow import write_shallow
 from mvc.types import ObjectId
 
 __all__ = ["FetchRequest", "FetchResult", "fetch"]
@@ -34,10 +38,16 @@ class FetchRequest:
         Short names; all if empty.
     prune : bool
         Forget branches that the remote has no more.
+    depth : int or None
+        Bring no commit that is so many steps or more from all tips; the tips are 0 steps away. None: bring all.
+    unshallow : bool
+        Bring also what was left out because of a depth.
     """
 
     branches: tuple[str, ...] = ()
     prune: bool = False
+    depth: int | None = None
+    unshallow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,8 @@ class FetchResult:
         Stored bytes of them.
     logical_bytes : int
         Bytes of the files of the commits that were received.
+    promised : int
+        Contents of these that were left out.
     """
 
     updates: tuple[RefUpdate, ...]
@@ -64,6 +76,7 @@ class FetchResult:
     contents: int = 0
     received_bytes: int = 0
     logical_bytes: int = 0
+    promised: int = 0
 
 
 def fetch(
@@ -102,8 +115,15 @@ def fetch(
         If the remote, or the way to it, failed.
     IntegrityError
         If the remote is damaged or lies; nothing of that is part of this repository.
+    InvalidInputError
+        If the depth is none.
+    ConflictError
+        If another process collects garbage, and the list of commits that are absent by design changes. What has arrived
+        stays.
     """
     session.check_writable()
+    if request.depth is not None and (request.depth < 1 or request.unshallow):
+        raise InvalidInputError("a depth is at least 1, and excludes unshallow", hint="--depth 1: the tips only")
     store.check_format()
     theirs = store.state()
     with session.store.leases.take("fetch"):
@@ -141,25 +161,54 @@ class _Fetch:
         self._session = session
         self._store = store
         self._cache = IndexCache(session.layout.directory, name, session.fs)
+        self._remote = session.settings.remotes.get(name)
 
-    def run(self, theirs: RefState, request: FetchRequest, progress: Progress) -> tuple[int, int, int, int]:
+    def run(self, theirs: RefState, request: FetchRequest, progress: Progress) -> tuple[int, int, int, int, int]:
         """Bring everything here; return what `FetchResult` counts."""
-        tips = self._unknown(self._tips(theirs, request))
-        if not tips:
-            return 0, 0, 0, 0
+        tips = self._tips(theirs, request)
+        unknown = self._unknown(tips)
+        if not (unknown or request.depth or (request.unshallow and self._session.absent)):
+            return 0, 0, 0, 0, 0
         self._session.refresh(force=True)  # what an earlier try has brought counts as stored
         holdings = Holdings(self._store.engine, self._cache)
         walk = MetadataWalk(self._store.engine, holdings, self._whole)
-        walk.follow(tips)
+        if request.depth:
+            walk.follow_down_to(self._peeled(tips, unknown), request.depth, self._below)
+        else:
+            deeper = [oid for oid in self._session.absent if oid in holdings] if request.unshallow else []
+            walk.follow([*unknown, *deeper])
         boundary = [self._session.manifest(oid) for oid in sorted(walk.boundary)]
-        wanted = new_contents(walk.manifests.values(), boundary)
+        wanted, promised = self._filtered(new_contents(walk.manifests.values(), boundary), walk)
         missing = self._missing(wanted)
         with self._session.pool() as pool:
             received, contents = download(self._session, self._store.engine, holdings, missing, pool, progress)
         received += self._store_metadata(walk)
+        self._list_absent(walk)
         self._session.refresh(force=True)  # no operation tells of it yet
         logical = sum(walk.manifests[commit.manifest].size for commit in walk.commits.values())
-        return len(walk.commits), contents, received, logical
+        return len(walk.commits), contents, received, logical, promised
+
+    def _peeled(self, tips: Iterable[ObjectId], unknown: Collection[ObjectId]) -> list[ObjectId]:
+        """Return `tips`, the commits of tags that are here in their places."""
+        known = [oid for oid in tips if oid not in unknown]
+        commits = self._session.records(known)
+        return [*unknown, *(oid if oid in commits else self._session.tag(oid).target for oid in known)]
+
+    def _below(self, ids: Iterable[ObjectId]) -> set[ObjectId]:
+        return {parent for record in self._session.records(ids).values() for parent in record.named}
+
+    def _filtered(self, wanted: Contents, walk: MetadataWalk) -> tuple[Contents, int]:
+        """Return what is to come, and how many contents are left out because the remote promises them."""
+        if self._remote is None or not self._remote.promisor:
+            return wanted, 0
+        set_feature(self._session, "partial", present=True)
+        return split_contents(wanted, walk.manifests.values(), parse_filter(self._remote.filter))
+
+    def _list_absent(self, walk: MetadataWalk) -> None:
+        """Say durably which commits are absent by design now: before a ref leads there, and after they have arrived."""
+        if walk.absent or not self._session.absent.isdisjoint(walk.commits):
+            with self._session.store.leases.take_maintenance("fetch"):
+                write_shallow(self._session, self._session.absent - walk.commits.keys() | walk.absent)
 
     @staticmethod
     def _tips(theirs: RefState, request: FetchRequest) -> list[ObjectId]:

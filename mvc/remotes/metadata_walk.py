@@ -42,7 +42,9 @@ class MetadataWalk:
     manifests : dict of ObjectId to Manifest
         Of these, oldest first once `follow` has returned.
     boundary : set of ObjectId
-        Parents of these that are here.
+        Parents of these that are here; with a depth, all commits on the way that are.
+    absent : set of ObjectId
+        Commits that lie too deep, and are not here.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class MetadataWalk:
         self.commits: dict[ObjectId, Commit] = {}
         self.manifests: dict[ObjectId, Manifest] = {}
         self.boundary: set[ObjectId] = set()
+        self.absent: set[ObjectId] = set()
 
     def follow(self, tips: Iterable[ObjectId]) -> None:
         """Read all that `tips`, commits and tag objects, reach and that is not here.
@@ -65,6 +68,11 @@ class MetadataWalk:
         IntegrityError
             If something is missing from the remote, or is not what its id promises.
         """
+        self.follow_commits(tips)
+        self._read_manifests()
+
+    def follow_commits(self, tips: Iterable[ObjectId]) -> None:
+        """Read the commits that `follow` does, and no manifests; errors as there."""
         pending = set(tips)
         while pending:
             self._fetch(pending)
@@ -75,7 +83,41 @@ class MetadataWalk:
             here = set(self._whole(below))
             self.boundary |= here
             pending = below - here
-        self._read_manifests()
+
+    def follow_down_to(
+        self, tips: Iterable[ObjectId], depth: int, below: Callable[[Iterable[ObjectId]], Iterable[ObjectId]]
+    ) -> None:
+        """Read what is not here of the commits that are fewer than `depth` steps from `tips`, and nothing else.
+
+        Parameters
+        ----------
+        tips : iterable of ObjectId
+            Commits and tag objects; a tag is no step.
+        depth : int
+            Commits of history, at least 1: the tips only.
+        below : callable
+            Returns all parents of commits that are here.
+
+        Raises
+        ------
+        IntegrityError
+            As `follow`.
+        """
+        level, seen = set(tips), set[ObjectId]()
+        for _ in range(depth):
+            deeper: set[ObjectId] = set()
+            while level:  # once, and once more for the commits that tags name
+                seen |= level
+                here = set(self._whole(level))
+                self.boundary |= here
+                deeper.update(below(here))
+                self._fetch(level - here, alone=True)
+                named = {oid: self._visit(oid) for oid in sorted(level - here)}
+                deeper.update(*(named[oid] for oid in named if oid in self.commits))
+                level = {target for oid in named if oid not in self.commits for target in named[oid]} - seen
+            level = deeper - seen
+        self.absent = level - set(self._whole(level))
+        self._read_manifests(alone=True)
 
     def bodies(self) -> Iterator[tuple[EntryKind, ObjectId, bytes]]:
         """Yield what is to be stored: manifests, then commits, then tags."""
@@ -93,10 +135,10 @@ class MetadataWalk:
         self.commits[oid] = found
         return set(found.parents)
 
-    def _read_manifests(self) -> None:
+    def _read_manifests(self, *, alone: bool = False) -> None:
         ordered = sorted(self.commits.values(), key=lambda commit: commit.time)
         wanted = [oid for oid in dict.fromkeys(commit.manifest for commit in ordered) if oid not in self.manifests]
-        self._fetch(wanted)
+        self._fetch(wanted, alone=alone)
         for oid in wanted:
             found = self._decoded(oid, (EntryKind.MANIFEST,))
             assert isinstance(found, Manifest)
@@ -114,12 +156,12 @@ class MetadataWalk:
                 return found
         raise IntegrityError(f"{self._engine.url} is damaged: {problem.message}", hint="mvc fsck there") from problem
 
-    def _fetch(self, wanted: Iterable[ObjectId]) -> None:
-        """Read what is wanted, and what lies in the same packs as far as it may be wanted later."""
+    def _fetch(self, wanted: Iterable[ObjectId], *, alone: bool = False) -> None:
+        """Read what is wanted; and, unless `alone`, what lies in the same packs as far as it may be wanted later."""
         missing = [oid for oid in wanted if oid not in self._read]
         places = {oid: self._place(oid) for oid in missing}
         room = _KEPT_BYTES - sum(len(body) for body in self._read.values())
-        for other in chain.from_iterable(map(self._holdings.neighbours, missing)):
+        for other in () if alone else chain.from_iterable(map(self._holdings.neighbours, missing)):
             if other not in places and other not in self._read and other not in self._used:
                 place = self._place(other)
                 room -= place.length

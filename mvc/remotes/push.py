@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from mvc.remotes.keys import index_key, pack_key
 from mvc.remotes.negotiation import Between, commits_between, is_ancestor, new_contents
 from mvc.remotes.outgoing import OutgoingPack, SendPlan, pack_up, plan_sending
 from mvc.remotes.remote_store import RemoteStore
+from mvc.remotes.shallow_push import between_shallow
 from mvc.remotes.tracking import PushRules, RefUpdate, plan_push, tracking_ref
 from mvc.repo.clock import Actor
 from mvc.repo.materialize import ContentReader
@@ -119,7 +120,7 @@ def push(
     tips = [update.new for update in moved if update.new]
     with session.protected("push", *tips):
         sending = _Sending.of(
-            session, store.engine, tips, known.haves, IndexCache(session.layout.directory, name, session.fs)
+            session, store.engine, tips, known, IndexCache(session.layout.directory, name, session.fs)
         )
         sent = 0
         if not request.dry_run:
@@ -141,9 +142,9 @@ class _Known:
     """What refs of the remote hold, as far as it is known here."""
 
     def __init__(self, session: Session, state: RefState) -> None:
-        values = {ObjectId(value) for value in state.refs.values() if len(value) == 64}
+        self.values = {ObjectId(value) for value in state.refs.values() if len(value) == 64}
         self._session = session
-        self.haves = frozenset(session.index.commits(values))
+        self.haves = frozenset(session.index.commits(self.values))
 
     def is_ancestor(self, old: ObjectId, new: ObjectId) -> bool:
         """Return whether what the remote has is known here, and is `new` or below it."""
@@ -162,19 +163,22 @@ class _Sending:
 
     @classmethod
     def of(
-        cls, session: Session, engine: Engine, tips: Sequence[ObjectId], haves: Collection[ObjectId], cache: IndexCache
+        cls, session: Session, engine: Engine, tips: Sequence[ObjectId], known: _Known, cache: IndexCache
     ) -> _Sending:
         """Plan it. The remote is asked what it holds only if it lacks something."""
         commits = session.records(tips)
         tags = [oid for oid in tips if oid not in commits]
         targets = [oid if oid in commits else session.tag(oid).target for oid in tips]
-        between = commits_between(session, targets, haves)
+        between = commits_between(session, targets, known.haves)
         if not between.commits and not tags:
             return cls(session, engine, between, SendPlan((), ()), ())
         there = _There(engine, Holdings(engine, cache))
+        if any(record.absent for record in between.commits):
+            between = between_shallow(session, engine, there.holdings, targets, known.values)
         boundary = [session.manifest(oid) for oid in sorted(between.boundary)]
         named = new_contents((session.manifest(record.id) for record in between.commits), boundary)
         wanted = [oid for oid in named if not there.relies_on(oid)]
+        session.supply({(named[oid][0], oid): named[oid][1] for oid in wanted})
         chains = session.chains(wanted)
         sides = {side.id for record in chains.values() for side in record.references} - set(wanted)
         plan = plan_sending(wanted, chains, {oid for oid in sides if there.relies_on(oid)})

@@ -34,7 +34,7 @@ from mvc.remotes.keys import (
     operation_key,
 )
 from mvc.repo.clock import Actor, now
-from mvc.repo.layout import FORMAT_TEXT, Access, check_document
+from mvc.repo.layout import FORMAT_TEXT, Access, Feature, check_document, features_of
 from mvc.repo.refs import RefState, attach
 from mvc.store.checks import check_xxh3
 from mvc.store.layout import U64
@@ -43,6 +43,8 @@ from mvc.types import ObjectId
 
 __all__ = ["RemoteStore"]
 
+_LACKING: Final[tuple[Feature, ...]] = ("shallow", "partial")
+"""What a repository that serves as a remote must not be."""
 _KEEP: Final = 8
 """Head files below the newest that stay, as in a repository on a disk."""
 _WALK: Final = 64
@@ -86,7 +88,7 @@ class RemoteStore:
         NotFoundError
             If there is no repository.
         FormatError
-            With the version or feature that is unknown.
+            With the version or feature that is unknown; or if it is shallow or partial.
         """
         try:
             data = self.engine.read_all(FORMAT, MAX_FORMAT_BYTES)
@@ -97,6 +99,11 @@ class RemoteStore:
         except ValueError as error:
             raise FormatError(f"the format file of {self.url} is not TOML: {error}") from error
         check_document(document, self.url, access)
+        if lacking := sorted({*_LACKING} & {*features_of(document, self.url)["read"]}):
+            raise FormatError(
+                f"the repository at {self.url} is {lacking[0]}: it lacks what others would fetch, or rely on",
+                hint="use the remote that it was cloned from",
+            )
 
     def initialize(self, actor: Actor, branch: str) -> None:
         """Make an empty repository, whose HEAD follows the full ref name `branch`. May be repeated and interrupted.

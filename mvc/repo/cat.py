@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from mvc.repo.materialize import ContentReader
 from mvc.repo.session import Session
 from mvc.types import ObjectId, TensorSpec, View
 
-__all__ = ["find_tensor", "load_tensors", "read_tensor", "select_tensors"]
+__all__ = ["find_tensor", "load_tensors", "read_tensor", "select_tensors", "supply_tensors"]
 
 _LISTED = 5
 """Names listed in a message before it is cut."""
@@ -111,7 +111,8 @@ def load_tensors(
     NotFoundError
         If a name or file is not there.
     """
-    entries = select_tensors(session.manifest(commit), path)
+    manifest = session.manifest(commit)
+    entries = select_tensors(manifest, path)
     if missing := [name for name in names if name not in entries]:
         raise NotFoundError(f"there is no tensor {missing[0]!r} in commit {commit[:12]}", hint="mvc show --encodings")
     wanted = {name: entries[name] for name in names or entries}
@@ -119,6 +120,7 @@ def load_tensors(
     for entry in wanted.values():
         by_id.setdefault(entry.id, []).append(entry)
     made = {}
+    supply_tensors(session, manifest, by_id)
     with session.protected("reading", commit), session.pool() as pool:
         reader = ContentReader(session, pool)
         for oid, data in _contents(reader, by_id):
@@ -127,6 +129,11 @@ def load_tensors(
                 if _key(entry) not in made:
                     made[_key(entry)] = tensor_from_bytes(entry.spec, data.data, framework, view=entry.view)
     return {name: made[_key(entry)] for name, entry in wanted.items()}
+
+
+def supply_tensors(session: Session, manifest: Manifest, ids: Collection[ObjectId]) -> None:
+    """Have what a partial repository lacks of the tensors `ids` of a manifest brought here; see `Session.supply`."""
+    session.supply({(kind, oid): size for (kind, oid), size in manifest.segments().items() if oid in ids})
 
 
 def check_stored_alike(reader: ContentReader, entry: TensorEntry) -> None:

@@ -61,9 +61,11 @@ class History:
     sizes: Mapping[ObjectId, int]
 
 
-def check_history(store: ObjectStore, copies: Copies, refs: Refs) -> History:
-    """Follow `refs` as far as objects can be read."""
-    walk = _Walk(store, copies)
+def check_history(
+    store: ObjectStore, copies: Copies, refs: Refs, absent: Collection[ObjectId] = frozenset()
+) -> History:
+    """Follow `refs` as far as objects can be read, and not to the commits that are `absent` by design."""
+    walk = _Walk(store, copies, absent)
     pending = [(origin, oid) for origin, oid in _targets(refs)]
     while pending:
         pending += walk.visit(*pending.pop())
@@ -84,6 +86,7 @@ def _targets(refs: Refs) -> list[tuple[str, ObjectId]]:
 class _Walk:
     store: ObjectStore
     copies: Copies
+    absent: Collection[ObjectId]
     commits: dict[ObjectId, Commit] = field(default_factory=dict)
     heads: dict[ObjectId, list[str]] = field(default_factory=dict)
     manifests: dict[ObjectId, list[str]] = field(default_factory=dict)
@@ -100,7 +103,7 @@ class _Walk:
         found = self._read(oid)
         if isinstance(found, Commit):
             self.commits[oid] = found
-            return [(f"commit {oid}", parent) for parent in found.parents]
+            return [(f"commit {oid}", parent) for parent in found.parents if parent not in self.absent]
         if isinstance(found, Tag):
             return [(f"tag {oid}", found.target)]
         self.unreadable.add(oid)

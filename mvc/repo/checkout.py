@@ -21,7 +21,7 @@ from mvc.objects.manifest import FileEntry, Manifest
 from mvc.objects.operation import RefChange
 from mvc.objects.refnames import BRANCHES, HEAD, TAGS
 from mvc.repo.clock import Actor
-from mvc.repo.export import export, remove_files
+from mvc.repo.export import export, remove_files, supply_files
 from mvc.repo.layout import DIRECTORY
 from mvc.repo.presence import check_present
 from mvc.repo.progress import Progress, silent
@@ -298,6 +298,7 @@ def plan_worktree(session: Session, before: Status, new: Manifest, *, force: boo
 
 def write_worktree(session: Session, change: WorkTreeChange, progress: Progress = silent) -> dict[str, Tracked]:
     """Carry out a change of the work tree; return what is known of the files written."""
+    supply_files(session, change.write)
     with session.pool() as pool:
         remove_files(session.fs, session.layout.tree, change.remove)
         return export(session, change.write, session.layout.tree, pool, progress)

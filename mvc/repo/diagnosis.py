@@ -12,6 +12,8 @@ from mvc.repo.check_copies import Copies, Copy, State, check_copies
 from mvc.repo.check_history import History, check_history
 from mvc.repo.check_index import damage_of_index, disagreement
 from mvc.repo.check_log import LogCheck, check_log
+from mvc.repo.check_promised import promised_contents, refs_of_remotes, without_contents
+from mvc.repo.features import is_partial
 from mvc.repo.layout import check_format
 from mvc.repo.progress import Progress, silent
 from mvc.repo.session import Session
@@ -32,7 +34,7 @@ class Diagnosis:
     Parameters
     ----------
     settings : mapping of str to str
-        What is wrong with ``format.toml`` and ``config.toml``, by name.
+        What is wrong with ``format.toml``, ``config.toml`` and ``shallow``, by name.
     log : LogCheck
         The operation log.
     packs : tuple of PackCheck
@@ -45,6 +47,8 @@ class Diagnosis:
         Contents that are needed and of which nothing is stored: by a commit, or by the contents that are given.
     index : str or None
         What is wrong with the SQLite index.
+    promised : int
+        Contents that are absent, and that remotes promise; `history` and `missing` are without them.
     """
 
     settings: Mapping[str, str]
@@ -54,6 +58,7 @@ class Diagnosis:
     history: History
     missing: Mapping[ObjectId, tuple[ObjectId, ...]]
     index: str | None
+    promised: int = 0
 
     @property
     def complete(self) -> bool:
@@ -135,8 +140,16 @@ def _diagnose(session: Session, settings: Mapping[str, str], progress: Progress,
             packs.append(check_pack(session.fs, store.packs.directory, pack, quick=quick))
     with session.pool() as pool:
         copies = check_copies(session, packs, pool, progress, quick=quick)
-    history = check_history(store, copies, log.refs or {})
-    return Diagnosis(settings, log, tuple(packs), copies, history, _missing(copies, history), None)
+    refs, absent = log.refs or {}, frozenset() if settings else session.absent
+    history = check_history(store, copies, refs, absent)
+    missing = _missing(copies, history)
+    promised: frozenset[ObjectId] = frozenset()
+    if not settings and missing and is_partial(session.layout):
+        told = check_history(store, copies, refs_of_remotes(refs, session.promisors), absent)
+        promised = promised_contents(told, missing)
+        history = without_contents(history, promised)
+    missing = {oid: needing for oid, needing in missing.items() if oid not in promised}
+    return Diagnosis(settings, log, tuple(packs), copies, history, missing, None, len(promised))
 
 
 def _missing(copies: Copies, history: History) -> dict[ObjectId, tuple[ObjectId, ...]]:
@@ -162,4 +175,8 @@ def _wrong_settings(session: Session) -> dict[str, str]:
         _ = session.layout.settings()
     except MvcError as error:
         found[session.layout.config.name] = error.message
+    try:
+        _ = session.absent
+    except MvcError as error:
+        found[session.layout.shallow.name] = error.message
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Literal
@@ -125,6 +125,7 @@ def diff(session: Session, old: Side, new: Side, pool: Executor, *, tensors: boo
     before, after = old.manifest.by_path, new.manifest.by_path
     found = _changed_tensors(old.manifest, new.manifest)
     if tensors:
+        _supply(session, found, old, new)
         reader = ContentReader(session, pool)
         found = [_measured(item, old, new, reader) for item in found]
     return Difference(
@@ -153,8 +154,20 @@ def _changed_tensors(old: Manifest, new: Manifest) -> list[TensorDifference]:
     return result
 
 
+def _supply(session: Session, found: Sequence[TensorDifference], old: Side, new: Side) -> None:
+    """Have what a partial repository lacks of what is to be measured brought here."""
+    wanted = {entry.id for item in found if _is_measurable(item) for entry in (item.old, item.new) if entry}
+    wanted -= old.contents.keys() | new.contents.keys()
+    named = old.manifest.segments() | new.manifest.segments()
+    session.supply({(kind, oid): size for (kind, oid), size in named.items() if oid in wanted})
+
+
+def _is_measurable(item: TensorDifference) -> bool:
+    return item.change == "changed" and not any(entry and entry.view for entry in (item.old, item.new))
+
+
 def _measured(item: TensorDifference, old: Side, new: Side, reader: ContentReader) -> TensorDifference:
-    if item.change != "changed" or item.old is None or item.new is None or item.old.view or item.new.view:
+    if item.old is None or item.new is None or not _is_measurable(item):
         return item
     pairs = _pairs(item.old, item.new, old, new, reader)
     return TensorDifference(item.name, item.path, item.change, item.old, item.new, distance(item.old.spec.dtype, pairs))

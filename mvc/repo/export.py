@@ -17,7 +17,7 @@ from mvc.repo.session import Session
 from mvc.repo.worktree import Stamp, Tracked
 from mvc.store.fs import FileSystem, Placer
 
-__all__ = ["export", "remove_files"]
+__all__ = ["export", "remove_files", "supply_files"]
 
 
 def export(
@@ -49,6 +49,7 @@ def export(
     StorageError
         If the medium failed.
     """
+    supply_files(session, files)
     reader = ContentReader(session, pool)
     reader.prepare(segment.id for file in files for segment in file.segments)
     result: dict[str, Tracked] = {}
@@ -62,6 +63,11 @@ def export(
     for directory in sorted(directories):
         session.fs.fsync_dir(directory)
     return result
+
+
+def supply_files(session: Session, files: Sequence[FileEntry]) -> None:
+    """Have what a partial repository lacks of `files` brought here; see `Session.supply`."""
+    session.supply({(part.kind, part.id): part.length for file in files for part in file.segments})
 
 
 def _draft(session: Session, target: Path) -> Path:

@@ -93,6 +93,8 @@ class FsckReport:
         Empty if all is well.
     set_aside : int
         Files in ``.mvc/corrupt``, which earlier repairs set aside.
+    promised : int
+        Contents that refs reach besides, which are absent by design, and which a remote promises.
     """
 
     operations: int
@@ -102,6 +104,7 @@ class FsckReport:
     checked_bytes: int
     faults: tuple[Fault, ...]
     set_aside: int
+    promised: int = 0
 
     @property
     def clean(self) -> bool:
@@ -127,6 +130,7 @@ def report(session: Session, found: Diagnosis) -> FsckReport:
         found.copies.checked_bytes,
         tuple(_Faults(session.store, found).all()),
         len(Quarantine(session.layout.directory, session.fs).names()),
+        found.promised,
     )
 
 

@@ -10,6 +10,7 @@ from mvc.errors import IntegrityError
 from mvc.repo.arborescence import readings
 from mvc.repo.clock import now
 from mvc.repo.copies import copies_wanted, is_copy
+from mvc.repo.features import is_partial
 from mvc.repo.leftovers import settle_leftovers
 from mvc.repo.liveness import Liveness
 from mvc.repo.prune import Pruned, prune
@@ -139,22 +140,25 @@ def collect(session: Session, bounds: Gc, preferred: Preferred | None = None) ->
     leases = session.store.leases.live()
     cutoff = min([cutoff, *(lease.start / _MICRO - SKEW_SECONDS for lease in leases)])
     session.store.packs.refresh()  # what this process still has open may be gone
-    live = Liveness(session.store)
+    live = Liveness(session.store, session.absent)
     live.reach(roots(session, since))
     found = survey(session.store)  # afterwards: a commit that comes in between must not seem to lack what it stored
-    needed = _needed(found, live, cutoff, preferred or {}, bounds.copies_from)
+    needed = _needed(found, live, cutoff, preferred or {}, bounds.copies_from, partial=is_partial(session.layout))
     return Collection(found, live, needed, cutoff, since)
 
 
-def _needed(found: Survey, live: Liveness, cutoff: float, preferred: Preferred, copies_from: int) -> dict[Place, str]:
+def _needed(
+    found: Survey, live: Liveness, cutoff: float, preferred: Preferred, copies_from: int, *, partial: bool
+) -> dict[Place, str]:
     """Return from where everything that stays is taken, and why it is needed; IntegrityError if something is missing.
 
-    What is too young to go can be rebuilt, too: others may rely on it.
+    What is too young to go can be rebuilt, too: others may rely on it. In a `partial` repository contents may be
+    absent: nothing that is here repairs them.
     """
     young = {oid for oid, pack in found.objects if found.files[pack or oid].modified > cutoff}
     chain = found.chain([*live.contents, *young], preferred)
     for oid, root in live.contents.items():
-        if oid not in chain and root.is_ref:
+        if oid not in chain and root.is_ref and not partial:
             raise _incomplete(oid, root)
     needed: dict[Place, str] = {
         (oid, record.location.pack): YOUNG

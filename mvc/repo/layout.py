@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -11,7 +12,20 @@ from typing import Final, Literal, get_args
 from mvc.errors import FormatError, InvalidInputError, NotFoundError, StorageError
 from mvc.settings import Settings
 
-__all__ = ["DIRECTORY", "FORMAT_TEXT", "Access", "Layout", "check_document", "check_format", "discover", "find_layout"]
+__all__ = [
+    "DIRECTORY",
+    "FORMAT_TEXT",
+    "Access",
+    "Feature",
+    "Layout",
+    "check_document",
+    "check_format",
+    "discover",
+    "features_of",
+    "find_layout",
+    "format_text",
+    "read_features",
+]
 
 DIRECTORY: Final = ".mvc"
 """What makes a directory a work tree."""
@@ -19,18 +33,32 @@ VERSION: Final = 1
 Access = Literal["read", "write", "gc"]
 """What is done to a repository; each takes what the ones before it take. ``gc`` stands for removing anything."""
 _ACCESSES: Final[tuple[Access, ...]] = get_args(Access)
-_FEATURES: Final[Mapping[Access, frozenset[str]]] = dict.fromkeys(_ACCESSES, frozenset())
-"""Features that this release knows, by access; none exist yet beyond version 1."""
+Feature = Literal["shallow", "partial"]
+"""What a repository may be beyond version 1 (spec-v1, section 12): without some commits, or without some contents."""
+_FEATURES: Final[Mapping[Access, frozenset[str]]] = {
+    "read": frozenset(get_args(Feature)),
+    "write": frozenset(),
+    "gc": frozenset(),
+}
+"""Features that this release knows, by access."""
+Features = Mapping[Access, Sequence[str]]
+"""Names of features by access."""
 
-FORMAT_TEXT: Final = """\
+
+def format_text(features: Features) -> str:
+    """Return the format file of a repository with `features`."""
+    lists = "\n".join(f"{access} = {json.dumps(sorted(features.get(access, ())))}" for access in _ACCESSES)
+    return f"""\
 # The format of this repository: docs/reference/spec-v1.md, section 10. Written by mvc; do not edit.
 version = 1
 
 [features]
-read = []
-write = []
-gc = []
+{lists}
 """
+
+
+FORMAT_TEXT: Final = format_text({})
+"""Of a repository that is just made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +108,11 @@ class Layout:
         return self.directory / "config.toml"
 
     @property
+    def shallow(self) -> Path:
+        """The commits that are absent by design; there is none where none are."""
+        return self.directory / "shallow"
+
+    @property
     def index(self) -> Path:
         """The rebuildable SQLite index."""
         return self.directory / "index.sqlite"
@@ -122,6 +155,22 @@ def check_format(layout: Layout, access: Access = "read") -> None:
     check_document(_toml(layout.format), str(layout.directory), access)
 
 
+def read_features(layout: Layout) -> dict[Access, tuple[str, ...]]:
+    """Return the features that a repository has, those that this release does not know among them.
+
+    Raises
+    ------
+    FormatError
+        If the format file is not as the specification says.
+    """
+    return features_of(_toml(layout.format), str(layout.directory))
+
+
+def features_of(document: Mapping[str, object], where: str) -> dict[Access, tuple[str, ...]]:
+    """Return the features that a format file names; see `read_features`."""
+    return {access: _names(document, access, where) for access in _ACCESSES}
+
+
 def check_document(document: Mapping[str, object], where: str, access: Access = "read") -> None:
     """Refuse what a format file says of the repository at `where` if this release does not know it; see above."""
     if document.get("version") != VERSION:
@@ -129,16 +178,20 @@ def check_document(document: Mapping[str, object], where: str, access: Access = 
             f"{where} has format version {document.get('version')!r}; this release knows {VERSION}",
             hint="upgrade mvc: pip install --upgrade mvc",
         )
-    features = document.get("features", {})
     for kind in _ACCESSES[: _ACCESSES.index(access) + 1]:
-        needed = features.get(kind, []) if isinstance(features, dict) else None
-        if not isinstance(needed, list) or not all(isinstance(name, str) for name in needed):
-            raise FormatError(f"the format file of {where}: features.{kind} is not a list of names")
-        if unknown := sorted(set(needed) - _FEATURES[kind]):
+        if unknown := sorted(set(_names(document, kind, where)) - _FEATURES[kind]):
             raise FormatError(
                 f"to {kind} {where} takes the feature {unknown[0]!r}, which this release lacks",
                 hint="upgrade mvc: pip install --upgrade mvc",
             )
+
+
+def _names(document: Mapping[str, object], access: Access, where: str) -> tuple[str, ...]:
+    features = document.get("features", {})
+    found = features.get(access, []) if isinstance(features, dict) else None
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise FormatError(f"the format file of {where}: features.{access} is not a list of names")
+    return tuple(found)
 
 
 def discover(start: Path) -> Layout:

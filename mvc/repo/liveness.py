@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from mvc.errors import FormatError, IntegrityError, NotFoundError
 from mvc.index import read_metadata
@@ -23,6 +23,8 @@ class Liveness:
     ----------
     store : ObjectStore
         What is read; no index is believed.
+    absent : collection of ObjectId
+        Commits that are absent by design.
 
     Attributes
     ----------
@@ -30,8 +32,9 @@ class Liveness:
         What was reached, and the first root from which it was.
     """
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, absent: Collection[ObjectId] = frozenset()) -> None:
         self._store = store
+        self._absent = absent
         self._manifests = ManifestDecoder()
         self.metadata: dict[ObjectId, Root] = {}
         self.contents: dict[ObjectId, Root] = {}
@@ -84,4 +87,4 @@ class Liveness:
             for file in manifest.files:
                 for segment in file.segments:
                     self.contents.setdefault(segment.id, root)
-        return found.parents
+        return [oid for oid in found.parents if oid not in self._absent]

@@ -68,7 +68,7 @@ class CommitPages:
             record = self._session.records([oid]).get(oid)
             if record is None:
                 raise IntegrityError(f"commit {oid} is missing from the store", hint="mvc fsck")
-            page = self._session.index.commits_up_to(record.position, _PAGE)
+            page = self._session.page(record.position, _PAGE)
             self._known |= {item.id: item for item in page} | {oid: record}
         return self._known[oid]
 

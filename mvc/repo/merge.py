@@ -15,6 +15,7 @@ from mvc.objects.operation import RefChange
 from mvc.objects.refnames import BRANCHES, REMOTES, TAGS
 from mvc.repo.checkout import bring_worktree, plan_worktree, remember_worktree, session_status, write_worktree
 from mvc.repo.clock import Actor, now
+from mvc.repo.export import supply_files
 from mvc.repo.log import CommitPages
 from mvc.repo.merge_base import merge_bases
 from mvc.repo.merge_plan import MergeConflict, MergedFile, MergePlan, Side, plan_merge
@@ -166,6 +167,11 @@ class _Merge:
                 hint=f"mvc merge {self.ref}, without --no-ff",
             )
         if not bases and not self.request.allow_unrelated:
+            if self.session.absent:
+                raise InvalidInputError(
+                    f"history is shallow: what {self.ref} and HEAD have in common is not here",
+                    hint="mvc fetch --unshallow brings the rest",
+                )
             raise InvalidInputError(
                 f"{self.ref} has no history in common with HEAD", hint="pass --allow-unrelated-histories to merge it"
             )
@@ -187,6 +193,7 @@ class _Merge:
             plan = self._plan(ours, bases)
             manifest = self._resolved(plan)
             change = plan_worktree(session, self.before, manifest)  # refused before anything is stored
+            supply_files(session, change.write)
             commit, added = self._store(manifest, ours)
             self._check_unmoved(session.refs.state())
             written = write_worktree(session, change, self.progress)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from mvc.errors import IntegrityError, NotFoundError
+from mvc.repo.features import is_partial
 from mvc.repo.liveness import Liveness
 from mvc.repo.log import history
 from mvc.repo.refs import RefState
@@ -70,7 +71,7 @@ def reached(session: Session, state: RefState, wanted: set[ObjectId]) -> set[Obj
 
 def _check_whole(session: Session, oid: ObjectId) -> None:
     session.store.packs.refresh()  # what this process still has open may be gone
-    live = Liveness(session.store)
+    live = Liveness(session.store, session.absent)
     live.reach([Root(oid, "branches", oid[:12])])
     session.refresh(force=True)
     chains = session.chains(live.contents)
@@ -80,5 +81,7 @@ def _check_whole(session: Session, oid: ObjectId) -> None:
         chains = session.chains(live.contents)
         missing = live.contents.keys() - chains.keys()
     moved = {oid for oid, record in chains.items() if not session.store.holds(oid, record.location)}
+    if is_partial(session.layout):
+        missing = set()  # it may be promised, and a remote may have it
     if gone := [*sorted(missing), *(oid for oid in sorted(moved) if session.store.find(oid) is None)]:
         raise IntegrityError(f"content {gone[0]}, or something that it needs, is missing")

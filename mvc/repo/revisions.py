@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mvc.errors import AmbiguousRefError, InvalidInputError, NotFoundError
+from mvc.index import CommitRecord
 from mvc.objects.refnames import BRANCHES, HEAD, REMOTES, TAGS
 from mvc.repo.refs import RefState
 from mvc.repo.session import Session
@@ -120,15 +121,25 @@ def _by_prefix(session: Session, prefix: str) -> ObjectId:
 def _step(session: Session, oid: ObjectId, sign: str, count: int, text: str) -> ObjectId:
     """Follow ``~N`` (N first parents) or ``^N`` (the N-th parent; ``^0`` is the commit itself)."""
     if sign == "^":
-        parents = session.record(oid).parents
+        record = session.record(oid)
         if count == 0:
             return oid
-        if count > len(parents):
-            raise NotFoundError(f"{text}: {oid[:12]} has {len(parents)} parents", hint="mvc log --graph")
-        return parents[count - 1]
+        if count > len(record.named):
+            raise NotFoundError(f"{text}: {oid[:12]} has {len(record.named)} parents", hint="mvc log --graph")
+        return _here(record, count - 1, text)
     for done in range(count):
-        parents = session.record(oid).parents
-        if not parents:
+        record = session.record(oid)
+        if not record.named:
             raise NotFoundError(f"{text}: history ends after {done} steps, at {oid[:12]}", hint="mvc log")
-        oid = parents[0]
+        oid = _here(record, 0, text)
     return oid
+
+
+def _here(record: CommitRecord, place: int, text: str) -> ObjectId:
+    """Return a parent of a commit; NotFoundError if it is absent by design."""
+    parent = record.named[place]
+    if parent not in record.parents:
+        raise NotFoundError(
+            f"{text}: history is shallow, it ends at {record.id[:12]}", hint="mvc fetch --unshallow brings the rest"
+        )
+    return parent

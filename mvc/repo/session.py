@@ -4,30 +4,51 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Protocol
 
 from mvc.errors import IntegrityError, MvcError, NotFoundError, StorageError
 from mvc.index import Additions, BlobRecord, CommitRecord, Database, extend, read_metadata, synchronise
 from mvc.objects.commit import Tag
 from mvc.objects.ids import MANIFEST, TAG
-from mvc.objects.manifest import Manifest
+from mvc.objects.manifest import Manifest, SegmentKind
 from mvc.repo.layout import Layout
 from mvc.repo.refs import RefState
+from mvc.repo.shallow import read_shallow, shallow_version
 from mvc.repo.workspace import Workspace
 from mvc.settings import Settings
 from mvc.store.fs import FileSystem
 from mvc.store.object_store import ObjectStore
 from mvc.types import ObjectId
 
-__all__ = ["Session"]
+__all__ = ["Promisor", "Session"]
 
 _LOGGER = logging.getLogger(__name__)
 _MANIFESTS_KEPT = 8
 """Decoded manifests kept in memory; a verb compares two or three."""
+
+
+class Promisor(Protocol):
+    """Brings contents that were left out of a partial repository."""
+
+    def __call__(self, wanted: Mapping[ObjectId, tuple[SegmentKind, int]]) -> None:
+        """Have contents stored here, given their kinds and decoded bytes, all of them or none that is not whole.
+
+        Raises
+        ------
+        RemoteError
+            If no remote that promises them can be reached.
+        IntegrityError
+            If one lacks what it promised, or sends what it should not.
+        """
+
+
+def _whole(record: BlobRecord | None) -> bool:
+    return record is not None and record.reachable
 
 
 class Session(Workspace):
@@ -37,11 +58,18 @@ class Session(Workspace):
     ----------
     layout, fs, settings
         As for `Workspace`.
+
+    Attributes
+    ----------
+    promisor : Promisor or None
+        What brings contents that a partial repository lacks, if whoever opened it says so.
     """
 
     def __init__(self, layout: Layout, fs: FileSystem | None = None, settings: Settings | None = None) -> None:
         super().__init__(layout, fs, settings)
         self.store = ObjectStore(layout.directory, self.fs)
+        self.promisor: Promisor | None = None
+        self._shallow: tuple[object, frozenset[ObjectId]] = (None, frozenset())
         self._manifest = lru_cache(maxsize=_MANIFESTS_KEPT)(self._read_manifest)
 
     @classmethod
@@ -178,7 +206,48 @@ class Session(Workspace):
         if len(found) < len(wanted):
             self.refresh()
             found = self.index.commits(wanted)
-        return found
+        return {oid: record.without(absent) for oid, record in found.items()} if (absent := self.absent) else found
+
+    def page(self, position: int, count: int) -> list[CommitRecord]:
+        """Return at most `count` commits at or below `position`, highest first."""
+        found, absent = self.index.commits_up_to(position, count), self.absent
+        return [record.without(absent) for record in found] if absent else found
+
+    @property
+    def absent(self) -> frozenset[ObjectId]:
+        """The commits that are absent by design (spec-v1, section 12), as they are listed now."""
+        version = shallow_version(self.layout)
+        if version != self._shallow[0]:
+            self._shallow = version, read_shallow(self.layout)
+        return self._shallow[1]
+
+    @property
+    def promisors(self) -> list[str]:
+        """The remotes that promise what a partial repository lacks."""
+        return [name for name, remote in self.settings.remotes.items() if remote.promisor]
+
+    def supply(self, wanted: Mapping[tuple[SegmentKind, ObjectId], int]) -> None:
+        """Have those of the contents `wanted` brought here that a partial repository lacks, in one batch.
+
+        To be called by who is about to read contents, once it knows them all and before it has changed anything.
+
+        Parameters
+        ----------
+        wanted : mapping of (SegmentKind, ObjectId) to int
+            Decoded bytes of contents, as manifests have them.
+
+        Raises
+        ------
+        RemoteError
+            If no remote that promises them can be reached.
+        """
+        if self.promisor is None:
+            return
+        known = self.index.blobs({oid for _, oid in wanted})
+        lacking = {oid: (kind, size) for (kind, oid), size in wanted.items() if not _whole(known.get(oid))}
+        if lacking:
+            self.promisor(lacking)
+            self.refresh(force=True)
 
     def chains(self, ids: Iterable[ObjectId]) -> dict[ObjectId, BlobRecord]:
         """Return where the contents `ids`, and everything that these need, are stored; less what is missing."""

@@ -13,9 +13,10 @@ from mvc.types import ObjectId
 
 __all__ = ["CommitView", "Policy", "TensorView", "show", "tensor_views"]
 
-Policy = Literal["dedupe", "full", "previous", "base", "companion", "missing"]
+Policy = Literal["dedupe", "full", "previous", "base", "companion", "promised", "missing"]
 """What the delta policy made of a tensor: stored by an earlier commit already; on its own; as a delta against the
-parent's tensor of that name; as a delta against another ancestor; in the order of a companion; or not to be found."""
+parent's tensor of that name; as a delta against another ancestor; in the order of a companion; left out, and promised
+by a remote; or not to be found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def show(session: Session, commit: ObjectId) -> CommitView:
     """Return a commit and how its files differ from those of its first parent."""
     record = session.record(commit)
     new = session.manifest(commit)
-    old = session.manifest(record.parents[0]).by_path if record.parents else {}
+    old = session.manifest(record.first_parent).by_path if record.first_parent else {}
     return CommitView(
         record,
         new,
@@ -79,17 +80,18 @@ def tensor_views(session: Session, commit: ObjectId) -> list[TensorView]:
     """Return every tensor of a commit with its encoding, in the order of the manifest."""
     record = session.record(commit)
     manifest = session.manifest(commit)
-    parent = session.manifest(record.parents[0]) if record.parents else None
+    parent = session.manifest(record.first_parent) if record.first_parent else None
     earlier = {oid for _, oid in parent.segments()} if parent else set()
     by_name: dict[str, set[ObjectId]] = {}
     for entry in parent.tensors if parent else ():
         by_name.setdefault(entry.name, set()).add(entry.id)
     blobs = session.index.blobs({entry.id for entry in manifest.tensors})
+    absent: Policy = "promised" if session.promisors else "missing"
     return [
         TensorView(
             entry,
             manifest.files[entry.file].path,
-            _policy(entry, blobs, earlier, by_name.get(entry.name, ())),
+            _policy(entry, blobs, earlier, by_name.get(entry.name, ()), absent),
             blobs.get(entry.id),
         )
         for entry in manifest.tensors
@@ -101,10 +103,11 @@ def _policy(
     blobs: Mapping[ObjectId, BlobRecord],
     earlier: Collection[ObjectId],
     previous: Collection[ObjectId],
+    absent: Policy,
 ) -> Policy:
     record = blobs.get(entry.id)
     if record is None:
-        return "missing" if entry.spec.nbytes else "full"
+        return absent if entry.spec.nbytes else "full"
     if entry.id in earlier:
         return "dedupe"
     if record.side is None:

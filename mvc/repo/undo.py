@@ -85,7 +85,7 @@ def _went_elsewhere(session: Session, operation: Operation, before: ObjectId | N
         return False
     if head is None:
         return not _was_commit(session, operation, state, before)
-    return head.startswith(SYMBOLIC) or state.head is None or session.record(state.head).parents != (before,)
+    return head.startswith(SYMBOLIC) or state.head is None or session.record(state.head).named != (before,)
 
 
 def _was_commit(session: Session, operation: Operation, state: RefState, before: ObjectId | None) -> bool:
@@ -101,4 +101,4 @@ def _was_commit(session: Session, operation: Operation, state: RefState, before:
 
 def _is_on(session: Session, upper: ObjectId | None, lower: ObjectId | None) -> bool:
     """Return True if one commit has the other as its only parent; a first commit is on None."""
-    return upper is not None and session.record(upper).parents == ((lower,) if lower else ())
+    return upper is not None and session.record(upper).named == ((lower,) if lower else ())

@@ -11,12 +11,12 @@ from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
 from mvc.cli.notes import tell
 from mvc.cli.options import complete_ref, json_option
+from mvc.cli.remotes import open_session
 from mvc.cli.tensor_files import SUFFIXES, write_tensor
 from mvc.cli.text import printable, size
-from mvc.repo.cat import find_tensor, read_tensor
+from mvc.repo.cat import find_tensor, read_tensor, supply_tensors
 from mvc.repo.materialize import ContentReader
 from mvc.repo.revisions import resolve
-from mvc.repo.session import Session
 from mvc.types import DType
 
 _IN_NUMPY: Final = ("F64", "F32", "F16", "BOOL", "C64", "C128")
@@ -45,9 +45,11 @@ def command(app: App, /, *, ref: str, name: str, out: str, within: str | None, a
     target = app.path(out)
     if target.suffix not in SUFFIXES:
         raise click.BadParameter(f"{out!r} ends neither in {' nor in '.join(SUFFIXES)}", param_hint="--out")
-    session = Session.find(app.start)
+    session = open_session(app)
     path = app.tree_paths(session.layout.root, [within])[0] if within is not None else None
-    entry = find_tensor(session.manifest(resolve(session, ref).commit), name, path)
+    manifest = session.manifest(resolve(session, ref).commit)
+    entry = find_tensor(manifest, name, path)
+    supply_tensors(session, manifest, {entry.id})
     with session.pool() as pool:
         array = read_tensor(ContentReader(session, pool), entry)
     written = write_tensor(target, name, entry.spec, array)

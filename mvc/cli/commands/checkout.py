@@ -13,6 +13,7 @@ from mvc.cli.heads import explain_detached, head_document
 from mvc.cli.memory import keep_freed_memory
 from mvc.cli.options import complete_ref, force_option, json_option
 from mvc.cli.progress import terminal_progress
+from mvc.cli.remotes import open_session
 from mvc.cli.text import counted, printable, short
 from mvc.objects.refnames import BRANCHES
 from mvc.repo.checkout import CheckoutResult, check_out_paths, export_commit, switch
@@ -39,7 +40,7 @@ def command(app: App, /, *, ref: str, paths: tuple[str, ...], to: str | None, fo
     REF, as mvc restore does; without both, brings the whole work tree and HEAD to REF, as mvc switch does.
     """
     keep_freed_memory()
-    session = Session.find(app.start)
+    session = open_session(app)
     revision = resolve(session, ref)
     result = _run(app, session, revision, paths, to, force=force)
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import PurePosixPath
 
 import click
@@ -14,7 +15,7 @@ from mvc.cli.memory import keep_freed_memory
 from mvc.cli.notes import tell
 from mvc.cli.options import json_option
 from mvc.cli.progress import terminal_progress
-from mvc.cli.remotes import open_url
+from mvc.cli.remotes import make_promisor, open_url
 from mvc.cli.text import counted, printable, size
 from mvc.objects.refnames import BRANCHES
 from mvc.remotes.clone import CloneRequest, clone
@@ -24,13 +25,21 @@ from mvc.settings import Remote
 
 
 @make_command(
-    "clone", "mvc clone s3://bucket/models/a", "mvc clone box:runs/a here", "mvc clone --no-checkout /mnt/backup/a.mvc"
+    "clone",
+    "mvc clone s3://bucket/models/a",
+    "mvc clone box:runs/a here",
+    "mvc clone --depth 1 /mnt/backup/a.mvc",
+    "mvc clone --no-checkout --filter 'tensors=*LayerNorm*' s3://bucket/models/a",
 )
 @click.argument("url")
 @click.argument("directory", metavar="[DIR]", required=False)
 @click.option("-o", "--origin", metavar="NAME", default="origin", show_default=True, help="What to call the remote.")
 @click.option("-b", "--branch", metavar="NAME", help="Check this branch out (default: that of the remote's HEAD).")
 @click.option("--no-checkout", is_flag=True, help="Write no files.")
+@click.option("--depth", metavar="N", type=click.IntRange(1), help="Leave out commits N steps or more from all tips.")
+@click.option(
+    "--filter", "filters", metavar="tensors=PATTERN", multiple=True, help="Leave other large tensors for later."
+)
 @click.option("--endpoint", metavar="URL", default="", help="Of an object store other than the provider's own.")
 @click.option("--region", metavar="NAME", default="", help="Of an object store.")
 @click.option("--ca", metavar="FILE", default="", help="Certificates that speak for an https server.")
@@ -45,6 +54,8 @@ def command(
     origin: str,
     branch: str | None,
     no_checkout: bool,
+    depth: int | None,
+    filters: tuple[str, ...],
     endpoint: str,
     region: str,
     ca: str,
@@ -58,10 +69,11 @@ def command(
     parsed = parse_url(url)
     root = app.path(directory or PurePosixPath(parsed.path or parsed.host).name.removesuffix(".mvc") or "clone")
     absolute = str(app.path(url).resolve()) if parsed.scheme == "file" and "://" not in url else url
-    remote = Remote(absolute, endpoint=endpoint, region=region, ca=ca)
+    remote = Remote(absolute, endpoint=endpoint, region=region, ca=ca, promisor=bool(filters), filter=filters)
     with open_url(app, remote).engine as engine:
-        request = CloneRequest(origin, branch, not no_checkout)
-        result = clone(RemoteStore(engine), remote, root, request, app.actor(), terminal_progress())
+        request = CloneRequest(origin, branch, not no_checkout, depth)
+        promisor = partial(make_promisor, app)
+        result = clone(RemoteStore(engine), remote, root, request, app.actor(), terminal_progress(), promisor)
     short = result.branch.removeprefix(BRANCHES) if result.branch else None
     if as_json:
         emit("mvc.clone/1", root=str(root), branch=short, written=result.written, **fetch_document(result.fetched))

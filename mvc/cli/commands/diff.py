@@ -15,6 +15,7 @@ from mvc.cli.failures import FAILED
 from mvc.cli.group import command as make_command
 from mvc.cli.notes import tell
 from mvc.cli.options import complete_ref, json_option
+from mvc.cli.remotes import open_session
 from mvc.cli.text import columns, counted
 from mvc.objects.manifest import Manifest, TensorEntry
 from mvc.repo.compare import TensorDistance
@@ -40,7 +41,7 @@ def command(
     largest absolute change, and both norms.
     """
     app: App = ctx.obj
-    session = Session.find(app.start)
+    session = open_session(app)
     with session.pool() as pool:
         before = _old_side(session, old)
         after = _new_side(session, new, pool)

@@ -23,19 +23,34 @@ from mvc.repo.session import Session
 @click.argument("remote", required=False)
 @click.argument("branches", metavar="[BRANCH]...", nargs=-1)
 @click.option("-p", "--prune", is_flag=True, help="Forget branches that the remote has no more.")
+@click.option("--depth", metavar="N", type=click.IntRange(1), help="Leave out commits N steps or more from all tips.")
+@click.option("--unshallow", is_flag=True, help="Bring what was left out because of a depth.")
 @json_option
 @click.pass_obj
-def command(app: App, /, *, remote: str | None, branches: tuple[str, ...], prune: bool, as_json: bool) -> None:
+def command(
+    app: App,
+    /,
+    *,
+    remote: str | None,
+    branches: tuple[str, ...],
+    prune: bool,
+    depth: int | None,
+    unshallow: bool,
+    as_json: bool,
+) -> None:
     """Bring commits of a remote here, and note where its branches are. Branches and files here stay as they are.
 
     They are then called REMOTE/BRANCH: mvc log origin/main, mvc merge origin/main.
     """
+    if depth and unshallow:
+        raise click.UsageError("--depth and --unshallow exclude each other", click.get_current_context())
     session = Session.find(app.start)
     branch = (session.refs.state().branch or "").removeprefix(BRANCHES)
     name = remote or default_remote(session.settings, branch)
     with open_remote(app, session, name).engine as engine:
         actor = app.actor(session.settings)
-        result = fetch(session, RemoteStore(engine), name, FetchRequest(branches, prune), actor, terminal_progress())
+        request = FetchRequest(branches, prune, depth, unshallow)
+        result = fetch(session, RemoteStore(engine), name, request, actor, terminal_progress())
     if as_json:
         emit("mvc.fetch/1", remote=name, **fetch_document(result))
     else:
@@ -51,6 +66,7 @@ def fetch_document(result: FetchResult) -> dict[str, object]:
         "received_bytes": result.received_bytes,
         "logical_bytes": result.logical_bytes,
         "saved_bytes": max(0, result.logical_bytes - result.received_bytes),
+        "promised": result.promised,
     }
 
 

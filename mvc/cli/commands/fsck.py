@@ -109,6 +109,7 @@ def _emit(found: FsckReport, done: RepairResult | None, *, quick: bool, dry_run:
         dry_run=dry_run,
         repairs=[line for plan in plans for line in _plan(plan)],
         restored=[{"object": item.oid, "origin": item.origin} for plan in plans for item in plan.restore],
+        promised=found.promised,
     )
 
 
@@ -140,6 +141,9 @@ def _lines(found: FsckReport, *, quick: bool) -> Iterator[str]:
         yield from _fault(fault)
     if found.set_aside:
         yield f"{counted(found.set_aside, 'file')} in .mvc/corrupt, set aside by repairs; nothing reads them"
+    if found.promised:
+        tensors = counted(found.promised, "tensor")
+        yield f"{tensors} left out, and promised by a remote; mvc fsck --remote NAME checks what is there"
     read = "headers only" if quick else f"{size(found.checked_bytes)} decoded"
     checked = ", ".join(
         (

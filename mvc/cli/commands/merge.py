@@ -13,6 +13,7 @@ from mvc.cli.memory import keep_freed_memory
 from mvc.cli.notes import tell
 from mvc.cli.options import complete_ref, json_option
 from mvc.cli.progress import terminal_progress
+from mvc.cli.remotes import open_session
 from mvc.cli.text import Cell, columns, counted, printable, short
 from mvc.objects.refnames import BRANCHES
 from mvc.repo.merge import FastForward, MergeRequest, MergeResult, merge
@@ -50,7 +51,7 @@ def command(
         raise click.UsageError("--ff-only and --no-ff exclude each other", click.get_current_context())
     keep_freed_memory()
     fast_forward: FastForward = "only" if ff_only else "never" if no_ff else "auto"
-    session = Session.find(app.start)
+    session = open_session(app)
     request = MergeRequest("\n\n".join(messages) if messages else None, fast_forward, favour, unrelated)
     result = merge(session, ref, request, app.actor(session.settings), terminal_progress())
     if as_json:

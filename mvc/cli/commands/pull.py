@@ -12,7 +12,7 @@ from mvc.cli.group import command as make_command
 from mvc.cli.memory import keep_freed_memory
 from mvc.cli.options import json_option
 from mvc.cli.progress import terminal_progress
-from mvc.cli.remotes import current_branch, default_remote, open_remote
+from mvc.cli.remotes import current_branch, default_remote, open_remote, open_session
 from mvc.cli.text import counted, printable
 from mvc.objects.refnames import BRANCHES
 from mvc.remotes.fetch import FetchRequest
@@ -20,7 +20,6 @@ from mvc.remotes.pull import pull
 from mvc.remotes.remote_store import RemoteStore
 from mvc.repo.merge import FastForward, MergeRequest
 from mvc.repo.merge_plan import Side
-from mvc.repo.session import Session
 
 
 @make_command("pull", "mvc pull", "mvc pull origin main", "mvc pull -X theirs")
@@ -38,7 +37,7 @@ def command(
     BRANCH is by default the one that the current branch follows, or the one of the same name.
     """
     keep_freed_memory()
-    session = Session.find(app.start)
+    session = open_session(app)
     here = current_branch(session.refs.state()).removeprefix(BRANCHES)
     name = remote or default_remote(session.settings, here)
     followed = session.settings.upstreams.get(here, "")

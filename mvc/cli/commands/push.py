@@ -11,7 +11,7 @@ from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
 from mvc.cli.options import complete_ref, json_option
 from mvc.cli.progress import terminal_progress
-from mvc.cli.remotes import current_branch, default_remote, open_remote, update_documents, update_lines
+from mvc.cli.remotes import current_branch, default_remote, open_remote, open_session, update_documents, update_lines
 from mvc.cli.text import counted, percent, printable, size
 from mvc.errors import InvalidInputError, NotFoundError
 from mvc.objects.refnames import BRANCHES, TAGS, branch_ref
@@ -64,7 +64,7 @@ def command(
     Without BRANCH, pushes the current one to the branch of the same name. Only what the remote lacks is sent. A push
     that is cut off leaves the remote as it was; the next one goes on.
     """
-    session = Session.find(app.start)
+    session = open_session(app)
     state = session.refs.state()
     name = remote or default_remote(session.settings, (state.branch or "").removeprefix(BRANCHES))
     with open_remote(app, session, name).engine as engine:

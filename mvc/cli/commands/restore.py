@@ -10,10 +10,10 @@ from mvc.cli.group import command as make_command
 from mvc.cli.memory import keep_freed_memory
 from mvc.cli.options import complete_ref, force_option, json_option
 from mvc.cli.progress import terminal_progress
+from mvc.cli.remotes import open_session
 from mvc.cli.text import counted, printable, short
 from mvc.repo.checkout import check_out_paths
 from mvc.repo.revisions import resolve
-from mvc.repo.session import Session
 
 
 @make_command("restore", "mvc restore model.safetensors", "mvc restore . --source main~1")
@@ -28,7 +28,7 @@ def command(app: App, /, *, paths: tuple[str, ...], source: str, force: bool, as
     Changes to these files are lost. A file that HEAD does not hold is overwritten only with --force. HEAD stays.
     """
     keep_freed_memory()
-    session = Session.find(app.start)
+    session = open_session(app)
     commit = resolve(session, source).commit
     wanted = app.tree_paths(session.layout.tree, paths)
     result = check_out_paths(session, commit, wanted, force=force, progress=terminal_progress())

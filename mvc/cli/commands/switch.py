@@ -11,6 +11,7 @@ from mvc.cli.heads import explain_detached, head_document
 from mvc.cli.memory import keep_freed_memory
 from mvc.cli.options import complete_ref, force_option, json_option
 from mvc.cli.progress import terminal_progress
+from mvc.cli.remotes import open_session
 from mvc.cli.text import counted, printable
 from mvc.errors import AlreadyExistsError, NotFoundError
 from mvc.objects.refnames import branch_ref
@@ -37,7 +38,7 @@ def command(
     file would be overwritten, nothing happens unless --force is given.
     """
     keep_freed_memory()
-    session = Session.find(app.start)
+    session = open_session(app)
     branch, commit = _target(session, name, start, create=create, detach=detach)
     actor, progress = app.actor(session.settings), terminal_progress()
     already = branch is not None and session.refs.state().branch == branch

@@ -10,8 +10,8 @@ from mvc.cli.group import command as make_command
 from mvc.cli.operations import change_document, change_lines
 from mvc.cli.options import force_option, json_option
 from mvc.cli.progress import terminal_progress
+from mvc.cli.remotes import open_session
 from mvc.cli.text import printable
-from mvc.repo.session import Session
 from mvc.repo.undo import undo
 
 
@@ -25,7 +25,7 @@ def command(app: App, /, *, force: bool, as_json: bool) -> None:
     Every command that moves a branch, tag or HEAD is one operation. Undoing is an operation too: undoing twice does it
     again. After a commit is undone, the files stay as they are, and show up as modified.
     """
-    session = Session.find(app.start)
+    session = open_session(app)
     result = undo(session, app.actor(session.settings), force=force, progress=terminal_progress())
     if as_json:
         changes = [change_document(change) for change in result.changes]
