@@ -19,9 +19,10 @@ from mvc.version import __version__
 __all__ = ["MvcError", "Repository", "__version__", "init", "open"]
 
 if TYPE_CHECKING:
-    from mvc.repo.repository import Repository, init, open  # noqa: A004 - as in `mvc.open`
+    from mvc.remotes.opening import open  # noqa: A004 - as in `mvc.open`
+    from mvc.repo.repository import Repository, init
 
-_LAZY = {"Repository": "mvc.repo.repository", "init": "mvc.repo.repository", "open": "mvc.repo.repository"}
+_LAZY = {"Repository": "mvc.repo.repository", "init": "mvc.repo.repository", "open": "mvc.remotes.opening"}
 """Names whose modules need NumPy and SQLAlchemy: `mvc status` must not pay for them."""
 
 
