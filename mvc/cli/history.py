@@ -79,7 +79,7 @@ def full_text(record: CommitRecord, names: RefNames) -> list[str]:
     if len(record.named) > 1:
         lines.append("Merge:   " + " ".join(map(short, record.named)))
     if record.absent:
-        lines.append(f"Shallow: {counted(len(record.absent), 'parent')} not here; mvc fetch --unshallow brings them")
+        lines.append(f"Shallow: {counted(len(record.absent), 'parent')} not here; mvc fetch --unshallow")
     lines.append(f"Author:  {printable(record.author)}")
     lines.append(f"Date:    {local_time(record.time)}")
     if record.metadata:

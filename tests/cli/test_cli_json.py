@@ -38,7 +38,7 @@ def test_log(story):
     assert list(found) == ["schema", "commits"]
     assert found["schema"] == "mvc.log/1"
     side, second, first = found["commits"]
-    assert list(first) == ["id", "parents", "message", "time", "author", "metadata", "refs"]
+    assert list(first) == ["id", "parents", "message", "time", "author", "metadata", "refs", "absent"]
     assert [commit["message"] for commit in (side, second, first)] == ["a side step", "epoch 2", "epoch 1"]
     assert side["parents"] == second["parents"] == [first["id"]]
     assert first["parents"] == []
@@ -149,7 +149,7 @@ def test_fsck(story):
     """``fsck`` tells what it checked."""
     found = story.json("fsck")
     keys = ["schema", "clean", "quick", "operations", "commits", "contents", "checked_bytes", "faults"]
-    assert list(found) == [*keys, "copies", "set_aside", "dry_run", "repairs", "restored"]
+    assert list(found) == [*keys, "copies", "set_aside", "dry_run", "repairs", "restored", "promised"]
     assert (found["clean"], found["quick"], found["commits"], found["faults"]) == (True, False, 3, [])
     assert found["checked_bytes"] > 0
     assert story.json("fsck", "--quick")["checked_bytes"] == 0
