@@ -13,7 +13,7 @@ from mvc.errors import IntegrityError
 from mvc.objects.manifest import SegmentKind
 from mvc.remotes.engine import Engine
 from mvc.remotes.holdings import Holdings, Place
-from mvc.remotes.ranges import Range, Want, plan_ranges
+from mvc.remotes.ranges import GAP_BYTES, Range, Want, plan_ranges
 from mvc.remotes.receiving import Arrival, Receiver
 from mvc.remotes.spool import Spool
 from mvc.repo.progress import Progress, Tick
@@ -37,7 +37,13 @@ _MOST_OF_A_BASE: Final = 64
 
 
 def download(
-    session: Session, engine: Engine, holdings: Holdings, wanted: Wanted, pool: Executor, progress: Progress
+    session: Session,
+    engine: Engine,
+    holdings: Holdings,
+    wanted: Wanted,
+    pool: Executor,
+    progress: Progress,
+    gap: int = GAP_BYTES,
 ) -> tuple[int, int]:
     """Receive contents, and whatever they need to be decoded; store what is what its id promises.
 
@@ -55,6 +61,8 @@ def download(
         Threads that decode.
     progress : callable
         Told how far the work is.
+    gap : int
+        Unwanted bytes that may be read to save a request.
 
     Returns
     -------
@@ -69,7 +77,7 @@ def download(
     if not wanted:
         return 0, 0
     with ExitStack() as stack, progress("receiving", _bytes(holdings, wanted)) as tick:
-        return _Download(session, engine, holdings, wanted, Receiver(session, pool), tick, stack).run()
+        return _Download(session, engine, holdings, wanted, Receiver(session, pool), tick, stack, gap).run()
 
 
 def _bytes(holdings: Holdings, wanted: Iterable[ObjectId]) -> int:
@@ -87,6 +95,7 @@ class _Download:
     receiver: Receiver
     tick: Tick
     stack: ExitStack
+    gap: int
     tried: dict[ObjectId, int] = field(default_factory=dict)
     waiting: dict[ObjectId, Arrival] = field(default_factory=dict)
     spools: dict[Spool, set[ObjectId]] = field(default_factory=dict)
@@ -156,7 +165,7 @@ class _Download:
                 spool.put(data[piece.start : piece.start + piece.length], piece.target)
                 self.tick(piece.length)
 
-        for _ in pool.map(bring, plan_ranges(wants)):
+        for _ in pool.map(bring, plan_ranges(wants, self.gap)):
             pass
         return spool, arrivals
 

@@ -12,6 +12,7 @@ from mvc.remotes.download import download
 from mvc.remotes.holdings import Holdings, IndexCache
 from mvc.remotes.metadata_walk import MetadataWalk
 from mvc.remotes.negotiation import is_ancestor, new_contents
+from mvc.remotes.ranges import GAP_BYTES, SPARSE_GAP_BYTES
 from mvc.remotes.remote_store import RemoteStore
 from mvc.remotes.tracking import RefUpdate, plan_fetch
 from mvc.repo.clock import Actor
@@ -181,7 +182,8 @@ class _Fetch:
         wanted, promised = self._filtered(new_contents(walk.manifests.values(), boundary), walk)
         missing = self._missing(wanted)
         with self._session.pool() as pool:
-            received, contents = download(self._session, self._store.engine, holdings, missing, pool, progress)
+            engine, gap = self._store.engine, SPARSE_GAP_BYTES if promised else GAP_BYTES
+            received, contents = download(self._session, engine, holdings, missing, pool, progress, gap)
         received += self._store_metadata(walk)
         self._list_absent(walk)
         self._session.refresh(force=True)  # no operation tells of it yet

@@ -11,6 +11,7 @@ from mvc.objects.manifest import SegmentKind
 from mvc.remotes.download import download
 from mvc.remotes.engine import Engine
 from mvc.remotes.holdings import Holdings, IndexCache
+from mvc.remotes.ranges import SPARSE_GAP_BYTES
 from mvc.remotes.remote_store import RemoteStore
 from mvc.repo.partial import Contents
 from mvc.repo.progress import Progress, silent
@@ -96,7 +97,7 @@ class RemotePromisor:
             if held:
                 self.tell(Supply(name, len(held), sum(holdings.places(oid)[0].length for oid in held)))
                 with self.session.pool() as pool:
-                    download(self.session, engine, holdings, held, pool, self.progress)
+                    download(self.session, engine, holdings, held, pool, self.progress, SPARSE_GAP_BYTES)
         return {oid: what for oid, what in wanted.items() if oid not in held}
 
     def _unreached(self, name: str, wanted: Contents, error: RemoteError | NotFoundError) -> RemoteError:

@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Piece", "Range", "Want", "plan_ranges"]
+__all__ = ["GAP_BYTES", "SPARSE_GAP_BYTES", "Piece", "Range", "Want", "plan_ranges"]
 
 GAP_BYTES: Final = 256 << 10
 """Unwanted bytes that are read to save a request: what a connection of 100 Mbit/s moves in the 20 ms that one takes."""
+SPARSE_GAP_BYTES: Final = 64 << 10
+"""The same where a filter chose what is wanted: little of a pack is, then. The normalization layers of a
+history of MiniLM in bf16, 185,114 bytes, take 239,816 bytes in 171 requests with it, and 10,938,972 in 74 without."""
 RANGE_BYTES: Final = 8 << 20
 """Bytes of one request: large enough that requests cost nothing, small enough that 16 of them fit in memory, and that
 what a cut connection loses is little."""

@@ -64,6 +64,19 @@ LONG_AGO = 1_000_000_000
 AUTHOR = Actor("Ada <ada@example.org>", "test")
 
 
+class CountingEngine(PosixEngine):
+    """Notes the lengths of what is read of packs and blobs."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.lengths: list[int] = []
+
+    def read(self, key: str, offset: int, length: int) -> bytes:
+        """See `Engine.read`."""
+        self.lengths.append(length)
+        return super().read(key, offset, length)
+
+
 class Sides:
     """A bare repository, a full one that pushes to it, and clones."""
 
@@ -482,6 +495,15 @@ class TestPartial:
             path.stat().st_size for path in (result.session.layout.directory / "packs").glob("*.pack")
         )
         assert read_features(result.session.layout)["read"] == ("partial",)
+
+    def test_reads_little_more_than_it_receives(self, sides):
+        """What lies between two wanted contents is not read along, unless it is little."""
+        epochs(sides.full, 4, ROWS)
+        sides.publish()
+        engine = CountingEngine(sides.url)
+        remote = Remote(str(sides.url), promisor=True, filter=("tensors=none",))
+        result = clone(RemoteStore(engine), remote, sides.root / "c", CloneRequest(checkout=False), AUTHOR)
+        assert sum(engine.lengths) < 2 * result.fetched.received_bytes
 
     def test_what_is_left_out_is_promised(self, sides):
         """And no fault; what else is lost is one."""
