@@ -103,11 +103,11 @@ _KINDS: Final[Mapping[str, _Kind]] = {
             "GOOGLE_SERVICE_ACCOUNT_PATH": "service_account",
             "GOOGLE_APPLICATION_CREDENTIALS": "application_credentials",
             "GOOGLE_ENDPOINT_URL": "base_url",
-            "GOOGLE_SKIP_SIGNATURE": "skip_signature",
+            "GOOGLE_BEARER_TOKEN": "bearer_token",
         },
         "base_url",
-        ("service_account_key", "service_account", "application_credentials", "skip_signature"),
-        {"skip_signature": "false"},
+        ("service_account_key", "service_account", "application_credentials", "bearer_token"),
+        {},
     ),
     "az": _Kind(
         {

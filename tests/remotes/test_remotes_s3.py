@@ -57,16 +57,15 @@ class TestBodies:
         """One request or parts, bytes or a file: what is stored is what was given."""
         data = os.urandom(size)
         (tmp_path / "body").write_bytes(data)
-        for body, seed in ((data, 1), (tmp_path / "body", 2)):
-            for key in example_keys(seed)[:2]:
-                assert engine.create(key, body)
-                assert not engine.create(key, body)
-                assert engine.read(key, 0, size) == data
-                assert engine.read_all(key, size) == data
-                with pytest.raises(IntegrityError):
-                    engine.read_all(key, size - 1)
-                with pytest.raises(IntegrityError):
-                    engine.read(key, 1, size)
+        for key, body in zip(example_keys(1), (data, tmp_path / "body"), strict=False):
+            assert engine.create(key, body)
+            assert not engine.create(key, body)
+            assert engine.read(key, 0, size) == data
+            assert engine.read_all(key, size) == data
+            with pytest.raises(IntegrityError):
+                engine.read_all(key, size - 1)
+            with pytest.raises(IntegrityError):
+                engine.read(key, 1, size)
 
     def test_many_store_one_large_body(self, engine):
         """Which is named by its content: whoever wins, it is there."""
@@ -162,12 +161,13 @@ class TestFailures:
             assert hidden not in shown.replace("SignatureDoesNotMatch", "")
         assert secret not in repr(vars(engine))
 
-    @pytest.mark.parametrize("what", EVERYTHING)
+    @pytest.mark.parametrize("what", sorted(EVERYTHING.keys() - {"touch"}))
     def test_a_bucket_that_does_not_exist(self, object_store, what):
         """Is not an empty one, unless what looks for one key says that it is not there."""
         engine = object_store.engine("p", bucket="no-such-bucket")
         with pytest.raises((RemoteError, NotFoundError)) as caught:
-            assert EVERYTHING[what](engine)
+            EVERYTHING[what](engine)
+        assert not engine.touch(PACK)
         single = what in {"read nothing", "delete"}  # a HEAD request is answered without a reason
         assert isinstance(caught.value, NotFoundError if single else RemoteError)
 
