@@ -184,10 +184,10 @@ class ObstoreEngine(Engine):
             if self._existing(aside)["size"] != meta["size"]:
                 return False
             self._copy(aside, key)
-        except AuthenticationError:
-            raise
-        except (NotFoundError, RemoteError) as error:
-            if isinstance(error, RemoteError) and error.transient:
+        except NotFoundError:  # removed since
+            return False
+        except RemoteError as error:
+            if error.transient or isinstance(error, AuthenticationError):
                 raise
             return False
         finally:

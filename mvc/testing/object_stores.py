@@ -27,6 +27,8 @@ BUCKET: Final = "mvc"
 ACCESS_KEY: Final = "mvc-access"
 SECRET_KEY: Final = "recognisable-secret"  # noqa: S105 of a server that lives as long as its tests
 
+_SERVICES: Final = ("s3", "master", "volume", "filer", "admin")
+"""Parts of SeaweedFS, each of which listens on two ports."""
 _STARTS: Final = 3
 """Times that a server is started: somebody else may take a port after it was found to be free."""
 _PATIENCE: Final = 30
@@ -124,21 +126,33 @@ def seaweed(directory: Path) -> Iterator[ObjectStore]:
     config.write_text(json.dumps({"identities": [identity]}))
     (directory / "data").mkdir()
     for _ in range(_STARTS):
-        ports = _free_ports(10)
+        ports = _free_ports(2 * len(_SERVICES))
         store = ObjectStore(f"http://127.0.0.1:{ports[0]}")
-        with _running(_seaweed_command(directory, config, ports), directory / "log") as process:
+        with (
+            _without_sockets(ports),
+            _running(_seaweed_command(directory, config, ports), directory / "log") as process,
+        ):
             if _answers(store, process):
                 yield store
                 return
     raise RuntimeError(f"SeaweedFS does not start:\n{(directory / 'log').read_text()[-2000:]}")
 
 
+@contextmanager
+def _without_sockets(ports: list[int]) -> Iterator[None]:
+    """Remove the sockets that SeaweedFS makes in /tmp whatever it is told, and sometimes leaves there."""
+    try:
+        yield
+    finally:
+        for service, grpc in zip(_SERVICES, ports[5:], strict=True):
+            Path(f"/tmp/seaweedfs-{service}-grpc-{grpc}.sock").unlink(missing_ok=True)  # noqa: S108 its name is its own
+
+
 def _seaweed_command(directory: Path, config: Path, ports: list[int]) -> list[str]:
     """Return the command of a server that listens only here, tells nobody, and does only what tests need."""
-    services = ("s3", "master", "volume", "filer", "admin")
     listening = [
         option
-        for service, http, grpc in zip(services, ports[:5], ports[5:], strict=True)
+        for service, http, grpc in zip(_SERVICES, ports[:5], ports[5:], strict=True)
         for option in (f"-{service}.port={http}", f"-{service}.port.grpc={grpc}")
     ]
     return [
