@@ -39,7 +39,7 @@ _TIMEOUT: Final = timedelta(minutes=5)
 _CONNECT_TIMEOUT: Final = timedelta(seconds=10)
 """To reach the other side at all: three times the second in which TCP repeats itself first, and then some."""
 _RETRIES: Final = 5
-"""After a broken connection or a status of 500 and above: with doubling waits about three seconds, then the user is
+"""After a broken connection or a status of 500 and above: with doubling waits some seconds at most, then the user is
 told, and can try again; nothing that was stored is lost."""
 _RETRY_TIMEOUT: Final = timedelta(minutes=4)
 """From the first try to the last: obstore asks for less than 5 minutes, after which signatures grow old."""

