@@ -24,6 +24,7 @@ from mvc.repo.commit import CommitRequest, commit
 from mvc.repo.gc import gc
 from mvc.repo.init import init
 from mvc.repo.layout import DIRECTORY
+from mvc.repo.refs import SYMBOLIC
 from mvc.repo.reindex import reindex
 from mvc.repo.repack import repack
 from mvc.repo.tree import Selection, from_directory, from_worktree
@@ -241,11 +242,10 @@ class RepositoryMachine(Beside):
     def undo(self, force: bool) -> None:  # noqa: FBT001
         """Take back the newest operation."""
         before = self.model.operations[-1][0].values() if self.model.operations else ()
-        named = [self.model.tags.get(ObjectId(value), ObjectId(value)) for value in before]
         self.act(
             lambda session: undo(session, ACTOR, force=force),
             lambda model: model.undo(force=force),
-            *(oid for oid in named if oid in self.model.commits),
+            *(ObjectId(value) for value in before if not value.startswith(SYMBOLIC)),
         )
 
     @precondition(lambda self: self.known)
@@ -277,7 +277,7 @@ class RepositoryMachine(Beside):
     def age(self) -> None:
         """Make everything that is stored older than any grace period."""
         for path in (self.case / "work" / DIRECTORY).rglob("*"):
-            if path.suffix in {".pack", ".blob"}:
+            if path.suffix in {".pack", ".blob", ".condemned"}:
                 os.utime(path, (_LONG_AGO, _LONG_AGO))
 
     @precondition(lambda self: self.known)
@@ -303,6 +303,7 @@ class RepositoryMachine(Beside):
         if old:
             self.age()
         greedy = bounds is _GREEDY
+        self.compared.clear()
         done = self.act(lambda session: gc(session, bounds), lambda model: model.collect() if greedy else None)
         if done:
             nothing_is_condemned(self.session)
@@ -311,6 +312,7 @@ class RepositoryMachine(Beside):
     def collect_everything(self) -> None:
         """Collect all garbage: afterwards nothing is stored but what refs reach."""
         self.age()
+        self.compared.clear()
         if self.act(lambda session: gc(session, _GREEDY), lambda model: model.collect()):
             nothing_is_condemned(self.session)
             only_reachable_is_stored(self.opened(), self.model)
@@ -320,13 +322,16 @@ class RepositoryMachine(Beside):
         """Store everything in fewer bytes."""
         if old:
             self.age()
-        before, size = effort(self.opened(), self.model), self.opened().store.stored_bytes()
+        session = self.opened()
+        before, size = effort(session, self.model), session.store.stored_bytes()
+        self.compared.clear()
         greedy = bounds is _GREEDY
         repacked = lambda session: repack(session, bounds, level="fast")  # noqa: E731
         if self.act(repacked, lambda model: model.collect() if greedy else None):
             nothing_is_condemned(self.session)
-            bounds_are_kept(self.opened(), self.model, before)
-            now = self.opened().store.stored_bytes()
+            session = self.opened()
+            bounds_are_kept(session, self.model, before)
+            now = session.store.stored_bytes()
             assert now.total <= size.total, f"the store has grown from {size} to {now}"
 
     @rule()
