@@ -57,7 +57,7 @@ class Beside(RuleBasedStateMachine):
         Step, mode and seed of the crash in the next action.
     """
 
-    check_every: ClassVar[int] = 25
+    check_every: ClassVar[int] = 50
     """Steps between two checks of everything; at the end of a history everything is checked in any case."""
     tally: ClassVar[Counter[str]] = Counter()
     """Of all machines of this process: examples, steps, and actions that were done, refused or crashed in."""
