@@ -1,4 +1,4 @@
-"""Histories that Hypothesis makes up, done to a repository and to a model of it by as many processes as there are cores.
+"""Histories that Hypothesis makes up, done to a repository and to a model of it, by one process for each core.
 
 Each process takes one part after the other; a part has a seed of its own, so that one that fails can be taken alone.
 """

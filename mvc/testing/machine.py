@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from mvc.errors import IntegrityError, NotFoundError
-from mvc.objects.refnames import BRANCHES
+from mvc.objects.refnames import BRANCHES, HEAD, TAGS
 from mvc.repo.branches import create_branch, create_tag, delete_branch, delete_tag
 from mvc.repo.checkout import check_out_paths, switch
 from mvc.repo.commit import CommitRequest, commit
@@ -291,6 +291,29 @@ class RepositoryMachine(Beside):
         self.collect_everything()
 
     @rule(seed=_seeds, which=_few)
+    def try_something_large(self, seed: int, which: int) -> None:
+        """Commit a blob that is a file of its own, and give it up again."""
+        self.write_large(seed, rarely=True)
+        self.commit("fast", seed)
+        if self.known:
+            self.abandon(which + 1, which + 2, as_object=False)
+
+    @precondition(lambda self: self.known)
+    @rule(which=_few, force=_force)
+    def look_and_undo(self, which: int, force: bool) -> None:  # noqa: FBT001
+        """Switch to a commit, and take that back: the work tree comes back, too."""
+        self.detach(which, force=True)
+        self.undo(force)
+
+    @precondition(lambda self: self.known)
+    @rule(seed=_seeds, bounds=st.sampled_from([_EAGER, Gc()]))
+    def collect_what_was_undone(self, seed: int, bounds: Gc) -> None:
+        """Commit, undo, and collect garbage: the operation log still holds the commit."""
+        self.commit_new_model(seed, _MODELS[0])
+        self.undo(force=True)
+        self.collect(bounds, old=True)
+
+    @rule(seed=_seeds, which=_few)
     def try_something(self, seed: int, which: int) -> None:
         """Commit a model, and give it up again."""
         self.commit_new_model(seed, _MODELS[0])
@@ -306,7 +329,7 @@ class RepositoryMachine(Beside):
         self.compared.clear()
         done = self.act(lambda session: gc(session, bounds), lambda model: model.collect() if greedy else None)
         if done:
-            nothing_is_condemned(self.session)
+            self._check_collected()
 
     @rule()
     def collect_everything(self) -> None:
@@ -314,7 +337,7 @@ class RepositoryMachine(Beside):
         self.age()
         self.compared.clear()
         if self.act(lambda session: gc(session, _GREEDY), lambda model: model.collect()):
-            nothing_is_condemned(self.session)
+            self._check_collected()
             only_reachable_is_stored(self.opened(), self.model)
 
     @rule(bounds=st.sampled_from(_BOUNDS), old=st.booleans())
@@ -328,7 +351,7 @@ class RepositoryMachine(Beside):
         greedy = bounds is _GREEDY
         repacked = lambda session: repack(session, bounds, level="fast")  # noqa: E731
         if self.act(repacked, lambda model: model.collect() if greedy else None):
-            nothing_is_condemned(self.session)
+            self._check_collected()
             session = self.opened()
             bounds_are_kept(session, self.model, before)
             now = session.store.stored_bytes()
@@ -406,6 +429,19 @@ class RepositoryMachine(Beside):
         self.tally["steps"] += 1
         if self.steps % self.check_every == 0:
             self.check_everything()
+
+    def _check_collected(self) -> None:
+        """Check what must hold right after garbage was collected, and count what alone held something."""
+        nothing_is_condemned(self.session)
+        reachable, tips = self.model.reachable(), self.model.tips(without=HEAD)
+        of_log = [oid for oid in self.known if oid not in reachable and self.model.is_safe(oid)]
+        commits_come_back(self.opened(), self.model, of_log, self.scratch)
+        self.tally["held by HEAD"] += reachable != self.model.ancestors(tips.values())
+        self.tally["held by the log"] += bool(of_log)
+        self.tally["held by a tag"] += any(
+            name.startswith(TAGS) and oid not in self.model.ancestors(self.model.tips(without=name).values())
+            for name, oid in tips.items()
+        )
 
     def _write_weights(self, path: str, weights: Weights) -> None:
         self.weights[path] = weights
