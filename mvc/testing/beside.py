@@ -17,7 +17,7 @@ from mvc.errors import IntegrityError, MvcError, NotFoundError, StorageError
 from mvc.repo.layout import DIRECTORY
 from mvc.repo.session import Session
 from mvc.store.fs import FileSystem
-from mvc.testing.crashes import CrashAt, CrashMode, SimulatedCrash, restart
+from mvc.testing.crashes import LOSING, CrashAt, CrashMode, SimulatedCrash, restart
 from mvc.testing.invariants import (
     commits_come_back,
     files_below,
@@ -158,14 +158,16 @@ class Beside(RuleBasedStateMachine):
             except MvcError as error:
                 self._check_refusal(error, refusal, needed)
                 after = self.model
+            finished = finished and not fs.crashed
             if not fs.crashed:
                 fs.crash()
         self.tally[f"crashed ({mode})"] += 1
+        self.tally["promises kept through a loss"] += finished and mode in LOSING
         self.compared.clear()
         restart(self.case / "work" / DIRECTORY)
         self.other = self.other if mode == "stop" else None
         self._reopen_after(mode)
-        self._follow(after if refusal is None else self.model, finished=finished and not fs.crashed)
+        self._follow(after if refusal is None else self.model, finished=finished)
 
     def _reopen_after(self, mode: CrashMode) -> None:
         """Open the repository; whoever first meets a damaged index drops it, and has to ask again."""

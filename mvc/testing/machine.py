@@ -31,7 +31,7 @@ from mvc.repo.tree import Selection, from_directory, from_worktree
 from mvc.repo.undo import undo
 from mvc.settings import Gc, Level
 from mvc.testing.beside import Beside
-from mvc.testing.crashes import CRASH_MODES, CrashMode
+from mvc.testing.crashes import CRASH_MODES, LOSING, CrashMode
 from mvc.testing.invariants import (
     bounds_are_kept,
     commits_come_back,
@@ -62,6 +62,8 @@ _LONG_AGO: Final = 1_000_000_000
 """Time of last change of what is old, seconds since 1970."""
 _MOST_STEPS: Final = 120
 """Steps within which a crash is ordered; most actions have fewer than 60, gc and repack some more."""
+_BEHIND: Final = 1 << 30
+"""A step that no action reaches: the crash comes right behind it."""
 
 _few = st.integers(0, 9)
 _seeds = st.integers(0, 5)
@@ -412,6 +414,13 @@ class RepositoryMachine(Beside):
             self.collect_everything()
         else:
             self.switch_to_branch(seed, force=True)
+
+    @rule(mode=st.sampled_from(sorted(LOSING)), seed=_seeds)
+    def lose_power_after_commit(self, mode: CrashMode, seed: int) -> None:
+        """Have the power fail when a commit has just returned: it is there all the same."""
+        self.write_model(_MODELS[0], seed)
+        self.crash_soon(_BEHIND, mode, seed)
+        self.commit("fast", seed)
 
     # Checks.
 
