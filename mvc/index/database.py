@@ -10,12 +10,14 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import (
     Connection,
+    Engine,
     Row,
     Select,
     Table,
@@ -28,7 +30,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.exc import DatabaseError, InvalidRequestError, OperationalError
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy.pool import NullPool, Pool, StaticPool
 
 from mvc.errors import StorageError
 from mvc.index import rows
@@ -45,6 +47,8 @@ _BATCH: Final = 500
 """Ids in one query: SQLite before 3.32 takes at most 999 variables."""
 _BUSY_SECONDS: Final = 60
 """Seconds to wait for another process's write; an update takes milliseconds, a rebuild seconds."""
+_ENGINES: Final = 8
+"""Files whose queries stay compiled in memory; a process works with one repository or two."""
 _DAMAGE: Final = (DatabaseError, InvalidRequestError, TypeError, ValueError)
 """What reading a damaged file comes to. SQLite notices little: two rows where one must be, text that is not UTF-8, also
 in its own messages, a number where an id must stand, or a row without its checksum."""
@@ -111,12 +115,7 @@ class Database:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._engine = create_engine(
-            f"sqlite:///{path}" if path else "sqlite://",
-            poolclass=NullPool if path else StaticPool,
-            connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
-        )
-        event.listen(self._engine, "connect", _configure)
+        self._engine = _engine_of(path) if path else _engine("sqlite://", StaticPool)
         self._connections = Connections(self._engine, path)
         try:
             self._prepare()
@@ -327,6 +326,18 @@ class Database:
         query = select(blobs.c.codec, *sums).group_by(blobs.c.codec).order_by(blobs.c.codec)
         with self._reading() as connection:
             return [CodecTotal(*row) for row in connection.execute(query)]
+
+
+@lru_cache(maxsize=_ENGINES)
+def _engine_of(path: Path) -> Engine:
+    """Return the engine of a file, which holds no connection: a query is compiled once for each engine."""
+    return _engine(f"sqlite:///{path}", NullPool)
+
+
+def _engine(url: str, pool: type[Pool]) -> Engine:
+    engine = create_engine(url, poolclass=pool, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False})
+    event.listen(engine, "connect", _configure)
+    return engine
 
 
 def _configure(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's connection

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mvc.errors import FormatError, IntegrityError, NotFoundError, StorageError
 from mvc.objects.operation import Operation, Refs, apply_changes
 from mvc.store.object_store import ObjectStore
-from mvc.store.op_head import Head
+from mvc.store.op_head import KEPT_HEADS, Head
 from mvc.types import ObjectId
 
 __all__ = ["LogCheck", "check_log"]
@@ -34,6 +34,8 @@ class LogCheck:
         The refs after the newest operation; None if they cannot be known.
     contradictions : mapping of ObjectId to str
         Operations that can be read, but contradict the one before.
+    wrong_heads : mapping of int to str
+        What is wrong with files of ``op_head``, by number; of the newest one only if it does not hold an id.
     """
 
     heads: Mapping[int, ObjectId | None]
@@ -43,6 +45,7 @@ class LogCheck:
     broken: ObjectId | None
     refs: Refs | None
     contradictions: Mapping[ObjectId, str]
+    wrong_heads: Mapping[int, str]
 
     @property
     def head(self) -> Head | None:
@@ -68,7 +71,8 @@ def check_log(store: ObjectStore) -> LogCheck:
     contradictions = dict(_contradictions(line, operations))
     if line and operations[line[0]].number != max(heads):
         contradictions[line[0]] = f"it has number {operations[line[0]].number}; its head file has {max(heads)}"
-    return LogCheck(heads, operations, corrupt, line, broken, _refs(line, operations), contradictions)
+    wrong_heads = dict(_wrong_heads(heads, line, operations, {*corrupt, *([broken] if broken else [])}))
+    return LogCheck(heads, operations, corrupt, line, broken, _refs(line, operations), contradictions, wrong_heads)
 
 
 def _read_all(store: ObjectStore) -> tuple[dict[ObjectId, Operation], dict[ObjectId, str]]:
@@ -90,6 +94,27 @@ def _line(newest: ObjectId | None, operations: Mapping[ObjectId, Operation]) -> 
     while oid is not None and oid in operations:
         yield oid
         oid = next(iter(operations[oid].parents), None)
+
+
+def _wrong_heads(
+    heads: Mapping[int, ObjectId | None],
+    line: Sequence[ObjectId],
+    operations: Mapping[ObjectId, Operation],
+    lost: Collection[ObjectId],
+) -> Iterator[tuple[int, str]]:
+    """Yield files of the head that do not name what they must (spec-v1, section 9); `lost` are faults of their own."""
+    newest = max(heads, default=0)
+    on_line = {operations[oid].number: oid for oid in line}
+    for number, said in heads.items():
+        right = on_line.get(number) if number >= newest - KEPT_HEADS else None
+        if said is None:
+            yield number, "it does not hold the id of an operation"
+        elif number == newest or said == right or (right is None and said in lost):
+            continue
+        elif right is not None:
+            yield number, f"it names operation {said}; that of its number is {right}"
+        elif said not in operations or operations[said].number != number:
+            yield number, f"it names {said}, and no operation of its number is stored as that"
 
 
 def _refs(line: Sequence[ObjectId], operations: Mapping[ObjectId, Operation]) -> Refs | None:

@@ -70,8 +70,9 @@ class Diagnosis:
         """True if nothing but what is derived may be wrong."""
         return (
             self.complete
-            and not (self.settings or self.log.corrupt or self.log.contradictions or self.missing)
-            and all(oid is not None for oid in self.log.heads.values())
+            and not (
+                self.settings or self.log.corrupt or self.log.contradictions or self.log.wrong_heads or self.missing
+            )
             and all(pack.problem is None for pack in self.packs)
             and all(copy.state is State.GOOD for copy in self.copies.all())
         )

@@ -163,10 +163,9 @@ class _Faults:
             known = bool(log.operations or log.corrupt)
             problem = "the pointer to the newest operation is lost" if known else "there is no operation"
             yield Fault("operation log", problem, kind="missing", place="op_head")
-        for number, oid in log.heads.items():
-            if oid is None:
-                place = self._place(self._store.head.path(number))
-                yield Fault(place, "it does not hold the id of an operation", place=place, reachable=number == newest)
+        for number, problem in log.wrong_heads.items():
+            place = self._place(self._store.head.path(number))
+            yield Fault(place, problem, place=place, reachable=number == newest)
         if log.broken is not None:
             problem = log.corrupt.get(log.broken, "it is not stored")
             said = f"the log ends at operation {log.broken}: {problem}"
