@@ -75,6 +75,7 @@ def _emit(found: FsckReport, done: RepairResult | None, *, quick: bool, dry_run:
         faults=[asdict(fault) for fault in found.faults],
         copies=found.copies,
         set_aside=found.set_aside,
+        known_commits=found.known_commits,
         dry_run=dry_run,
         repairs=[line for plan in plans for line in _plan(plan)],
         restored=[{"object": item.oid, "origin": item.origin} for plan in plans for item in plan.restore],
@@ -117,6 +118,8 @@ def _lines(found: FsckReport, *, quick: bool) -> Iterator[str]:
             counted(found.contents, "content"),
         )
     )
+    if found.known_commits:
+        read += f", {counted(found.known_commits, 'commit')} known from an earlier check"
     yield f"Checked {checked}, {read}: " + (counted(len(found.faults), "fault") if found.faults else "no faults")
 
 
