@@ -1,6 +1,6 @@
 """The SQLite index: answers every query, derived from the store, rebuilt by one command."""
 
-from mvc.index.checked import CheckRecord, describes, recall, remember
+from mvc.index.checked import CheckRecord
 from mvc.index.database import Database, Update
 from mvc.index.records import BlobRecord, CodecTotal, CommitRecord
 from mvc.index.sync import Additions, chained, extend, placed, read_blobs, read_metadata, synchronise
@@ -14,12 +14,9 @@ __all__ = [
     "Database",
     "Update",
     "chained",
-    "describes",
     "extend",
     "placed",
     "read_blobs",
     "read_metadata",
-    "recall",
-    "remember",
     "synchronise",
 ]

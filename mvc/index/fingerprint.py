@@ -23,6 +23,8 @@ __all__ = ["add_up", "history_print", "of_commits", "of_stored", "store_print"]
 
 _MASK: Final = (1 << 63) - 1
 """Sums are kept to what an SQLite integer holds, which has a sign."""
+_BATCH: Final = 1000
+"""Rows that are fetched at once."""
 _STORED: Final = (blobs, sides, objects)
 """What is said of files of the store; the first two values of a row are the object and its pack."""
 _HISTORY: Final = (commits, parents, metadata)
@@ -37,7 +39,7 @@ def add_up(*prints: int) -> int:
 
 
 def store_print(database: Database, *parts: Collection[ObjectId]) -> list[int]:
-    """Return the fingerprints of what the index says of the blobs and metadata objects in some files, and in all others.
+    """Return the fingerprints of what the index says of blobs and metadata objects, those of some files apart.
 
     Parameters
     ----------
@@ -102,6 +104,8 @@ def _query(table: Table) -> str:
 
 
 _QUERIES: Final = {table: _query(table) for table in (*_STORED, *_HISTORY)}
+_SEEDS: Final = {table: number for number, table in enumerate(_QUERIES)}
+"""So that no row of one table is taken for one of another."""
 _IDS: Final = {
     table: frozenset(column.name for column in table.columns if isinstance(column.type, Id)) for table in _QUERIES
 }
@@ -110,7 +114,8 @@ _IDS: Final = {
 def _read(connection: Connection, table: Table) -> Iterator[_Raw]:
     cursor = connection.exec_driver_sql(_QUERIES[table]).cursor
     assert cursor is not None, "a query has rows"
-    return iter(cursor)
+    while found := cursor.fetchmany(_BATCH):
+        yield from found
 
 
 def _hash_of(table: Table, row: Mapping[str, object], pack: bytes | None = None) -> int:
@@ -123,4 +128,4 @@ def _hash_of(table: Table, row: Mapping[str, object], pack: bytes | None = None)
 
 
 def _hash(table: Table, row: _Raw) -> int:
-    return xxh3_64_intdigest(f"{table.name}{row}".encode())
+    return xxh3_64_intdigest(repr(row).encode(), _SEEDS[table])

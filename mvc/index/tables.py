@@ -145,8 +145,8 @@ check = Table(
     Column("rows", BigInteger, nullable=False),
     Column("seal", BigInteger, nullable=False),
 )
-"""At most one row: what a check found clean (docs/decisions/012). `rows` is the fingerprint of what the index then said,
-`seal` a checksum of this row and the two tables below."""
+"""At most one row: what a check found clean (docs/decisions/012). `rows` is the fingerprint of what the index then
+said, `seal` a checksum of this row and the two tables below."""
 
 checked_files = Table(
     "checked_files",

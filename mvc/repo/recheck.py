@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from mvc.errors import MvcError
-from mvc.index import BlobRecord, CheckRecord, CommitRecord, Database, chained, describes, placed, recall, remember
+from mvc.index import BlobRecord, CheckRecord, CommitRecord, Database, chained, placed, synchronise
+from mvc.index.checked import describes, recall, remember
 from mvc.index.condition import condition
 from mvc.index.fingerprint import add_up, history_print, of_commits, of_stored, store_print
 from mvc.objects.operation import Refs
@@ -140,10 +141,12 @@ def recheck(session: Session, progress: Progress) -> Recheck | None:
             if not heads or None in heads.values():
                 return None
             with database.still():  # what is listed from here on is all that the index knows of, or more
-                if not describes(database, heads[max(heads)] or ObjectId("")):
-                    continue
-                before = recall(database)
+                current = describes(database, heads[max(heads)] or ObjectId(""))
+                before = recall(database) if current else None
                 found = _Recheck(session, database, before, progress).run(heads) if before else None
+            if not current:
+                synchronise(database, session.store, heads[max(heads)] or ObjectId(""))
+                continue
             if found is not None and found.record != before:
                 remember(database, found.record, before)
             return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import Final
@@ -50,12 +49,15 @@ def stored_files(root: Path, fs: FileSystem) -> StoredFiles:
     found: dict[FileSort, dict[ObjectId, FileStatus]] = {sort: {} for sort in FileSort}
     for name, suffixes in _SUFFIXES.items():
         for directory in [root / name] if name == "packs" else _fans(root / name, fs):
+            fan = "" if name == "packs" else directory.name
             for file, status in fs.statuses(directory).items():
                 stem, dot, ending = file.partition(".")
                 sort = suffixes.get(dot + ending)
-                if sort is not None and (name == "packs" or stem.startswith(directory.name)):
-                    with suppress(InvalidInputError):
+                if sort is not None and stem.startswith(fan):
+                    try:
                         found[sort][object_id(stem)] = status
+                    except InvalidInputError:
+                        continue
     return found
 
 
