@@ -355,7 +355,7 @@ def act(lab, action, seed, actor):
         "repack": lambda: repack(again.session, NOW),
         "reindex": lambda: reindex(again.session),
         "touch": lambda: os.utime(files(lab.root, "*.pack")[0]),
-        "index": files(lab.root, "*.idx")[-1].unlink,
+        "index": lambda: [path.unlink() for path in files(lab.root, "*.idx")[:1]],
         "check": lambda: lab.check(quick=True),
         "settle": lab.settle,
     }

@@ -25,7 +25,7 @@ _SHOWN = 20
 
 
 @make_command("fsck", "mvc fsck", "mvc fsck --quick", "mvc fsck --repair --from /backup/run")
-@click.option("--quick", is_flag=True, help="Check headers and metadata only; do not decode tensors.")
+@click.option("--quick", is_flag=True, help="Check headers and metadata only, of what is new since the last check.")
 @click.option("--repair", "mend", is_flag=True, help="Store again what can be found elsewhere; set damage aside.")
 @click.option("--from", "sources", metavar="DIR", multiple=True, help="With --repair: another repository to read from.")
 @click.option("--dry-run", is_flag=True, help="With --repair: show what would be done first, and do nothing.")
