@@ -75,10 +75,10 @@ def _emit(found: FsckReport, done: RepairResult | None, *, quick: bool, dry_run:
         faults=[asdict(fault) for fault in found.faults],
         copies=found.copies,
         set_aside=found.set_aside,
-        known_commits=found.known_commits,
         dry_run=dry_run,
         repairs=[line for plan in plans for line in _plan(plan)],
         restored=[{"object": item.oid, "origin": item.origin} for plan in plans for item in plan.restore],
+        known_commits=found.known_commits,
     )
 
 
