@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -38,7 +38,7 @@ from mvc.index.connections import Connections
 from mvc.index.records import BlobRecord, CodecTotal, CommitRecord
 from mvc.index.tables import SCHEMA, SCHEMA_VERSION, blobs, commits, metadata, objects, packs, parents, sides, state
 from mvc.objects.blob import Reference
-from mvc.store.layout import Location
+from mvc.store.layout import EntryKind, Location, StoredObject
 from mvc.types import ObjectId
 
 __all__ = ["Database", "Update"]
@@ -168,15 +168,25 @@ class Database:
         return self._translated(self._connections.writing())
 
     @contextmanager
+    def still(self) -> Iterator[Connection]:
+        """Have all that this thread asks in a ``with`` block answered from one state of the index.
+
+        For who wants to know what condition it is in: a file that turns out to be damaged stays.
+        """
+        with self._connections.still() as connection, self._translated(nullcontext(connection)):
+            yield connection
+
+    @contextmanager
     def _translated(self, connection: AbstractContextManager[Connection]) -> Iterator[Connection]:
         """Turn the errors of a transaction into ours. A file that turns out to be damaged is removed: see the hint."""
+        looking = self._connections.is_still
         try:
             with connection as opened:
                 yield opened
         except OperationalError as error:
             raise StorageError(f"index {self.path} failed: {error.orig}", hint="mvc reindex", transient=True) from error
         except _DAMAGE as error:
-            if self.path:
+            if self.path and not looking:
                 with suppress(OSError):
                     self.path.unlink(missing_ok=True)
             raise StorageError(
@@ -273,6 +283,14 @@ class Database:
         wanted = list(ids)
         with self._reading() as connection:
             return {row.id: rows.location(row) for row in _rows_of(connection, query, objects, wanted)}
+
+    def stored_objects(self, ids: Iterable[ObjectId]) -> dict[ObjectId, StoredObject]:
+        """Return the metadata objects `ids`, and what they are; of several copies any one."""
+        query = select(objects, packs.c.pack_id).join(packs)
+        wanted = list(ids)
+        with self._reading() as connection:
+            found = _rows_of(connection, query, objects, wanted)
+        return {row.id: StoredObject(row.id, EntryKind[row.kind.upper()], rows.location(row)) for row in found}
 
     def objects_without(self, gone: Collection[ObjectId]) -> set[ObjectId]:
         """Return the metadata objects that are stored elsewhere than in the packs `gone`."""

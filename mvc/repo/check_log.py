@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mvc.errors import FormatError, IntegrityError, NotFoundError, StorageError
@@ -11,7 +12,7 @@ from mvc.store.object_store import ObjectStore
 from mvc.store.op_head import KEPT_HEADS, Head
 from mvc.types import ObjectId
 
-__all__ = ["LogCheck", "check_log"]
+__all__ = ["LogCheck", "LogTail", "check_log", "check_tail", "read_operation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +76,78 @@ def check_log(store: ObjectStore) -> LogCheck:
     return LogCheck(heads, operations, corrupt, line, broken, _refs(line, operations), contradictions, wrong_heads)
 
 
+@dataclass(frozen=True, slots=True)
+class LogTail:
+    """What a check of the newest operations found: nothing wrong.
+
+    Parameters
+    ----------
+    new : tuple of ObjectId
+        Operations that follow the one that was known, newest first.
+    refs : Refs
+        The refs after the newest operation.
+    """
+
+    new: tuple[ObjectId, ...]
+    refs: Refs
+
+
+def check_tail(store: ObjectStore, heads: Mapping[int, ObjectId | None], known: ObjectId) -> LogTail | None:
+    """Check the operations that follow one whose line is known to be whole; None if anything is wrong.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        Where to read.
+    heads : mapping of int to ObjectId or None
+        What the files of ``op_head`` say.
+    known : ObjectId
+        The operation.
+
+    Raises
+    ------
+    NotFoundError
+        If an operation is missing.
+    """
+    newest = heads[max(heads)] if heads else None
+    operations: dict[ObjectId, Operation] = {}
+    oid, passed = newest, False
+    while oid is not None:
+        found = read_operation(store, oid)
+        if isinstance(found, str):
+            return None
+        operations[oid] = found
+        passed = passed or oid == known
+        if passed and found.view is not None and found.number <= min(heads):  # every head file is judged by it
+            break
+        oid = next(iter(found.parents), None)
+    line = tuple(operations)
+    refs = _refs(line, operations)
+    wrong = any(_contradictions(line, operations)) or any(_wrong_heads(heads, line, operations, ()))
+    if not passed or refs is None or wrong or operations[line[0]].number != max(heads):
+        return None
+    return LogTail(line[: line.index(known)], refs)
+
+
 def _read_all(store: ObjectStore) -> tuple[dict[ObjectId, Operation], dict[ObjectId, str]]:
     operations: dict[ObjectId, Operation] = {}
     corrupt: dict[ObjectId, str] = {}
     for oid in store.operations.ids():
-        try:
-            operations[oid] = Operation.decode(store.operations.read(oid))
-        except NotFoundError:
-            continue  # removed since it was listed
-        except (IntegrityError, FormatError, StorageError) as error:
-            corrupt[oid] = error.message
+        with suppress(NotFoundError):  # removed since it was listed
+            found = read_operation(store, oid)
+            if isinstance(found, str):
+                corrupt[oid] = found
+            else:
+                operations[oid] = found
     return operations, corrupt
+
+
+def read_operation(store: ObjectStore, oid: ObjectId) -> Operation | str:
+    """Return an operation, or what is wrong with what is stored; NotFoundError if nothing is."""
+    try:
+        return Operation.decode(store.operations.read(oid))
+    except (IntegrityError, FormatError, StorageError) as error:
+        return error.message
 
 
 def _line(newest: ObjectId | None, operations: Mapping[ObjectId, Operation]) -> Iterator[ObjectId]:
