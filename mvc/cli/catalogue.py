@@ -31,6 +31,9 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "switch": "Bring the work tree to a branch.",
         "tag": "List, make or delete tags.",
     },
+    "Sharing": {
+        "serve": "Serve a repository to others.",
+    },
     "Maintenance": {
         "du": "Show what history takes on disk, and would take as copies.",
         "gc": "Remove what nothing reaches any more.",
