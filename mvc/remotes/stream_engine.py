@@ -94,22 +94,25 @@ class StreamEngine(Engine):
 
     def read(self, key: str, offset: int, length: int) -> bytes:
         """See `Engine.read`."""
+        check_key(key)
         with self._channel() as channel:
-            self._ask(channel, {"verb": "read", "key": check_key(key), "offset": offset, "length": length})
+            self._ask(channel, {"verb": "read", "key": key, "offset": offset, "length": length})
             return b"".join(self._body(channel, length))
 
     def read_all(self, key: str, limit: int) -> bytes:
         """See `Engine.read_all`."""
+        check_key(key)
         with self._channel() as channel:
-            result = self._ask(channel, {"verb": "read_all", "key": check_key(key), "limit": min(limit, MAX_NUMBER)})
+            result = self._ask(channel, {"verb": "read_all", "key": key, "limit": min(limit, MAX_NUMBER)})
             size = _expect(result, limit)
             return b"".join(self._body(channel, size))
 
     def create(self, key: str, body: Body) -> bool:
         """See `Engine.create`."""
         size = body_size(body)
+        check_key(key)
         with self._channel() as channel:
-            channel.stream.send({"verb": "create", "key": check_key(key), "size": size})
+            channel.stream.send({"verb": "create", "key": key, "size": size})
             if size > DIRECT_BYTES:
                 reply = self._reply(channel)
                 if reply.get("status") != "go":
@@ -119,13 +122,15 @@ class StreamEngine(Engine):
 
     def touch(self, key: str) -> bool:
         """See `Engine.touch`."""
+        check_key(key)
         with self._channel() as channel:
-            return _boolean(self._ask(channel, {"verb": "touch", "key": check_key(key)}))
+            return _boolean(self._ask(channel, {"verb": "touch", "key": key}))
 
     def delete(self, key: str) -> None:
         """See `Engine.delete`."""
+        check_key(key)
         with self._channel() as channel:
-            self._ask(channel, {"verb": "delete", "key": check_key(key)})
+            self._ask(channel, {"verb": "delete", "key": key})
 
     def close(self) -> None:
         """See `Engine.close`."""

@@ -165,7 +165,7 @@ class TestSshFailures:
 
     def test_a_shell_that_greets(self, sshd, tmp_path):
         """What was read is shown."""
-        with sshd.engine(tmp_path, far="echo Welcome to box;") as engine, pytest.raises(RemoteError, match="Welcome"):
+        with sshd.engine(tmp_path, far="echo Welcome to box; :") as engine, pytest.raises(RemoteError, match="Welcome"):
             list(engine.list(""))
 
     def test_no_repository(self, sshd, tmp_path):
@@ -214,7 +214,17 @@ class TestCommands:
 
     @pytest.mark.parametrize(
         "text",
-        ["ssh://-oProxyCommand=x/y", "-oProxyCommand=x:y", "ssh://-x@box/y", "box:-x", "ssh://box/-x", "ssh://box:x/y", "ssh://box/", "me@-box:x", "ssh://a\x07b/y"],
+        [
+            "ssh://-oProxyCommand=x/y",
+            "-oProxyCommand=x:y",
+            "ssh://-x@box/y",
+            "box:-x",
+            "ssh://box/-x",
+            "ssh://box:x/y",
+            "ssh://box/",
+            "me@-box:x",
+            "a\x07b:y",
+        ],
     )
     def test_words_that_are_refused(self, text):
         """Options in disguise, and what names nothing."""
