@@ -32,7 +32,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "tag": "List, make or delete tags.",
     },
     "Sharing": {
-        "serve": "Serve a repository to others.",
+        "serve": "Serve repositories to others.",
     },
     "Maintenance": {
         "du": "Show what history takes on disk, and would take as copies.",
