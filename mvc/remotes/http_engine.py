@@ -98,7 +98,7 @@ class HttpEngine(Engine):
             block=True,
             timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_SILENCE),
             retries=False,
-            **({"ssl_context": _context(authorities)} if base.scheme == "https" else {}),
+            ssl_context=_context(authorities) if base.scheme == "https" else None,
         )
         self._able: Capabilities | None = None
 

@@ -7,7 +7,7 @@ machine, and not those who pushed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
@@ -289,7 +289,7 @@ class Service(Engine):
         if operation.view != apply_changes(state.refs, operation.changes):
             raise RemoteError("the view of the operation is not what its changes lead to")
 
-    def _check_whole(self, changes: tuple[RefChange, ...], state: RefState, wanted: list[ObjectId]) -> None:
+    def _check_whole(self, changes: tuple[RefChange, ...], state: RefState, wanted: Sequence[ObjectId]) -> None:
         """Refuse refs that lead to what is not stored here, or to something else than a commit."""
         session = self._repository.session
         session.refresh(force=True)

@@ -196,5 +196,6 @@ def _told(error: Exception) -> MvcError:
 
 
 def _batches(found: Iterator[KeyInfo]) -> Iterator[bytes]:
-    while batch := [[item.key, item.size, int(item.modified * 1e6)] for item in islice(found, LISTED)]:
-        yield encode(batch)
+    while batch := list(islice(found, LISTED)):
+        rows: list[Value] = [[item.key, item.size, int(item.modified * 1e6)] for item in batch]
+        yield encode(rows)

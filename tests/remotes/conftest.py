@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import ipaddress
 import socket
 import threading
@@ -33,12 +33,12 @@ def make_certificate(directory: Path) -> Certificate:
     """Make one."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test of mvc")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     hosts = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
     made = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(hosts, critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -59,8 +59,15 @@ class RunningServer:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.scheme = "https" if certificate else "http"
-        files = {"ssl_cert": certificate.certificate, "ssl_key": certificate.key} if certificate else {}
-        self._server = Server(app, "127.0.0.1", self.port, interface=Interfaces.ASGI, log_enabled=False, **files)
+        self._server = Server(
+            app,
+            "127.0.0.1",
+            self.port,
+            interface=Interfaces.ASGI,
+            log_enabled=False,
+            ssl_cert=certificate.certificate if certificate else None,
+            ssl_key=certificate.key if certificate else None,
+        )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()

@@ -53,7 +53,7 @@ class Sshd:
         self._process = self._start()
 
     @staticmethod
-    def _free_port() -> int:
+    def _free_port():
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             return probe.getsockname()[1]
@@ -100,7 +100,7 @@ class Sshd:
         ]
         return {**os.environ, "MVC_SSH_COMMAND": " ".join(["ssh", *options]), "MVC_SSH_REMOTE_MVC": far}
 
-    def engine(self, path: Path, **options: str) -> StreamEngine:
+    def engine(self, path: Path, **options: str):
         """Return an engine on a directory."""
         url = parse_url(f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}{path}")
         return connect(url, self.environment(**options))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,12 +27,16 @@ class Parcel(NamedTuple):
 
     id: ObjectId
     path: Path
-    index: Path
+    index_file: Path
 
     @property
     def key(self) -> str:
         """Its key."""
         return pack_key(self.id)
+
+
+def _part(data: bytes, offset: int, length: int) -> memoryview:
+    return memoryview(data)[offset : offset + length]
 
 
 def write_pack(directory: Path, entries) -> Parcel:
@@ -61,8 +66,7 @@ class Sender:
             body = store.read(found.oid, found.location)
             kind = found.kind
             if kind is None:
-                data = bytes(body)
-                envelope = Envelope.fetch(len(data), lambda offset, length, d=data: memoryview(d)[offset:][:length])
+                envelope = Envelope.fetch(len(body), partial(_part, bytes(body)))
                 kind = EntryKind.TENSOR if envelope.kind == "tensor" else EntryKind.LITERAL
             yield kind, found.oid, bytes(body)
 
@@ -96,12 +100,12 @@ def head_of(operation: Operation) -> bytes:
     return f"{operation.id}\n".encode()
 
 
-def store_operation(engine, operation: Operation) -> bool:
+def store_operation(engine, operation: Operation):
     """Store an operation."""
     return engine.create(operation_key(operation.id), body_of(operation))
 
 
-def move_head(engine, operation: Operation) -> bool:
+def move_head(engine, operation: Operation):
     """Store an operation and make it the head."""
     store_operation(engine, operation)
     return engine.create(head_key(operation.number), head_of(operation))

@@ -25,7 +25,7 @@ MAIN = "refs/heads/main"
 NOTHING = ObjectId("0" * 64)
 
 
-def tip(sender) -> ObjectId:
+def tip(sender):
     """Return the commit that is sent."""
     return sender.lab.session.refs.state().head
 
@@ -49,7 +49,7 @@ class TestPacks:
         """Pack, operation, head; then everything is there, and the index was made here."""
         parcel = sender.parcel()
         assert service.create(parcel.key, parcel.path)
-        assert service.read_all(index_key(parcel.id), 1 << 20) == parcel.index.read_bytes()
+        assert service.read_all(index_key(parcel.id), 1 << 20) == parcel.index_file.read_bytes()
         assert not service.create(index_key(parcel.id), b"an index that says something else")
         assert not service.create(parcel.key, parcel.path)
         state = state_of(repository)
@@ -63,7 +63,7 @@ class TestPacks:
         """Is of nothing."""
         parcel = sender.parcel()
         with pytest.raises(RemoteError):
-            service.create(index_key(parcel.id), parcel.index)
+            service.create(index_key(parcel.id), parcel.index_file)
 
     def test_an_index_that_was_lost(self, repository, service, sender):
         """Is made again from the pack, whatever is sent."""
@@ -71,7 +71,7 @@ class TestPacks:
         service.create(parcel.key, parcel.path)
         repository.engine.delete(index_key(parcel.id))
         assert service.create(index_key(parcel.id), b"lies")
-        assert service.read_all(index_key(parcel.id), 1 << 20) == parcel.index.read_bytes()
+        assert service.read_all(index_key(parcel.id), 1 << 20) == parcel.index_file.read_bytes()
 
     def test_another_name(self, repository, service, sender):
         """A pack is what its id says, or nothing."""
@@ -221,7 +221,7 @@ class TestHeads:
         self.refuse(repository, service, sender.operation(state, [change(state, MAIN, tip(sender))]))
 
     @staticmethod
-    def not_needed(sender) -> ObjectId:
+    def not_needed(sender):
         """Return a tensor that no other one needs, so that a pack without it can be decoded."""
         return next(oid for kind, oid, body in sender.entries() if kind is EntryKind.TENSOR and needs(body))
 
