@@ -39,6 +39,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "fetch": "Bring commits of a remote here.",
         "pull": "Fetch, and merge what is new.",
         "ls-remote": "List the refs of a remote.",
+        "serve": "Serve repositories to others.",
     },
     "Maintenance": {
         "du": "Show what history takes on disk, and would take as copies.",
