@@ -43,7 +43,7 @@ def metrics(text: bytes) -> dict[str, Scalar] | None:
     Examples
     --------
     >>> metrics(b'{"global_step": 2, "log_history": [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.5, "lr": NaN}]}')
-    {'loss': 2.5, 'step': 2}
+    {'step': 2, 'loss': 2.5}
     """
     try:
         state = json.loads(text)

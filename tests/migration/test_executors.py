@@ -14,7 +14,7 @@ import pytest
 from mvc.codecs import FrameSpec, Planes, SortedDelta
 from mvc.errors import InvalidInputError
 from mvc.migration import import_history
-from mvc.repo.encode_tasks import EncodeContent, EncodeFrame, encode_contents, encode_frames
+from mvc.repo.encode_tasks import EncodeContent, EncodeFrame, Range, encode_contents, encode_frames
 from mvc.repo.parallel import Step, stepped_map
 from mvc.repo.plan import Side
 from mvc.settings import Delta
@@ -122,12 +122,24 @@ def test_a_worker_that_fails(make_lab, tmp_path):
     assert lab.check().faults == ()
 
 
+def _task(number: int) -> list[int]:
+    return [number]
+
+
+def _odd(number: int) -> list[int]:
+    return [number] if number % 2 else []
+
+
+def _result(_number: int, _task: list[int], result: int) -> int:
+    return result
+
+
 @pytest.mark.parametrize("away", [1, 3, 8])
 def test_a_bounded_number_is_away(away):
     """No more calls are with the executor than asked for, and results come in order."""
     with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(16) as workers:
         executor = Counting(workers)
-        step = Step(lambda number: [number], sum, lambda number, task, result: (number, task, result))
+        step: Step[int, list[int], int, tuple] = Step(_task, sum, lambda *all_three: all_three)
         found = list(stepped_map(pool, executor, step, range(200), 4, away))
     assert found == [(number, [number], number) for number in range(200)]
     assert 1 <= executor.most <= away + 1
@@ -137,7 +149,7 @@ def test_an_empty_task_stays_at_home():
     """An executor is not troubled with nothing."""
     executor = Pickling()
     with ThreadPoolExecutor(1) as pool:
-        step = Step(lambda number: [number] if number % 2 else [], sum, lambda _number, _task, result: result)
+        step: Step[int, list[int], int, int] = Step(_odd, sum, _result)
         assert list(stepped_map(pool, executor, step, range(6), 2, 2)) == [0, 1, 0, 3, 0, 5]
     assert executor.calls == 3
 
@@ -152,7 +164,7 @@ def test_a_consumer_that_stops(lab):
             yield number
 
     with ThreadPoolExecutor(1) as pool:
-        results = stepped_map(pool, Pickling(), Step(lambda n: [n], sum, lambda _n, _t, r: r), items(), 2, 2)
+        results = stepped_map(pool, Pickling(), Step(_task, sum, _result), items(), 2, 2)
         assert next(results) == 0
         results.close()
     assert len(drawn) < 10
@@ -170,7 +182,7 @@ def test_tasks_say_everything():
     out = np.empty_like(target)
     SortedDelta(0).decode(coded.stored, [base], spec, out)
     assert out.tobytes() == target.tobytes()
-    whole = {None: (target, (), spec), side: (target, (base,), spec)}
+    whole: Range = {None: (target, (), spec), side: (target, (base,), spec)}
     ways = ((Planes(), None), (SortedDelta(0), side))
     question = EncodeContent(TensorSpec(dtype_of("F32"), (5000,)), ways, (whole,), Delta(), one_frame=True)
     (chosen,) = encode_contents(pickle.loads(pickle.dumps([question])))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from mvc.errors import AlreadyExistsError, ConflictError, IntegrityError, InvalidInputError, NotFoundError
+from mvc.index import CommitRecord
 from mvc.migration import plan_import
 from mvc.objects.refnames import tag_ref
 from mvc.repo.gc import gc
@@ -34,7 +36,7 @@ def trees_of(git) -> dict[str, dict[str, str]]:
     return found
 
 
-def origins(commits) -> dict[str, object]:
+def origins(commits) -> dict[str, CommitRecord]:
     """Return commits by the id that git has for them."""
     return {commit.metadata["imported_from"].removeprefix("git:"): commit for commit in commits}
 
@@ -375,6 +377,33 @@ def test_what_was_recorded_and_then_collected(lab, git, migration):
     stored.write_bytes(b"weights")
     assert migration.run(git.root).imported == 2
     assert lab.check().faults == ()
+
+
+def test_garbage_collected_meanwhile(lab, git, migration):
+    """What is recorded, and no ref holds yet, stays: also a line of history that is not being worked on."""
+    git.write("a.txt", b"a")
+    git.commit("root")
+    git("switch", "-q", "-c", "side")
+    git.write("a.txt", b"b")
+    git.commit("a side step")
+    git("switch", "-q", "main")
+    for number in range(3):
+        git.write("a.txt", b"c%d" % number)
+        git.commit(str(number))
+    collected = []
+
+    @contextmanager
+    def collecting(stage, total):
+        for path in (lab.root / ".mvc").rglob("*.*"):
+            if path.parent.name not in {"leases", "tmp"}:
+                os.utime(path, (1e9, 1e9))
+        collected.append(gc(lab.again().session, Gc(grace_hours=0.0, retention_days=0.0)))
+        yield lambda count: None
+
+    assert migration.run(git.root, progress=collecting).imported == 5
+    assert len(collected) == 5
+    assert lab.check().faults == ()
+    assert {commit.message for commit in migration.log("side")} == {"root", "a side step"}
 
 
 def test_a_branch_that_moves_meanwhile(lab, git, migration):

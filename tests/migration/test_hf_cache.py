@@ -38,7 +38,7 @@ def write_snapshot(model: Path, number: int, files: dict[str, bytes], *, ref: st
 
 
 @pytest.fixture
-def hub(lab, tmp_path) -> Path:
+def hub(lab, tmp_path: Path) -> Path:
     """Return a hub of two models; one has three snapshots, of which `main` names the second."""
     model = lab.model()
     bert = tmp_path / "hub/models--org--bert"
@@ -49,7 +49,7 @@ def hub(lab, tmp_path) -> Path:
     (tmp_path / "hub/datasets--x--y/snapshots").mkdir(parents=True)
     (tmp_path / "hub/.locks/models--org--bert").mkdir(parents=True)
     (tmp_path / "hub/version.txt").write_text("1")
-    return tmp_path / "hub"
+    return bert.parent
 
 
 def test_a_hub(lab, hub, migration, digests, tmp_path):

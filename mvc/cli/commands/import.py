@@ -61,7 +61,7 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Bring in history from git-lfs, checkpoints or a Hugging Face cache.
+    """Bring in history: git-lfs, checkpoints, Hugging Face.
 
     SOURCE is a working copy of git, whose pointers to git-lfs become the files that they stand for; a directory of
     numbered checkpoints (checkpoint-500, epoch-3), or of several such runs; or a Hugging Face cache. Authors, dates,
