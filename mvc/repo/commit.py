@@ -193,17 +193,20 @@ def commit(
                 _follow(session, done, None if target else changes.seen())
                 return done.result
             session.refresh(force=True)  # what was stored in vain is not to be stored again
-            aim = _again(session, aim, moved_by_others_is_fine=target is None)
+            aim = _unmoved(session, target) if target else _on_top(session, aim)
     raise ConflictError(f"{_ATTEMPTS} other commits were faster", hint="commit again")
 
 
-def _again(session: Session, before: Target, *, moved_by_others_is_fine: bool) -> Target:
-    """Return where to put a commit after the first try to put it there was in vain."""
+def _unmoved(session: Session, target: Target) -> Target:
+    """Return a target for another try, unless another process has moved its ref."""
+    if target.ref and session.refs.state().refs.get(target.ref) != target.old:
+        raise ConflictError(f"another process moved {target.ref}; nothing was recorded", hint="try again")
+    return target
+
+
+def _on_top(session: Session, before: Target) -> Target:
+    """Return where the next commit of the work tree goes, now that others have committed; the branch is the same."""
     state = session.refs.state()
-    if not moved_by_others_is_fine:
-        if before.ref and state.refs.get(before.ref) != before.old:
-            raise ConflictError(f"another process moved {before.ref}; nothing was recorded", hint="try again")
-        return before
     if state.moving_ref != before.ref:
         raise ConflictError(
             f"another process switched away from {before.ref}; nothing was recorded", hint="commit again"
@@ -228,7 +231,7 @@ class _Changes:
 
     def __init__(self, session: Session, head: ObjectId | None, selection: Selection, pool: Executor) -> None:
         self._head = session.manifest(head) if head else None
-        tree = session.load_worktree() if selection.in_worktree else None
+        tree = session.load_worktree()
         self._tree = tree if tree and tree.commit == head else None
         self._sources, self._unchanged = split_unchanged(selection, self._tree, self._head)
         self._in_worktree = selection.in_worktree
