@@ -1,4 +1,4 @@
-"""Servers over HTTP for tests of engines."""
+"""Servers over HTTP for tests: on a port of 127.0.0.1, with a certificate of their own if wanted."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from granian.constants import Interfaces
 from granian.server.embed import Server
+from starlette.applications import Starlette
 
 from mvc.remotes.posix import PosixEngine
+
+__all__ = ["Certificate", "RawDirectory", "RunningServer", "make_certificate"]
 
 
 class Certificate(NamedTuple):
@@ -54,10 +56,10 @@ def make_certificate(directory: Path) -> Certificate:
 class RunningServer:
     """An application that answers on a port of 127.0.0.1, run by a thread."""
 
-    def __init__(self, app, certificate: Certificate | None = None) -> None:
+    def __init__(self, app: Starlette, certificate: Certificate | None = None) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+            self.port: int = probe.getsockname()[1]
         self.scheme = "https" if certificate else "http"
         self._server = Server(
             app,
@@ -103,16 +105,11 @@ class RawDirectory:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def open(self, name, token):
+    def open(self, name: str, token: str | None) -> PosixEngine:  # noqa: ARG002 - nobody is asked
         """Return an engine."""
         (self.root / name).parent.mkdir(exist_ok=True)
         return PosixEngine(self.root / name)
 
-    def spool(self, name):
+    def spool(self, name: str) -> Path | None:  # noqa: ARG002
         """Return nothing: the system knows a place."""
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory) -> Certificate:
-    """Return a certificate."""
-    return make_certificate(tmp_path_factory.mktemp("certificate"))
+        return None
