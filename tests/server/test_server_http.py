@@ -380,6 +380,8 @@ class Scripted(socketserver.ThreadingTCPServer):
 
 
 class _Handler(socketserver.BaseRequestHandler):
+    server: Scripted
+
     def handle(self) -> None:
         """Hear a request, and say what there is to say."""
         self.server.heard.append(self.request.recv(65536))
