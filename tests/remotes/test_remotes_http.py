@@ -9,8 +9,14 @@ from mvc.remotes.http_engine import HttpEngine
 from mvc.remotes.keys import head_key
 from mvc.remotes.schemes import connect, parse_url
 from mvc.server.http import create_app
+from mvc.testing.http_server import RawDirectory, RunningServer, make_certificate
 from mvc.testing.remotes import RemoteTests
-from tests.remotes.conftest import RawDirectory, RunningServer
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """Return a certificate."""
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
 
 
 @pytest.fixture(scope="module")

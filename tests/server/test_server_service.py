@@ -18,8 +18,8 @@ from mvc.repo.session import Session
 from mvc.server.service import Repository, Scope, Service
 from mvc.store.layout import EntryKind
 from mvc.store.metadata import wrap_metadata
+from mvc.testing.parcels import body_of, change, head_of, move_head, store_operation, write_pack
 from mvc.types import ObjectId
-from tests.server.conftest import body_of, change, head_of, move_head, store_operation, write_pack
 
 MAIN = "refs/heads/main"
 NOTHING = ObjectId("0" * 64)
@@ -27,7 +27,7 @@ NOTHING = ObjectId("0" * 64)
 
 def tip(sender):
     """Return the commit that is sent."""
-    return sender.lab.session.refs.state().head
+    return sender.session.refs.state().head
 
 
 def state_of(repository):
