@@ -52,7 +52,8 @@ def command(
 ) -> None:
     """Make a repository with all that a remote has.
 
-    Its branch is checked out in DIR, which is by default called as the URL ends. A clone that was cut off goes on when it is repeated.
+    Its branch is checked out in DIR, which is by default called as the URL ends. A clone that was cut off goes on
+    when it is repeated.
     """
     keep_freed_memory()
     parsed = parse_url(url)
