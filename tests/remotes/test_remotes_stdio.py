@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import shutil
-import socket
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
@@ -19,9 +13,8 @@ from mvc.remotes.schemes import connect, parse_url
 from mvc.remotes.ssh_engine import ProcessChannel, ssh_command
 from mvc.remotes.stream_engine import StreamEngine
 from mvc.testing.remotes import RemoteTests
+from mvc.testing.ssh_server import RAW, SSHD, Sshd
 
-RAW = [sys.executable, "-m", "mvc.testing.raw_server"]
-SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 SILENCE = 60.0
 
 
@@ -36,79 +29,6 @@ class TestLocalProcess(RemoteTests):
     def connect(self, place):
         """Return an engine on a directory."""
         return local([*RAW, "serve", "--stdio", str(place / "store")])
-
-
-class Sshd:
-    """A daemon of this test run on 127.0.0.1, which knows one key of ours."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        for name in ("host", "user", "stranger"):
-            command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / name)]
-            subprocess.run(command, check=True, timeout=30)
-        (directory / "authorized_keys").write_text((directory / "user.pub").read_text())
-        self.port = self._free_port()
-        host = " ".join((directory / "host.pub").read_text().split()[:2])
-        (directory / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {host}\n")
-        self._process = self._start()
-
-    @staticmethod
-    def _free_port():
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return probe.getsockname()[1]
-
-    def _start(self) -> subprocess.Popen:
-        options = {
-            "ListenAddress": "127.0.0.1",
-            "Port": self.port,
-            "HostKey": self.directory / "host",
-            "AuthorizedKeysFile": self.directory / "authorized_keys",
-            "PidFile": "none",
-            "StrictModes": "no",
-            "UsePAM": "no",
-            "PasswordAuthentication": "no",
-            "KbdInteractiveAuthentication": "no",
-            "PermitRootLogin": "prohibit-password",
-            "MaxStartups": "100",
-            "SetEnv": f"PYTHONPATH={os.environ.get('PYTHONPATH', '')}",
-        }
-        config = self.directory / "sshd_config"
-        config.write_text("".join(f"{name} {value}\n" for name, value in options.items()))
-        if os.geteuid() == 0:
-            Path("/run/sshd").mkdir(exist_ok=True)  # where Debian's sshd, run by root, locks its helpers in
-        with (self.directory / "log").open("w") as log:
-            process = subprocess.Popen([str(SSHD), "-D", "-e", "-f", str(config)], stderr=log)
-        for _ in range(200):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return process
-            time.sleep(0.05)
-        raise AssertionError((self.directory / "log").read_text())
-
-    def environment(self, key: str = "user", far: str = " ".join(RAW), known: str = "known_hosts") -> dict[str, str]:
-        """Return the environment that a client needs."""
-        options = [
-            f"-i {self.directory / key}",
-            "-F none",
-            "-o IdentitiesOnly=yes",
-            "-o IdentityAgent=none",
-            "-o BatchMode=yes",
-            "-o StrictHostKeyChecking=yes",
-            f"-o UserKnownHostsFile={self.directory / known}",
-            "-o GlobalKnownHostsFile=/dev/null",
-        ]
-        return {**os.environ, "MVC_SSH_COMMAND": " ".join(["ssh", *options]), "MVC_SSH_REMOTE_MVC": far}
-
-    def engine(self, path: Path, **options: str):
-        """Return an engine on a directory."""
-        url = parse_url(f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}{path}")
-        return connect(url, self.environment(**options))
-
-    def stop(self) -> None:
-        """End the daemon."""
-        self._process.terminate()
-        self._process.wait(10)
 
 
 @pytest.fixture(scope="module")
