@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeVar, get_args
 
 from mvc.errors import InvalidInputError
 
-__all__ = ["LEVELS", "Core", "Delta", "Gc", "Level", "Settings", "User"]
+__all__ = ["LEVELS", "Core", "Delta", "Gc", "Level", "Remote", "Settings", "User"]
 
 Level = Literal["fast", "default", "max"]
 """How hard a commit tries to be small: fewer or more candidate encodings and samples per tensor."""
@@ -92,13 +92,53 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
+class Remote:
+    """Another store.
+
+    Parameters
+    ----------
+    url : str
+        Where it is.
+    single_writer : bool
+        The user says that nobody else writes there, though the other side cannot keep two writers apart.
+    endpoint : str
+        Of an object store that is not the provider's own.
+    region : str
+        Of an object store.
+    credentials : str
+        Of an object store: ``machine`` permits those that the provider gives to its own machines.
+    ca : str
+        File with the certificates that speak for the other side, for https.
+    """
+
+    url: str
+    single_writer: bool = False
+    endpoint: str = ""
+    region: str = ""
+    credentials: str = ""
+    ca: str = ""
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """What the engine is told beside the URL."""
+        found = {"endpoint": self.endpoint, "region": self.region, "credentials": self.credentials, "ca": self.ca}
+        return {name: value for name, value in found.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings, one attribute for each table of ``config.toml``."""
+    """All settings, one attribute for each table of ``config.toml``.
+
+    `remotes` are the tables ``[remote.NAME]``, and `upstreams` say of branches (short names), in the table
+    ``[upstream]``, which ``REMOTE/BRANCH`` they follow.
+    """
 
     core: Core = field(default_factory=Core)
     delta: Delta = field(default_factory=Delta)
     gc: Gc = field(default_factory=Gc)
     user: User = field(default_factory=User)
+    remotes: Mapping[str, Remote] = field(default_factory=dict)
+    upstreams: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, object], origin: str) -> Settings:
@@ -121,14 +161,16 @@ class Settings:
         >>> Settings.from_tables({"delta": {"depth": 4}}, "config.toml").delta.depth
         4
         """
-        known = {"core": Core, "delta": Delta, "gc": Gc, "user": User}
-        if unknown := sorted(tables.keys() - known.keys()):
+        known = ("core", "delta", "gc", "user", "remote", "upstream")
+        if unknown := sorted(tables.keys() - set(known)):
             raise InvalidInputError(f"{origin}: table [{unknown[0]}] is unknown; known are {', '.join(known)}")
         settings = cls(
             _table(Core, tables.get("core", {}), f"{origin} [core]"),
             _table(Delta, tables.get("delta", {}), f"{origin} [delta]"),
             _table(Gc, tables.get("gc", {}), f"{origin} [gc]"),
             _table(User, tables.get("user", {}), f"{origin} [user]"),
+            _remotes(tables.get("remote", {}), origin),
+            _upstreams(tables.get("upstream", {}), origin),
         )
         _check(settings, origin)
         return settings
@@ -148,6 +190,30 @@ def _table(kind: type[T], values: object, origin: str) -> T:
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise InvalidInputError(f"{origin}: {key} = {value!r} is not a {type(defaults[key]).__name__}")
     return kind(**values)
+
+
+def _remotes(values: object, origin: str) -> dict[str, Remote]:
+    if not isinstance(values, Mapping):
+        raise InvalidInputError(f"{origin} [remote] is not a table")
+    return {name: _remote(table, f"{origin} [remote.{name}]") for name, table in values.items()}
+
+
+def _remote(table: object, origin: str) -> Remote:
+    types = {item.name: bool if item.name == "single_writer" else str for item in fields(Remote)}
+    if not isinstance(table, Mapping) or "url" not in table:
+        raise InvalidInputError(f"{origin} has no url")
+    for key, value in table.items():
+        if key not in types:
+            raise InvalidInputError(f"{origin}: key {key!r} is unknown; known are {', '.join(types)}")
+        if not isinstance(value, types[key]):
+            raise InvalidInputError(f"{origin}: {key} = {value!r} is not a {types[key].__name__}")
+    return Remote(**table)
+
+
+def _upstreams(values: object, origin: str) -> dict[str, str]:
+    if not isinstance(values, Mapping) or not all(isinstance(value, str) and "/" in value for value in values.values()):
+        raise InvalidInputError(f"{origin} [upstream] is not a table of BRANCH = 'REMOTE/BRANCH'")
+    return dict(values)
 
 
 def _check(settings: Settings, origin: str) -> None:

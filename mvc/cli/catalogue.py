@@ -29,9 +29,16 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "Branches": {
         "branch": "List, make, rename or delete branches.",
         "switch": "Bring the work tree to a branch.",
+        "merge": "Join another line of history with the current branch.",
         "tag": "List, make or delete tags.",
     },
-    "Sharing": {
+    "Other machines": {
+        "clone": "Make a repository with all that a remote has.",
+        "remote": "Name other stores.",
+        "push": "Bring commits to a remote.",
+        "fetch": "Bring commits of a remote here.",
+        "pull": "Fetch, and merge what is new.",
+        "ls-remote": "List the refs of a remote.",
         "serve": "Serve repositories to others.",
     },
     "Maintenance": {

@@ -68,7 +68,7 @@ class Group(click.Group):
             return found.get_command(ctx, child) if isinstance(found, click.Group) else None
         if cmd_name not in SUMMARIES:
             return None
-        made: click.Command = import_module(f"mvc.cli.commands.{cmd_name}").command
+        made: click.Command = import_module(f"mvc.cli.commands.{cmd_name.replace('-', '_')}").command
         return made
 
     def resolve_command(

@@ -119,9 +119,9 @@ class Receiver:
     def __init__(self, session: Session, pool: Executor) -> None:
         self._session = session
         self._store = _Overlay(session.layout.directory, session.fs)
-        overlaid = Session(session.layout, session.fs, session.settings)
-        overlaid.store = self._store
-        self._reader = ContentReader(overlaid, pool, self._locate, keep_bytes=_KEPT_BYTES)
+        self._overlaid = Session(session.layout, session.fs, session.settings)
+        self._overlaid.store = self._store
+        self._pool = pool
         self._good: dict[ObjectId, Location] = {}
 
     def _locate(self, ids: Iterable[ObjectId]) -> dict[ObjectId, Location]:
@@ -152,30 +152,20 @@ class Receiver:
         """
         places = {arrival.id: self._store.admit(arrival) for arrival in arrivals}
         by_id = {arrival.id: arrival for arrival in arrivals}
-        needs = {oid: self._needs(oid, place, expected.get(oid)) for oid, place in places.items()}
+        reader = ContentReader(self._overlaid, self._pool, self._locate, keep_bytes=_KEPT_BYTES)
+        needs = {oid: _needs(reader.copy(oid, place).envelope, expected.get(oid)) for oid, place in places.items()}
         absent = self._absent({side for sides in needs.values() for side in sides} - by_id.keys() - self._good.keys())
         levels: list[list[Arrival]] = []
         pending = dict(needs)
         while ready := [oid for oid, sides in pending.items() if sides.isdisjoint(pending) and not sides & absent]:
             for oid in ready:
-                for frame in self._reader.check(self._reader.copy(oid, places[oid])):
+                for frame in reader.check(reader.copy(oid, places[oid])):
                     tick(frame.size)
                 self._good[oid] = places[oid]
             pending = {oid: sides for oid, sides in pending.items() if oid not in self._good}
             levels.append([by_id[oid] for oid in ready])
         missing = absent & {side for sides in pending.values() for side in sides}
         return Inspection(levels, frozenset(missing), tuple(by_id[oid] for oid in pending))
-
-    def _needs(self, oid: ObjectId, place: Location, expected: tuple[SegmentKind, int] | None) -> frozenset[ObjectId]:
-        """Return what a blob says that it needs, after a look at its header."""
-        envelope = self._reader.copy(oid, place).envelope
-        found = envelope.kind, envelope.spec.nbytes
-        if expected is not None and found != expected:
-            raise IntegrityError(
-                f"the blob of {oid} is a {found[0]} of {found[1]:,} bytes; the manifest says {expected[0]} of "
-                f"{expected[1]:,}"
-            )
-        return frozenset(reference.id for reference in envelope.references)
 
     def _absent(self, ids: Collection[ObjectId]) -> frozenset[ObjectId]:
         stored = self._session.index.blobs(ids)
@@ -184,6 +174,7 @@ class Receiver:
     def store(self, inspection: Inspection) -> int:
         """Make good arrivals part of the store, what others need first; return the stored bytes.
 
+        What an arrival was read from is not looked at any more afterwards.
         Each level is durable before the next one begins: a crash leaves nothing that cannot be decoded.
         """
         stored = 0
@@ -198,7 +189,7 @@ class Receiver:
                     with batch.loose(arrival.id) as draft:
                         for offset in range(0, arrival.length, _COPY_BYTES):
                             draft.write(arrival.read(offset, min(_COPY_BYTES, arrival.length - offset)))
-                batch.commit()
+                self._good |= batch.commit()
                 stored += batch.stored_bytes
         return stored
 
@@ -235,6 +226,17 @@ def inspect_pack(session: Session, path: Path, pack: ObjectId) -> None:
     if found.waiting:
         needed = f"{min(found.missing)}, which is not stored here" if found.missing else "itself"
         raise IntegrityError(f"{found.waiting[0].id} of pack {pack[:12]} needs {needed}")
+
+
+def _needs(envelope: Envelope, expected: tuple[SegmentKind, int] | None) -> frozenset[ObjectId]:
+    """Return what a blob says that it needs; IntegrityError if it is not of the kind and size that are expected."""
+    found = envelope.kind, envelope.spec.nbytes
+    if expected is not None and found != expected:
+        raise IntegrityError(
+            f"the blob of {envelope.id} is a {found[0]} of {found[1]:,} bytes; the manifest says {expected[0]} of "
+            f"{expected[1]:,}"
+        )
+    return frozenset(reference.id for reference in envelope.references)
 
 
 def _reader_of(body: memoryview) -> Callable[[int, int], memoryview]:

@@ -35,11 +35,19 @@ class Spool:
             fs.mkdir(directory)
             self._handle = fs.create(self.path)
         self.size = 0
+        self._closed = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the file. May be repeated; nothing may be read any more."""
+        if self._closed:
+            return
+        self._closed = True
         with suppress(MvcError):
             self._fs.close(self._handle)
         with suppress(MvcError):
@@ -56,6 +64,7 @@ class Spool:
 
     def read(self, offset: int, length: int) -> memoryview:
         """Return bytes that were written; MalformedError if there are not so many."""
+        assert not self._closed, "what was stored is read from there"
         data = self._fs.pread(self._handle, length, offset)
         if len(data) != length:
             raise MalformedError(f"{length - len(data):,} bytes at {offset:,} have not arrived")

@@ -35,12 +35,16 @@ from mvc.types import ObjectId, object_id
 
 __all__ = [
     "CheckoutResult",
+    "WorkTreeChange",
     "bring_worktree",
     "check_out_paths",
     "export_commit",
     "move_refs",
+    "plan_worktree",
+    "remember_worktree",
     "session_status",
     "switch",
+    "write_worktree",
 ]
 
 
@@ -66,17 +70,17 @@ class CheckoutResult:
 
 def session_status(session: Session) -> Status:
     """Compare the work tree with HEAD."""
-    return status(session, session.manifest, lambda commit, path: _differs(session, commit, path))
+    return status(session, session.manifest, lambda commit, path: _differs(session, session.manifest(commit), path))
 
 
-def _differs(session: Session, commit: ObjectId, path: str) -> bool:
-    """Return True if a file of the work tree has other content than in `commit`, by its segments' ids."""
+def _differs(session: Session, manifest: Manifest, path: str) -> bool:
+    """Return True if a file of the work tree has other content than in `manifest`, by its segments' ids."""
     source = worktree_source(session.layout.tree, path)
     if source is None:
         return True
     with session.pool() as pool:
         (found,) = scan([source], pool)
-    return found.segments != session.manifest(commit).by_path[path].segments
+    return found.segments != manifest.by_path[path].segments
 
 
 def export_commit(
@@ -243,31 +247,60 @@ def bring_worktree(
     DirtyWorkTreeError, ConflictError
         As for `switch`.
     """
-    old = session.manifest(before.refs.head) if before.refs.head else Manifest((), ())
     new = session.manifest(commit) if commit else Manifest((), ())
-    losses = _Losses(session, before, old, commit)
-    write, remove = _plan(before, old, new, losses, force=force)
-    with session.protected("checkout", commit), session.pool() as pool:
-        remove_files(session.fs, session.layout.tree, remove)
-        written = export(session, write, session.layout.tree, pool, progress)
+    change = plan_worktree(session, before, new, force=force)
+    with session.protected("checkout", commit):
+        written = write_worktree(session, change, progress)
         state = move_refs(session, changes, actor)
-    _settle(session, commit, before.refs, written)
-    return len(write), len(remove), state
+    remember_worktree(session, commit, new, before.refs, written)
+    return len(change.write), len(change.remove), state
 
 
-def _plan(
-    before: Status, old: Manifest, new: Manifest, losses: _Losses, *, force: bool
-) -> tuple[list[FileEntry], list[str]]:
-    """Return what to write and what to remove; refuse what would lose content."""
+@dataclass(frozen=True, slots=True)
+class WorkTreeChange:
+    """What brings the work tree from one tree to another.
+
+    Parameters
+    ----------
+    write : tuple of FileEntry
+        Files to write.
+    remove : tuple of str
+        Paths of files to remove, before that.
+    """
+
+    write: tuple[FileEntry, ...]
+    remove: tuple[str, ...]
+
+
+def plan_worktree(session: Session, before: Status, new: Manifest, *, force: bool = False) -> WorkTreeChange:
+    """Return what brings the work tree from what `before` says to `new`; refuse what would lose content.
+
+    Raises
+    ------
+    DirtyWorkTreeError
+        Unless `force`, if a changed or unknown file would be overwritten or removed.
+    InvalidInputError
+        If an unknown file is in the way of a directory, or the other way round.
+    """
+    old = session.manifest(before.refs.head) if before.refs.head else Manifest((), ())
+    losses = _Losses(session, before, old, new)
     touched = set(before.modified) | set(before.deleted)
     differing = [file for file in new.files if old.by_path.get(file.path) != file]
-    gone = [path for path in old.by_path if path not in new.by_path]
+    gone = tuple(path for path in old.by_path if path not in new.by_path)
     _refuse_obstacles(before.added, {file.path for file in differing})
     if force:
-        return [file for file in new.files if old.by_path.get(file.path) != file or file.path in touched], gone
+        forced = (file for file in new.files if old.by_path.get(file.path) != file or file.path in touched)
+        return WorkTreeChange(tuple(forced), gone)
     _refuse_loss({file.path for file in differing if losses.by_overwriting(file.path)}, "overwritten")
     _refuse_loss({path for path in gone if losses.by_removing(path)}, "removed")
-    return differing, gone
+    return WorkTreeChange(tuple(differing), gone)
+
+
+def write_worktree(session: Session, change: WorkTreeChange, progress: Progress = silent) -> dict[str, Tracked]:
+    """Carry out a change of the work tree; return what is known of the files written."""
+    with session.pool() as pool:
+        remove_files(session.fs, session.layout.tree, change.remove)
+        return export(session, change.write, session.layout.tree, pool, progress)
 
 
 @dataclass(frozen=True)
@@ -281,11 +314,11 @@ class _Losses:
     session: Session
     before: Status
     old: Manifest
-    commit: ObjectId | None
+    new: Manifest
 
     def by_overwriting(self, path: str) -> bool:
         """Return True if writing the new commit's file at `path` would lose content."""
-        return self.by_removing(path) and (self.commit is None or _differs(self.session, self.commit, path))
+        return self.by_removing(path) and _differs(self.session, self.new, path)
 
     def by_removing(self, path: str) -> bool:
         """Return True if removing the file at `path` would lose content."""
@@ -296,8 +329,7 @@ class _Losses:
         place = self.session.layout.tree / path
         if not os.path.lexists(place) or (place.is_dir() and not place.is_symlink()):
             return False  # what a directory holds is looked at file by file
-        head = self.before.refs.head
-        return path not in self.old.by_path or head is None or _differs(self.session, head, path)
+        return path not in self.old.by_path or _differs(self.session, self.old, path)
 
 
 def _refuse_obstacles(unknown: Sequence[str], paths: set[str]) -> None:
@@ -356,12 +388,14 @@ def move_refs(session: Session, changes: Sequence[RefChange], actor: Actor) -> R
         return session.refs.update(decide, actor)
 
 
-def _settle(session: Session, commit: ObjectId | None, before: RefState, written: dict[str, Tracked]) -> None:
+def remember_worktree(
+    session: Session, commit: ObjectId | None, manifest: Manifest, before: RefState, written: dict[str, Tracked]
+) -> None:
     """Have the dirty-check cache describe the new HEAD: what was written, and what stayed as it was."""
     tree = session.load_worktree()
     kept = tree.files if tree and tree.commit == before.head else {}
     files = {}
-    for file in session.manifest(commit).files if commit else ():
+    for file in manifest.files:
         unknown = Tracked(file.mode, file.size, None)
         files[file.path] = written.get(file.path) or kept.get(file.path) or unknown
     session.save_worktree(WorkTree(commit, files))

@@ -10,17 +10,18 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mvc.errors import ConflictError, InvalidInputError, ReadOnlyError, StorageError
-from mvc.index import Additions, BlobRecord, CommitRecord
+from mvc.index import Additions
 from mvc.objects.commit import Commit, Metadata
 from mvc.objects.manifest import Manifest, Segment
-from mvc.objects.operation import RefChange
 from mvc.repo.candidates import Candidates, Task
 from mvc.repo.clock import Actor, now
 from mvc.repo.companions import companions, may_have_companion
 from mvc.repo.encode import LOOSE_BYTES, Encoder, Stored
 from mvc.repo.materialize import ContentReader
 from mvc.repo.progress import Progress, Tick, silent
+from mvc.repo.record import additions, move_branch, put_commit
 from mvc.repo.refs import RefState
+from mvc.repo.reliance import rely_on
 from mvc.repo.scan import Content, Reading, ScannedFile
 from mvc.repo.session import Session
 from mvc.repo.sources import FileSource
@@ -36,9 +37,7 @@ from mvc.repo.tree import (
 from mvc.repo.worktree import Tracked, WorkTree, settled
 from mvc.settings import LEVELS, Level
 from mvc.store.batch import WriteBatch
-from mvc.store.layout import EntryKind, Location
 from mvc.store.leases import STALE_SECONDS
-from mvc.store.metadata import wrap_metadata
 from mvc.types import ObjectId
 
 __all__ = ["CommitRequest", "CommitResult", "commit"]
@@ -231,7 +230,7 @@ class _Attempt:
             places = batch.commit()
             if not lease.renew():  # taken for dead: what this commit relies on may be gone
                 return None
-            moved = self._move(recorded.id)
+            moved = move_branch(self.session, self.state, recorded.id, self.actor)
             if moved is None:
                 return None
         result = CommitResult(
@@ -242,7 +241,8 @@ class _Attempt:
             manifest.size,
             batch.stored_bytes,
         )
-        return _Done(result, manifest, moved, _additions(recorded, manifest, stored, places))
+        blobs = [item.record(places[item.content.id]) for item in stored]
+        return _Done(result, manifest, moved, additions(recorded, manifest, places, blobs))
 
     def _check_paths(self, parent: Manifest | None) -> None:
         """Refuse a tree that cannot be, or is not complete, before anything is read or stored."""
@@ -277,7 +277,7 @@ class _Attempt:
             new = [
                 replace(content, damaged=True) if oid in there or self._is_in_the_way(content) else content
                 for oid, content in wanted.items()
-                if oid not in there or not _rely_on(oid, there, batch)
+                if oid not in there or not rely_on(oid, there, batch)
             ]
             tick(sum(content.spec.nbytes for content in run) - sum(content.spec.nbytes for content in new))
             yield new
@@ -339,47 +339,8 @@ class _Attempt:
         recorded = Commit(
             manifest.id, parents, self.actor.author, now(), self.request.message.strip(), self.request.metadata
         )
-        batch.put(EntryKind.MANIFEST, manifest.id, wrap_metadata(manifest.encoded))
-        batch.put(EntryKind.COMMIT, recorded.id, wrap_metadata(recorded.encoded))
+        put_commit(batch, recorded, manifest)
         return recorded
-
-    def _move(self, oid: ObjectId) -> RefState | None:
-        ref, old = self.state.moving_ref, self.state.refs.get(self.state.moving_ref)
-
-        def decide(current: RefState) -> tuple[RefChange, ...]:
-            """Return the move of the ref, unless another process moved it."""
-            if current.refs.get(ref) != old:
-                raise ConflictError(f"{ref} moved", hint="commit again")
-            return (RefChange(ref, old, oid),)
-
-        try:
-            return self.session.refs.update(decide, self.actor)
-        except ConflictError:
-            return None
-
-
-def _rely_on(oid: ObjectId, there: Mapping[ObjectId, BlobRecord], batch: WriteBatch) -> bool:
-    """Have the batch protect a stored content and all that it needs; False if a part of that is gone."""
-    chain, pending = {oid}, [oid]
-    while pending:
-        found = there.get(pending.pop())
-        if found is None or not batch.rely_on(found.id, found.location):
-            return False
-        below = {item.id for item in found.references} - chain
-        chain |= below
-        pending += below
-    return True
-
-
-def _additions(
-    commit: Commit, manifest: Manifest, stored: Iterable[Stored], places: Mapping[ObjectId, Location]
-) -> Additions:
-    """Return what a commit has stored, as the index records it."""
-    return Additions(
-        [item.record(places[item.content.id]) for item in stored],
-        [(manifest.id, "manifest", places[manifest.id]), (commit.id, "commit", places[commit.id])],
-        [CommitRecord.of(commit, manifest.size)],
-    )
 
 
 def _follow(session: Session, done: _Done, seen: _Seen) -> None:

@@ -15,7 +15,7 @@ from mvc.objects.commit import Scalar
 from mvc.repo.session import Session
 from mvc.types import ObjectId
 
-__all__ = ["Comparison", "history", "parse_condition", "parse_scalar"]
+__all__ = ["CommitPages", "Comparison", "history", "parse_condition", "parse_scalar"]
 
 _PAGE: Final = 256
 """Commits fetched at once: most ``log`` calls end in the first page, and 10,000 commits take 40 queries."""
@@ -30,7 +30,7 @@ def history(session: Session, tips: Iterable[ObjectId]) -> Iterator[CommitRecord
     IntegrityError
         If a commit is missing.
     """
-    source = _Pages(session)
+    source = CommitPages(session)
     heap = [(-source.get(tip).position, tip) for tip in set(tips)]
     heapq.heapify(heap)
     seen = {tip for _, tip in heap}
@@ -43,15 +43,27 @@ def history(session: Session, tips: Iterable[ObjectId]) -> Iterator[CommitRecord
                 heapq.heappush(heap, (-source.get(parent).position, parent))
 
 
-class _Pages:
-    """Commits, fetched by position in pages: history is read in that order."""
+class CommitPages:
+    """Commits, fetched by position in pages: history is read in that order.
+
+    Parameters
+    ----------
+    session : Session
+        The repository.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._known: dict[ObjectId, CommitRecord] = {}
 
     def get(self, oid: ObjectId) -> CommitRecord:
-        """Return a commit, from memory if it was asked for before."""
+        """Return a commit, from memory if it was asked for before.
+
+        Raises
+        ------
+        IntegrityError
+            If it is missing.
+        """
         if oid not in self._known:
             record = self._session.records([oid]).get(oid)
             if record is None:

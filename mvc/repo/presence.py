@@ -14,7 +14,7 @@ from mvc.repo.session import Session
 from mvc.repo.tips import commits_of_refs
 from mvc.types import ObjectId
 
-__all__ = ["check_present"]
+__all__ = ["check_present", "reached"]
 
 
 def check_present(session: Session, state: RefState, wanted: Iterable[ObjectId]) -> None:
@@ -39,7 +39,7 @@ def check_present(session: Session, state: RefState, wanted: Iterable[ObjectId])
     values = {*state.refs.values()}
     new = {oid for oid in wanted if oid not in values}
     targets = {_target(session, oid) for oid in new}
-    for oid in sorted(targets - _reached(session, state, targets)):
+    for oid in sorted(targets - reached(session, state, targets)):
         try:
             _check_whole(session, oid)
         except IntegrityError as error:
@@ -56,8 +56,8 @@ def _target(session: Session, oid: ObjectId) -> ObjectId:
     return oid
 
 
-def _reached(session: Session, state: RefState, wanted: set[ObjectId]) -> set[ObjectId]:
-    """Return which of `wanted` are commits that refs reach."""
+def reached(session: Session, state: RefState, wanted: set[ObjectId]) -> set[ObjectId]:
+    """Return which of `wanted` are commits that refs reach: everything that these need is there."""
     positions = {oid: record.position for oid, record in session.records(wanted).items()}
     found: set[ObjectId] = set()
     if positions:

@@ -21,6 +21,8 @@ from mvc.repo.clock import Actor, account_name
 from mvc.repo.commit import CommitRequest, CommitResult, commit
 from mvc.repo.init import init as init_repository
 from mvc.repo.log import history
+from mvc.repo.merge import FastForward, MergeRequest, MergeResult, merge
+from mvc.repo.merge_plan import Side
 from mvc.repo.progress import Progress, silent
 from mvc.repo.revisions import resolve
 from mvc.repo.session import Session
@@ -212,6 +214,48 @@ class Repository:
         ref = branch_ref(name)
         commit_id = resolve(self.session, ref).commit
         return switch(self.session, commit_id, self._actor("switch"), branch=ref, force=force)
+
+    def merge(
+        self,
+        ref: str,
+        *,
+        message: str | None = None,
+        fast_forward: FastForward = "auto",
+        favour: Side | None = None,
+        allow_unrelated: bool = False,
+        progress: Progress = silent,
+    ) -> MergeResult:
+        """Join the history of `ref` with the current branch, and bring the work tree there.
+
+        Parameters
+        ----------
+        ref : str
+            Branch, tag, ``HEAD~2`` or the beginning of an id.
+        message : str, optional
+            Of the merge commit.
+        fast_forward : {"auto", "only", "never"}
+            Whether to move the branch without a commit where that is possible.
+        favour : {"ours", "theirs"}, optional
+            The side to take where both changed the same tensor or file, each in another way.
+        allow_unrelated : bool
+            Merge also what has no history in common.
+        progress : callable
+            Told how far the work is.
+
+        Returns
+        -------
+        MergeResult
+            Whether and how the branch moved, and which tensors came from which side.
+
+        Raises
+        ------
+        ConflictError
+            If both sides changed something, each in another way, and none is favoured: nothing was changed.
+        DirtyWorkTreeError
+            If changes of the work tree would be lost.
+        """
+        request = MergeRequest(message, fast_forward, favour, allow_unrelated)
+        return merge(self.session, ref, request, self._actor("merge"), progress)
 
     def tag(self, name: str, ref: str = "HEAD", *, message: str | None = None) -> None:
         """Make tag `name` at `ref`.

@@ -25,6 +25,7 @@ __all__ = [
     "check_complete",
     "check_matched",
     "covers",
+    "described",
     "from_directory",
     "from_worktree",
     "is_shard_index",

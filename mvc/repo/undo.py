@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 from mvc.errors import InvalidInputError
 from mvc.objects.operation import Operation, RefChange
-from mvc.objects.refnames import HEAD
+from mvc.objects.refnames import HEAD, REMOTES
 from mvc.repo.checkout import bring_worktree, move_refs, session_status
 from mvc.repo.clock import Actor
+from mvc.repo.presence import reached
 from mvc.repo.progress import Progress, silent
-from mvc.repo.refs import SYMBOLIC
+from mvc.repo.refs import SYMBOLIC, RefState
 from mvc.repo.session import Session
 from mvc.types import ObjectId
 
@@ -39,8 +40,11 @@ class UndoResult:
 def undo(session: Session, actor: Actor, *, force: bool = False, progress: Progress = silent) -> UndoResult:
     """Take back the newest operation by a new one; undoing twice does it again.
 
-    If the operation had moved HEAD to another branch or commit, the work tree goes back with it, as in ``mvc switch``.
-    If it was a commit, the work tree stays as it is: what was committed shows up as modified.
+    What was only heard of remotes is passed over: to forget it would undo nothing there.
+
+    If the operation had moved HEAD to another branch or commit, or had merged something into its branch, the work tree
+    goes back with it, as in ``mvc switch``. If it was a commit, the work tree stays as it is: what was committed shows
+    up as modified.
 
     Raises
     ------
@@ -52,10 +56,9 @@ def undo(session: Session, actor: Actor, *, force: bool = False, progress: Progr
         If another process moved a ref meanwhile.
     """
     session.check_writable()
-    oid, operation = next(session.refs.walk())
-    if not operation.parents:
-        raise InvalidInputError("there is nothing to undo: this is the first operation", hint="mvc op log")
-    changes = tuple(replace(change, old=change.new, new=change.old) for change in operation.changes)
+    oid, operation = _last(session)
+    moved = (change for change in operation.changes if not change.name.startswith(REMOTES))
+    changes = tuple(replace(change, old=change.new, new=change.old) for change in moved)
     target = session.refs.state(operation.parents[0])
     if _went_elsewhere(session, operation, target.head):
         before = session_status(session)
@@ -66,11 +69,36 @@ def undo(session: Session, actor: Actor, *, force: bool = False, progress: Progr
     return UndoResult(oid, operation.command, changes)
 
 
+def _last(session: Session) -> tuple[ObjectId, Operation]:
+    """Return the newest operation that moved a ref of this repository."""
+    for oid, operation in session.refs.walk():
+        if operation.parents and not all(change.name.startswith(REMOTES) for change in operation.changes):
+            return oid, operation
+    raise InvalidInputError("there is nothing to undo: this is the first operation", hint="mvc op log")
+
+
 def _went_elsewhere(session: Session, operation: Operation, before: ObjectId | None) -> bool:
-    """Return True if an operation took HEAD, and so the work tree, to another commit; one on top of it does not."""
+    """Return True if an operation took the work tree along when it took HEAD to another commit; a commit does not."""
+    state = session.refs.state()
     head = next((change.new for change in operation.changes if change.name == HEAD), None)
-    now = session.refs.state().head
-    if head is None or now is None or now == before:
-        return head is not None and now != before
-    committed = not head.startswith(SYMBOLIC) and before in session.record(now).parents[:1]
-    return not committed
+    if state.head == before:
+        return False
+    if head is None:
+        return not _was_commit(session, operation, state, before)
+    return head.startswith(SYMBOLIC) or state.head is None or session.record(state.head).parents != (before,)
+
+
+def _was_commit(session: Session, operation: Operation, state: RefState, before: ObjectId | None) -> bool:
+    """Return True if an operation on the current branch was a commit, or the undoing of one.
+
+    Of the two commits one is then on top of the other, and nothing else leads to it: else it was a fast-forward.
+    """
+    upper = next((new for new, old in ((state.head, before), (before, state.head)) if _is_on(session, new, old)), None)
+    moved = {change.name for change in operation.changes}
+    others = replace(state, refs={name: value for name, value in state.refs.items() if name not in moved})
+    return upper is not None and not reached(session, others, {upper})
+
+
+def _is_on(session: Session, upper: ObjectId | None, lower: ObjectId | None) -> bool:
+    """Return True if one commit has the other as its only parent; a first commit is on None."""
+    return upper is not None and session.record(upper).parents == ((lower,) if lower else ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -66,13 +66,22 @@ class PackWriter:
         if oid in self.entries:
             return False
         pieces = [byte_view(piece) for piece in ([body] if isinstance(body, Buffer) else body)]
-        length = sum(len(piece) for piece in pieces)
+        self.add_stream(kind, oid, sum(len(piece) for piece in pieces), pieces)
+        return True
+
+    def add_stream(self, kind: EntryKind, oid: ObjectId, length: int, pieces: Iterable[Buffer]) -> None:
+        """Append an entry that is not there yet, of `length` bytes that come in pieces, for one too large for memory.
+
+        InvalidInputError if other bytes come than that many; the pack is then of no use.
+        """
         prefix = ENTRY_PREFIX.pack(ENTRY_MAGIC, kind, bytes(3), length, raw_id(oid))
         self._append(prefix + U64.pack(xxh3_64_intdigest(prefix)))
         self.entries[oid] = PackEntry(oid, kind, self.size, length)
         for piece in pieces:
             self._append(piece)
-        return True
+        entry = self.entries[oid]
+        if self.size != entry.offset + entry.length:
+            raise InvalidInputError(f"{oid[:12]} has {self.size - entry.offset:,} bytes, not {entry.length:,}")
 
     def publish(self, directory: Path, temporaries: Temporaries) -> ObjectId:
         """Complete the pack and make it, then its index, visible in `directory`; return its id.

@@ -23,6 +23,7 @@ from mvc.repo.commit import CommitRequest, commit
 from mvc.repo.gc import gc
 from mvc.repo.init import init
 from mvc.repo.layout import DIRECTORY, Layout
+from mvc.repo.merge import MergeRequest, merge
 from mvc.repo.reindex import reindex
 from mvc.repo.repack import repack
 from mvc.repo.revisions import resolve
@@ -308,6 +309,57 @@ def export_a_commit(case: Path, fs: FileSystem | None) -> None:
     """Write files into directories that are not there yet, as with ``mvc checkout --to``."""
     session = open_case(case, fs)
     export_commit(session, resolve(session, "HEAD").commit, case / "out")
+
+
+def _parted(case: Path) -> None:
+    """Part two branches: each changes another tensor of one file; one removes a file, the other adds one."""
+    start(case)
+    first, second = dict(next(epochs())), dict(next(epochs(seed=7)))
+    write(case / "work" / _MODEL, first)
+    write(case / "work" / "logs" / "steps.txt", b"removed on one side")
+    commit_tree(case, message="base")
+    session = open_case(case)
+    switch(session, resolve(session, "main").commit, ACTOR, branch="refs/heads/side", create=True)
+    write(case / "work" / _MODEL, {**first, "layer.bias": second["layer.bias"]})
+    write(case / "work" / "new" / "deep" / "file.txt", b"only on the side")
+    (case / "work" / "logs" / "steps.txt").unlink()
+    commit_tree(case, message="bias")
+    switch(open_case(case), resolve(session, "main").commit, ACTOR, branch="refs/heads/main")
+    write(case / "work" / _MODEL, {**first, "layer.weight": second["layer.weight"]})
+    commit_tree(case, message="weight")
+
+
+@scenario(_parted)
+def merge_a_branch(case: Path, fs: FileSystem | None) -> None:
+    """Make a commit of two parents, and bring the work tree there."""
+    merge(open_case(case, fs), "side", MergeRequest(), ACTOR)
+
+
+def _behind(case: Path) -> None:
+    _parted(case)
+    merge(open_case(case), "side", MergeRequest(), ACTOR)
+    session = open_case(case)
+    switch(session, resolve(session, "side").commit, ACTOR, branch="refs/heads/side")
+
+
+@scenario(_behind)
+def merge_by_a_fast_forward(case: Path, fs: FileSystem | None) -> None:
+    """Move a branch to a commit that descends from it, and the work tree with it."""
+    merge(open_case(case, fs), "main", MergeRequest(), ACTOR)
+
+
+def _merged(case: Path) -> None:
+    _parted(case)
+    merge(open_case(case), "side", MergeRequest(), ACTOR)
+
+
+@scenario(_merged)
+def undo_a_merge(case: Path, fs: FileSystem | None) -> None:
+    """Bring the branch and the work tree back."""
+    session = open_case(case, fs)
+    _, newest = next(session.refs.walk())
+    if newest.command != "undo":
+        undo(session, Actor(ACTOR.author, "undo"))
 
 
 # Refs and derived data.

@@ -1,0 +1,74 @@
+"""``mvc clone``."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+import click
+
+from mvc.cli.app import App
+from mvc.cli.commands.fetch import fetch_document
+from mvc.cli.documents import emit
+from mvc.cli.group import command as make_command
+from mvc.cli.memory import keep_freed_memory
+from mvc.cli.notes import tell
+from mvc.cli.options import json_option
+from mvc.cli.progress import terminal_progress
+from mvc.cli.remotes import open_url
+from mvc.cli.text import counted, printable, size
+from mvc.objects.refnames import BRANCHES
+from mvc.remotes.clone import CloneRequest, clone
+from mvc.remotes.remote_store import RemoteStore
+from mvc.remotes.schemes import parse_url
+from mvc.settings import Remote
+
+
+@make_command(
+    "clone", "mvc clone s3://bucket/models/a", "mvc clone box:runs/a here", "mvc clone --no-checkout /mnt/backup/a.mvc"
+)
+@click.argument("url")
+@click.argument("directory", metavar="[DIR]", required=False)
+@click.option("-o", "--origin", metavar="NAME", default="origin", show_default=True, help="What to call the remote.")
+@click.option("-b", "--branch", metavar="NAME", help="Check this branch out (default: that of the remote's HEAD).")
+@click.option("--no-checkout", is_flag=True, help="Write no files.")
+@click.option("--endpoint", metavar="URL", default="", help="Of an object store other than the provider's own.")
+@click.option("--region", metavar="NAME", default="", help="Of an object store.")
+@click.option("--ca", metavar="FILE", default="", help="Certificates that speak for an https server.")
+@json_option
+@click.pass_obj
+def command(
+    app: App,
+    /,
+    *,
+    url: str,
+    directory: str | None,
+    origin: str,
+    branch: str | None,
+    no_checkout: bool,
+    endpoint: str,
+    region: str,
+    ca: str,
+    as_json: bool,
+) -> None:
+    """Make a repository in DIR with all that a remote has, and check out its branch.
+
+    DIR is by default called as the URL ends. A clone that was cut off goes on when it is repeated.
+    """
+    keep_freed_memory()
+    parsed = parse_url(url)
+    root = app.path(directory or PurePosixPath(parsed.path or parsed.host).name.removesuffix(".mvc") or "clone")
+    absolute = str(app.path(url).resolve()) if parsed.scheme == "file" and "://" not in url else url
+    remote = Remote(absolute, endpoint=endpoint, region=region, ca=ca)
+    with open_url(app, remote).engine as engine:
+        request = CloneRequest(origin, branch, not no_checkout)
+        result = clone(RemoteStore(engine), remote, root, request, app.actor(), terminal_progress())
+    short = result.branch.removeprefix(BRANCHES) if result.branch else None
+    if as_json:
+        emit("mvc.clone/1", root=str(root), branch=short, written=result.written, **fetch_document(result.fetched))
+        return
+    received = f"{counted(result.fetched.commits, 'commit')}, {size(result.fetched.received_bytes)}"
+    click.echo(printable(f"Cloned {url} into {root}: {received}"))
+    if short is None:
+        tell("note", "the remote has no commit yet")
+    elif not no_checkout:
+        click.echo(printable(f"On branch {short}: wrote {counted(result.written, 'file')}"))

@@ -1,0 +1,194 @@
+"""Receiving contents: ranges of packs side by side into a temporary file, then checked, then stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from mvc.errors import IntegrityError
+from mvc.objects.manifest import SegmentKind
+from mvc.remotes.engine import Engine
+from mvc.remotes.holdings import Holdings, Place
+from mvc.remotes.ranges import Range, Want, plan_ranges
+from mvc.remotes.receiving import Arrival, Receiver
+from mvc.remotes.spool import Spool
+from mvc.repo.progress import Progress, Tick
+from mvc.repo.session import Session
+from mvc.types import ObjectId
+
+__all__ = ["download"]
+
+_Batch = tuple[Spool, list[Arrival]]
+"""Blobs, and the file that they are in."""
+Wanted = Mapping[ObjectId, tuple[SegmentKind, int]]
+"""Kind and decoded bytes of contents, as manifests have them."""
+
+_BATCH_BYTES: Final = 64 << 20
+"""Stored bytes that are received before they are checked and stored: what a cut connection makes one receive again,
+and the room that is taken twice."""
+_MAX_ROUNDS: Final = 80
+"""Times that blobs may turn out to need others: deltas are nested 64 deep at most (spec-v1, limits)."""
+_MOST_OF_A_BASE: Final = 64
+"""How many times the bytes of the content that needs it a base may have: vocabularies grow, and shrink."""
+
+
+def download(
+    session: Session, engine: Engine, holdings: Holdings, wanted: Wanted, pool: Executor, progress: Progress
+) -> tuple[int, int]:
+    """Receive contents, and whatever they need to be decoded; store what is what its id promises.
+
+    Parameters
+    ----------
+    session : Session
+        The repository.
+    engine : Engine
+        The remote.
+    holdings : Holdings
+        What it holds.
+    wanted : mapping of ObjectId to (SegmentKind, int)
+        Contents that are not stored here.
+    pool : Executor
+        Threads that decode.
+    progress : callable
+        Told how far the work is.
+
+    Returns
+    -------
+    tuple of (int, int)
+        Stored bytes and contents that were received.
+
+    Raises
+    ------
+    IntegrityError
+        If the remote lacks something, or sends what it should not.
+    """
+    if not wanted:
+        return 0, 0
+    with ExitStack() as stack, progress("receiving", _bytes(holdings, wanted)) as tick:
+        return _Download(session, engine, holdings, wanted, Receiver(session, pool), tick, stack).run()
+
+
+def _bytes(holdings: Holdings, wanted: Iterable[ObjectId]) -> int:
+    return sum(places[0].length for oid in wanted if (places := holdings.places(oid)))
+
+
+@dataclass
+class _Download:
+    """Contents on their way."""
+
+    session: Session
+    engine: Engine
+    holdings: Holdings
+    wanted: Wanted
+    receiver: Receiver
+    tick: Tick
+    stack: ExitStack
+    tried: dict[ObjectId, int] = field(default_factory=dict)
+    waiting: dict[ObjectId, Arrival] = field(default_factory=dict)
+    spools: dict[Spool, set[ObjectId]] = field(default_factory=dict)
+    received: int = 0
+    contents: int = 0
+
+    def run(self) -> tuple[int, int]:
+        """Receive everything, round by round: a round brings what the one before turned out to need."""
+        pending = list(self.wanted)
+        for _ in range(_MAX_ROUNDS):
+            missing = self._round(pending)
+            if not self.waiting:
+                return self.received, self.contents
+            pending = self._next(missing)
+        raise IntegrityError(f"{self.engine.url} sends blobs that need each other more than {_MAX_ROUNDS} deep")
+
+    def _round(self, pending: Sequence[ObjectId]) -> frozenset[ObjectId]:
+        """Receive contents in batches, the next one while one is checked; return what is needed besides."""
+        missing: frozenset[ObjectId] = frozenset()
+        with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(self.engine.capabilities.connections) as pool:
+            batches = self._batches(pending)
+            coming: Future[_Batch] | None = _start(ahead, partial(self._receive, pool), batches)
+            while coming is not None:
+                arrived = coming.result()
+                coming = _start(ahead, partial(self._receive, pool), batches)
+                missing = self._settle(*arrived)
+        return missing
+
+    def _batches(self, pending: Sequence[ObjectId]) -> Iterator[list[tuple[ObjectId, Place]]]:
+        batch: list[tuple[ObjectId, Place]] = []
+        size = 0
+        for oid in pending:
+            place = self._place(oid)
+            if batch and size + place.length > _BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+            batch.append((oid, place))
+            size += place.length
+        if batch:
+            yield batch
+
+    def _place(self, oid: ObjectId) -> Place:
+        """Return the next copy of a content that was not tried yet."""
+        places = [place for place in self.holdings.places(oid) if place.kind is None or not place.kind.is_metadata]
+        turn = self.tried.get(oid, 0)
+        self.tried[oid] = turn + 1
+        if turn >= len(places):
+            raise IntegrityError(
+                f"{self.engine.url} lacks content {oid}" + (", or what it needs" if places else ""),
+                hint="mvc fsck on that side",
+            )
+        return places[turn]
+
+    def _receive(self, pool: Executor, batch: Sequence[tuple[ObjectId, Place]]) -> _Batch:
+        """Bring a batch into a temporary file."""
+        spool = self.stack.enter_context(Spool(self.session.layout.directory / "tmp", self.session.fs))
+        arrivals, wants = [], []
+        for oid, place in batch:
+            target = spool.reserve(place.length)
+            wants.append(Want(place.key, place.offset, place.length, target))
+            arrivals.append(Arrival(oid, place.length, partial(_read, spool, target, place.length)))
+
+        def bring(item: Range) -> None:
+            """Receive one range."""
+            data = memoryview(self.engine.read(item.key, item.offset, item.length))
+            for piece in item.pieces:
+                spool.put(data[piece.start : piece.start + piece.length], piece.target)
+                self.tick(piece.length)
+
+        for _ in pool.map(bring, plan_ranges(wants)):
+            pass
+        return spool, arrivals
+
+    def _settle(self, spool: Spool, arrived: Sequence[Arrival]) -> frozenset[ObjectId]:
+        """Check what has arrived, with what was waiting, and store what is good; return what the rest needs."""
+        self.spools[spool] = {arrival.id for arrival in arrived}
+        self.waiting |= {arrival.id: arrival for arrival in arrived}
+        found = self.receiver.inspect([*self.waiting.values()], self.wanted)
+        self.received += self.receiver.store(found)
+        for arrival in found.good:
+            del self.waiting[arrival.id]
+            self.contents += 1
+        for empty in [spool for spool, ids in self.spools.items() if ids.isdisjoint(self.waiting)]:
+            empty.close()
+            del self.spools[empty]
+        return found.missing
+
+    def _next(self, missing: frozenset[ObjectId]) -> list[ObjectId]:
+        """Return what to receive next: what is missing; or, where blobs wait for each other, other copies of these."""
+        return sorted(missing - self.waiting.keys()) or sorted(self.waiting)
+
+
+def _start(
+    ahead: Executor,
+    receive: Callable[[Sequence[tuple[ObjectId, Place]]], _Batch],
+    batches: Iterator[list[tuple[ObjectId, Place]]],
+) -> Future[_Batch] | None:
+    batch = next(batches, None)
+    return None if batch is None else ahead.submit(receive, batch)
+
+
+def _read(spool: Spool, start: int, length: int, offset: int, count: int) -> memoryview:
+    if not 0 <= offset <= offset + count <= length:
+        raise IntegrityError(f"a blob of {length:,} bytes has none at {offset + count:,}")
+    return spool.read(start + offset, count)

@@ -1,0 +1,201 @@
+"""``mvc fetch``: what this repository lacks comes in, is checked, and refs follow last (remotes-v1, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mvc.objects.manifest import SegmentKind
+from mvc.objects.operation import RefChange
+from mvc.remotes.download import download
+from mvc.remotes.holdings import Holdings, IndexCache
+from mvc.remotes.metadata_walk import MetadataWalk
+from mvc.remotes.negotiation import is_ancestor, new_contents
+from mvc.remotes.remote_store import RemoteStore
+from mvc.remotes.tracking import RefUpdate, plan_fetch
+from mvc.repo.clock import Actor
+from mvc.repo.presence import reached
+from mvc.repo.progress import Progress, silent
+from mvc.repo.refs import RefState
+from mvc.repo.reliance import rely_on
+from mvc.repo.session import Session
+from mvc.types import ObjectId
+
+__all__ = ["FetchRequest", "FetchResult", "fetch"]
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRequest:
+    """What to fetch.
+
+    Parameters
+    ----------
+    branches : tuple of str
+        Short names; all if empty.
+    prune : bool
+        Forget branches that the remote has no more.
+    """
+
+    branches: tuple[str, ...] = ()
+    prune: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FetchResult:
+    """What was fetched.
+
+    Parameters
+    ----------
+    updates : tuple of RefUpdate
+        Refs here.
+    head : str or None
+        Full name of the branch that HEAD of the remote follows.
+    commits, contents : int
+        Received.
+    received_bytes : int
+        Stored bytes of them.
+    logical_bytes : int
+        Bytes of the files of the commits that were received.
+    """
+
+    updates: tuple[RefUpdate, ...]
+    head: str | None
+    commits: int = 0
+    contents: int = 0
+    received_bytes: int = 0
+    logical_bytes: int = 0
+
+
+def fetch(
+    session: Session,
+    store: RemoteStore,
+    name: str,
+    request: FetchRequest,
+    actor: Actor,
+    progress: Progress = silent,
+) -> FetchResult:
+    """Bring commits of a remote here, and note where its branches are.
+
+    Every object is checked before it is part of the store, and refs move when all that they reach is there. What
+    arrived before a cut is not asked for again.
+
+    Parameters
+    ----------
+    session : Session
+        The repository.
+    store : RemoteStore
+        The remote.
+    name : str
+        Its name: its branches become ``refs/remotes/NAME/BRANCH``.
+    request : FetchRequest
+        What to fetch.
+    actor : Actor
+        Who, and by which command.
+    progress : callable
+        Told how far the work is.
+
+    Raises
+    ------
+    NotFoundError
+        If the remote has no such branch, or there is no repository.
+    RemoteError
+        If the remote, or the way to it, failed.
+    IntegrityError
+        If the remote is damaged or lies; nothing of that is part of this repository.
+    """
+    session.check_writable()
+    store.check_format()
+    theirs = store.state()
+    with session.store.leases.take("fetch"):
+        fetched = _Fetch(session, store, name).run(theirs, request, progress)
+        updates = _plan(session, theirs, name, request)
+        _move(session, updates, actor)
+    session.refresh()
+    return FetchResult(tuple(updates), theirs.branch, *fetched)
+
+
+def _plan(session: Session, theirs: RefState, name: str, request: FetchRequest) -> list[RefUpdate]:
+    def below(old: ObjectId, new: ObjectId) -> bool:
+        """Return whether a branch went on from where it was."""
+        return is_ancestor(session, old, new)
+
+    ours = session.refs.state().refs
+    return plan_fetch(theirs.refs, ours, name, branches=request.branches, prune=request.prune, is_ancestor=below)
+
+
+def _move(session: Session, updates: Sequence[RefUpdate], actor: Actor) -> None:
+    values = {update.target: update.new for update in updates if update.outcome != "kept"}
+
+    def decide(current: RefState) -> tuple[RefChange, ...]:
+        """Return the moves; a tag that another process has made meanwhile stays."""
+        moves = (RefChange(ref, current.refs.get(ref), value) for ref, value in values.items())
+        return tuple(move for move in moves if move.old is None or not move.name.startswith("refs/tags/"))
+
+    session.refs.update(decide, actor)
+
+
+class _Fetch:
+    """One fetch under way."""
+
+    def __init__(self, session: Session, store: RemoteStore, name: str) -> None:
+        self._session = session
+        self._store = store
+        self._cache = IndexCache(session.layout.directory, name, session.fs)
+
+    def run(self, theirs: RefState, request: FetchRequest, progress: Progress) -> tuple[int, int, int, int]:
+        """Bring everything here; return what `FetchResult` counts."""
+        tips = self._unknown(self._tips(theirs, request))
+        if not tips:
+            return 0, 0, 0, 0
+        self._session.refresh(force=True)  # what an earlier try has brought counts as stored
+        holdings = Holdings(self._store.engine, self._cache)
+        walk = MetadataWalk(self._store.engine, holdings, self._whole)
+        walk.follow(tips)
+        boundary = [self._session.manifest(oid) for oid in sorted(walk.boundary)]
+        wanted = new_contents(walk.manifests.values(), boundary)
+        missing = self._missing(wanted)
+        with self._session.pool() as pool:
+            received, contents = download(self._session, self._store.engine, holdings, missing, pool, progress)
+        received += self._store_metadata(walk)
+        self._session.refresh(force=True)  # no operation tells of it yet
+        logical = sum(walk.manifests[commit.manifest].size for commit in walk.commits.values())
+        return len(walk.commits), contents, received, logical
+
+    @staticmethod
+    def _tips(theirs: RefState, request: FetchRequest) -> list[ObjectId]:
+        names = {"refs/heads/" + name for name in request.branches}
+        return [
+            ObjectId(value)
+            for name, value in sorted(theirs.refs.items())
+            if name.startswith("refs/tags/") or (name.startswith("refs/heads/") and (not names or name in names))
+        ]
+
+    def _unknown(self, tips: Iterable[ObjectId]) -> list[ObjectId]:
+        """Return the tips that no ref here reaches."""
+        values = {*self._session.refs.state().refs.values()}
+        new = [oid for oid in dict.fromkeys(tips) if oid not in values]
+        return [oid for oid in new if not self._whole([oid])]
+
+    def _whole(self, ids: Iterable[ObjectId]) -> set[ObjectId]:
+        """Return those of the commits `ids` that refs here reach: all that they need is here."""
+        found = set(self._session.index.commits(ids))
+        return reached(self._session, self._session.refs.state(), found) if found else set()
+
+    def _missing(self, wanted: Mapping[ObjectId, tuple[SegmentKind, int]]) -> dict[ObjectId, tuple[SegmentKind, int]]:
+        """Return what must be received; what is stored already is protected from garbage collection."""
+        there = self._session.chains(wanted)
+        with self._session.store.begin() as batch:
+            missing = {
+                oid: what
+                for oid, what in wanted.items()
+                if oid not in there or not there[oid].reachable or not rely_on(oid, there, batch)
+            }
+            batch.commit()
+        return missing
+
+    def _store_metadata(self, walk: MetadataWalk) -> int:
+        with self._session.store.begin() as batch:
+            for kind, oid, body in walk.bodies():
+                batch.put(kind, oid, body)
+            batch.commit()
+            return batch.stored_bytes

@@ -1,0 +1,86 @@
+"""Which commits one side has and the other lacks, by what both know of history."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from mvc.index import CommitRecord
+from mvc.objects.manifest import Manifest, SegmentKind
+from mvc.repo.log import CommitPages
+from mvc.repo.session import Session
+from mvc.types import ObjectId
+
+__all__ = ["Between", "commits_between", "is_ancestor", "new_contents"]
+
+Contents = dict[ObjectId, tuple[SegmentKind, int]]
+"""Kind and bytes of contents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """What one side lacks.
+
+    Parameters
+    ----------
+    commits : tuple of CommitRecord
+        Parents first.
+    boundary : frozenset of ObjectId
+        Their parents that the other side has.
+    """
+
+    commits: tuple[CommitRecord, ...]
+    boundary: frozenset[ObjectId]
+
+
+def commits_between(session: Session, tips: Iterable[ObjectId], haves: Iterable[ObjectId]) -> Between:
+    """Return the commits that `tips` reach and `haves` do not; reads no more of history than tells the two apart.
+
+    Raises
+    ------
+    IntegrityError
+        If a commit is missing.
+    """
+    pages = CommitPages(session)
+    known = set(haves)
+    waiting = set(tips) - known  # not looked at yet, and not known to the other side
+    queued = known | waiting
+    heap = [(-pages.get(oid).position, oid) for oid in queued]
+    heapq.heapify(heap)
+    found: list[CommitRecord] = []
+    while waiting:
+        record = pages.get(heapq.heappop(heap)[1])  # positions fall from child to parent: all its children were seen
+        waiting.discard(record.id)
+        if record.id not in known:
+            found.append(record)
+        for parent in record.parents:
+            if parent not in queued:
+                queued.add(parent)
+                heapq.heappush(heap, (-pages.get(parent).position, parent))
+            if record.id in known:
+                known.add(parent)
+                waiting.discard(parent)
+            elif parent not in known:
+                waiting.add(parent)
+    new = {record.id for record in found}
+    below = {parent for record in found for parent in record.parents}
+    return Between(tuple(reversed(found)), frozenset(below - new))
+
+
+def is_ancestor(session: Session, oid: ObjectId, of: ObjectId) -> bool:
+    """Return whether a commit is another one, or is below it."""
+    return not commits_between(session, [oid], [of]).commits
+
+
+def new_contents(
+    manifests: Iterable[Manifest], boundary: Collection[Manifest]
+) -> Mapping[ObjectId, tuple[SegmentKind, int]]:
+    """Return the contents that `manifests` name, oldest first, and none of `boundary` does."""
+    known = {oid for manifest in boundary for _, oid in manifest.segments()}
+    found: Contents = {}
+    for manifest in manifests:
+        for (kind, oid), length in manifest.segments().items():
+            if oid not in known:
+                found.setdefault(oid, (kind, length))
+    return found

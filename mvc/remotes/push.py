@@ -1,0 +1,289 @@
+"""``mvc push``: what a remote lacks goes there in packs, and its refs move last (remotes-v1, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+
+from mvc.errors import ConflictError, RemoteError
+from mvc.objects.operation import RefChange
+from mvc.objects.refnames import BRANCHES
+from mvc.remotes.engine import Engine
+from mvc.remotes.holdings import Holdings, IndexCache
+from mvc.remotes.keys import index_key, pack_key
+from mvc.remotes.negotiation import Between, commits_between, is_ancestor, new_contents
+from mvc.remotes.outgoing import OutgoingPack, SendPlan, pack_up, plan_sending
+from mvc.remotes.remote_store import RemoteStore
+from mvc.remotes.tracking import PushRules, RefUpdate, plan_push, tracking_ref
+from mvc.repo.clock import Actor
+from mvc.repo.materialize import ContentReader
+from mvc.repo.progress import Progress, Tick, silent
+from mvc.repo.refs import RefState
+from mvc.repo.session import Session
+from mvc.store.layout import EntryKind
+from mvc.store.metadata import wrap_metadata
+from mvc.store.pack_index import encode_index
+from mvc.types import ObjectId
+
+__all__ = ["PushRequest", "PushResult", "push"]
+
+
+@dataclass(frozen=True, slots=True)
+class PushRequest:
+    """What to push.
+
+    Parameters
+    ----------
+    refs : tuple of (str or None, str, ObjectId or None)
+        Full name here, full name there, and the commit or tag object; None for both to delete.
+    lease : mapping of str to ObjectId or None, optional
+        As for `PushRules`.
+    dry_run : bool
+        Say what would be done, and write nothing.
+    """
+
+    refs: tuple[tuple[str | None, str, ObjectId | None], ...]
+    lease: Mapping[str, ObjectId | None] | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PushResult:
+    """What was pushed.
+
+    Parameters
+    ----------
+    updates : tuple of RefUpdate
+        Refs of the remote.
+    commits, contents : int
+        Sent.
+    sent_bytes : int
+        Bytes of packs and their indexes.
+    logical_bytes : int
+        Bytes of the files of the commits that were sent.
+    """
+
+    updates: tuple[RefUpdate, ...]
+    commits: int = 0
+    contents: int = 0
+    sent_bytes: int = 0
+    logical_bytes: int = 0
+
+
+def push(
+    session: Session,
+    store: RemoteStore,
+    name: str,
+    request: PushRequest,
+    actor: Actor,
+    progress: Progress = silent,
+) -> PushResult:
+    """Bring commits to a remote, and move its refs.
+
+    Packs come first, their indexes after them, then the operation, and the head last: whatever is cut off leaves the
+    remote as it was, and what arrived is not sent again by the next try.
+
+    Parameters
+    ----------
+    session : Session
+        The repository.
+    store : RemoteStore
+        The remote.
+    name : str
+        Its name, by which its branches are kept track of.
+    request : PushRequest
+        What to push.
+    actor : Actor
+        Who, and by which command.
+    progress : callable
+        Told how far the work is.
+
+    Raises
+    ------
+    ConflictError
+        If a ref of the remote may not be moved so: nothing was changed there.
+    RemoteError
+        If the remote, or the way to it, failed: the same command goes on where it stopped.
+    IntegrityError
+        If what is to be sent is damaged here.
+    """
+    store.check_format("write")
+    state = store.state()
+    checked_out = state.branch if store.engine.capabilities.worktree else None
+    known = _Known(session, state)
+    updates = plan_push(request.refs, state.refs, PushRules(request.lease, checked_out), known.is_ancestor, name)
+    moved = [update for update in updates if update.outcome != "up to date"]
+    tips = [update.new for update in moved if update.new]
+    with session.protected("push", *tips):
+        sending = _Sending.of(
+            session, store.engine, tips, known.haves, IndexCache(session.layout.directory, name, session.fs)
+        )
+        sent = 0
+        if not request.dry_run:
+            sent = sending.run(progress)
+            _move(store, moved, actor, state)
+    if not request.dry_run:
+        _track(session, name, updates, actor)
+    planned = sending.plan.stored_bytes if request.dry_run else sent
+    return PushResult(
+        tuple(updates),
+        len(sending.between.commits),
+        len(sending.plan.as_stored) + len(sending.plan.anew),
+        planned,
+        sum(record.logical_bytes for record in sending.between.commits),
+    )
+
+
+class _Known:
+    """What refs of the remote hold, as far as it is known here."""
+
+    def __init__(self, session: Session, state: RefState) -> None:
+        values = {ObjectId(value) for value in state.refs.values() if len(value) == 64}
+        self._session = session
+        self.haves = frozenset(session.index.commits(values))
+
+    def is_ancestor(self, old: ObjectId, new: ObjectId) -> bool:
+        """Return whether what the remote has is known here, and is `new` or below it."""
+        return old in self.haves and is_ancestor(self._session, old, new)
+
+
+@dataclass(frozen=True)
+class _Sending:
+    """What goes to the remote."""
+
+    session: Session
+    engine: Engine
+    between: Between
+    plan: SendPlan
+    metadata: Sequence[tuple[EntryKind, ObjectId]]
+
+    @classmethod
+    def of(
+        cls, session: Session, engine: Engine, tips: Sequence[ObjectId], haves: Collection[ObjectId], cache: IndexCache
+    ) -> _Sending:
+        """Plan it. The remote is asked what it holds only if it lacks something."""
+        commits = session.records(tips)
+        tags = [oid for oid in tips if oid not in commits]
+        targets = [oid if oid in commits else session.tag(oid).target for oid in tips]
+        between = commits_between(session, targets, haves)
+        if not between.commits and not tags:
+            return cls(session, engine, between, SendPlan((), ()), ())
+        there = _There(engine, Holdings(engine, cache))
+        boundary = [session.manifest(oid) for oid in sorted(between.boundary)]
+        named = new_contents((session.manifest(record.id) for record in between.commits), boundary)
+        wanted = [oid for oid in named if not there.relies_on(oid)]
+        chains = session.chains(wanted)
+        sides = {side.id for record in chains.values() for side in record.references} - set(wanted)
+        plan = plan_sending(wanted, chains, {oid for oid in sides if there.relies_on(oid)})
+        objects = [(EntryKind.MANIFEST, record.manifest) for record in between.commits]
+        objects += [(EntryKind.COMMIT, record.id) for record in between.commits]
+        objects += [(EntryKind.TAG, oid) for oid in tags]
+        missing = [(kind, oid) for kind, oid in dict.fromkeys(objects) if not there.relies_on(oid)]
+        return cls(session, engine, between, plan, missing)
+
+    def run(self, progress: Progress) -> int:
+        """Send it; return the bytes."""
+        if not (self.plan.as_stored or self.plan.anew or self.metadata):
+            return 0
+        with self.session.pool() as pool, progress("sending", self.plan.stored_bytes) as tick:
+            reader = ContentReader(self.session, pool)
+            with closing(pack_up(self.session, self.plan, self._bodies(), reader, pool)) as packs:
+                return _upload(self.engine, packs, tick)
+
+    def _bodies(self) -> Iterator[tuple[EntryKind, ObjectId, bytes]]:
+        for kind, oid in self.metadata:
+            yield kind, oid, wrap_metadata(self.session.store.load_metadata(oid))
+
+
+@dataclass
+class _There:
+    """What the remote has, and keeps (remotes-v1, section 3)."""
+
+    engine: Engine
+    holdings: Holdings
+    _answers: dict[str, bool] = field(default_factory=dict)
+
+    def relies_on(self, oid: ObjectId) -> bool:
+        """Return whether an object need not be sent: a copy of it is young, or was made so."""
+        return any(self._keeps(place.key, is_young=place.is_young) for place in self.holdings.places(oid))
+
+    def _keeps(self, key: str, *, is_young: bool) -> bool:
+        if key not in self._answers:
+            self._answers[key] = is_young or self.engine.touch(key)
+        return self._answers[key]
+
+
+def _upload(engine: Engine, packs: Iterator[OutgoingPack], tick: Tick) -> int:
+    """Send packs as they come, several at once; return the bytes."""
+    most = engine.capabilities.connections
+    sent = 0
+    with ThreadPoolExecutor(most) as pool:
+        running: list[Future[int]] = []
+        try:
+            for pack in packs:
+                running.append(pool.submit(_send, engine, pack, tick))
+                while len(running) >= most:
+                    sent += running.pop(0).result()
+            while running:
+                sent += running.pop(0).result()
+        finally:
+            for future in running:
+                future.cancel()
+    return sent
+
+
+def _send(engine: Engine, pack: OutgoingPack, tick: Tick) -> int:
+    """Send a pack and its index. One that is there already holds the same bytes."""
+    with pack.draft as draft:
+        size = draft.size
+        if not engine.create(pack_key(pack.id), draft.path):
+            _check_size(engine, pack, size)
+        index = encode_index(pack.id, pack.entries)
+        engine.create(index_key(pack.id), index)
+    tick(size)
+    return size + len(index)
+
+
+def _check_size(engine: Engine, pack: OutgoingPack, size: int) -> None:
+    """Refuse to rely on a pack of the same name that is cut short."""
+    there = next((item.size for item in engine.list(pack_key(pack.id)) if item.key == pack_key(pack.id)), None)
+    if there != size:
+        raise RemoteError(
+            f"{pack_key(pack.id)} of {engine.url} has {there} bytes, not {size}: it is damaged there",
+            hint="mvc fsck --remote",
+        )
+
+
+def _move(store: RemoteStore, moved: Sequence[RefUpdate], actor: Actor, state: RefState) -> None:
+    def decide(current: RefState) -> tuple[RefChange, ...]:
+        """Return the moves, unless somebody else has moved one of these refs meanwhile."""
+        for update in moved:
+            if current.refs.get(update.target) not in {update.old, update.new}:
+                raise ConflictError(
+                    f"{update.target} of {store.url} was moved meanwhile: nothing was pushed",
+                    hint="mvc pull, then push",
+                )
+        return tuple(RefChange(update.target, current.refs.get(update.target), update.new) for update in moved)
+
+    store.update(decide, actor, state)
+
+
+def _track(session: Session, name: str, updates: Sequence[RefUpdate], actor: Actor) -> None:
+    """Keep what branches of the remote are now."""
+    targets = {
+        tracking_ref(name, update.target): update.new for update in updates if update.target.startswith(BRANCHES)
+    }
+    _keep_track(session, targets, actor)
+
+
+def _keep_track(session: Session, targets: Mapping[str, ObjectId | None], actor: Actor) -> None:
+    decide: Callable[[RefState], tuple[RefChange, ...]] = partial(_changes, targets)
+    session.refs.update(decide, actor)
+    session.refresh()
+
+
+def _changes(targets: Mapping[str, ObjectId | None], current: RefState) -> tuple[RefChange, ...]:
+    return tuple(RefChange(ref, current.refs.get(ref), value) for ref, value in targets.items())
