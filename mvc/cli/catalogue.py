@@ -17,6 +17,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "commit": "Record the work tree, or a directory, as the next commit.",
         "checkout": "Bring back the files of a commit, byte for byte.",
         "restore": "Bring files of the work tree back to what they were.",
+        "import": "Bring in history: git-lfs, checkpoints, Hugging Face.",
     },
     "History": {
         "log": "Show commits, newest first.",

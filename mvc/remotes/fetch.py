@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from mvc.errors import NotFoundError, RemoteError
 from mvc.objects.manifest import SegmentKind
 from mvc.objects.operation import RefChange
 from mvc.remotes.download import download
@@ -22,6 +24,9 @@ from mvc.repo.session import Session
 from mvc.types import ObjectId
 
 __all__ = ["FetchRequest", "FetchResult", "fetch"]
+
+_TRIES: Final = 5
+"""Times that a remote is listed anew because a repack or gc there has moved what was to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,15 @@ class _Fetch:
         tips = self._unknown(self._tips(theirs, request))
         if not tips:
             return 0, 0, 0, 0
+        for _ in range(_TRIES):
+            try:
+                return self._bring(tips, progress)
+            except NotFoundError:  # packs went since they were listed: their objects are in others
+                continue
+        raise RemoteError(f"{self._store.url} changes faster than it can be read", transient=True)
+
+    def _bring(self, tips: Sequence[ObjectId], progress: Progress) -> tuple[int, int, int, int]:
+        """Bring everything below `tips` here; NotFoundError if something of the remote goes meanwhile."""
         self._session.refresh(force=True)  # what an earlier try has brought counts as stored
         holdings = Holdings(self._store.engine, self._cache)
         walk = MetadataWalk(self._store.engine, holdings, self._whole)
