@@ -1,20 +1,22 @@
-"""Listening: which address may be used how, and the loop that runs the application."""
+"""Listening: which address may be used how, and the process that answers."""
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
-import signal
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from granian import Granian
 from granian.constants import Interfaces
-from granian.server.embed import Server
+from granian.log import LogLevels
 from starlette.applications import Starlette
 
 from mvc.errors import InvalidInputError
+from mvc.server.access import Repositories, TokenFile
+from mvc.server.http import create_app
 
-__all__ = ["Address", "parse_address", "run"]
+__all__ = ["Address", "Offer", "parse_address", "run"]
 
 _BACKLOG = 128
 """Connections that wait to be taken."""
@@ -72,24 +74,46 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def run(app: Starlette, address: Address) -> None:
-    """Answer requests until the process is told to end."""
-    server = Server(
-        app,
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What is served; the process that answers makes its application of it.
+
+    Parameters
+    ----------
+    root : Path
+        Directory of the repositories.
+    tokens : Path
+        File of tokens.
+    public : tuple of str
+        Repositories that everybody may read.
+    largest : int
+        Bytes of the largest pack that is taken.
+    """
+
+    root: Path
+    tokens: Path
+    public: tuple[str, ...]
+    largest: int
+
+
+def _application(offer: Offer, *_: object) -> Starlette:
+    repositories = Repositories(offer.root, TokenFile(offer.tokens), offer.public, offer.largest)
+    return create_app(repositories, offer.largest)
+
+
+def run(offer: Offer, address: Address) -> None:
+    """Answer requests until this process is told to end. One process of its own answers; if it dies, another does."""
+    server = Granian(
+        "mvc",
         address.host,
         address.port,
         interface=Interfaces.ASGI,
         websockets=False,
         backlog=_BACKLOG,
+        log_level=LogLevels.warning,
         log_access=False,
         ssl_cert=address.certificate,
         ssl_key=address.key,
+        respawn_failed_workers=True,
     )
-    asyncio.run(_serve(server))
-
-
-async def _serve(server: Server) -> None:
-    loop = asyncio.get_running_loop()
-    for sign in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(sign, server.stop)
-    await server.serve()
+    server.serve(target_loader=partial(_application, offer), wrap_loader=False)

@@ -18,12 +18,11 @@ from mvc.errors import InvalidInputError, NotFoundError
 from mvc.remotes.engine import Engine
 from mvc.remotes.wire import Stream
 from mvc.repo.layout import check_format, find_layout
-from mvc.server.access import Repositories, TokenFile
+from mvc.server.access import TokenFile
 from mvc.server.limits import LARGEST_PACK
 from mvc.server.service import Repository, Scope, Service
 from mvc.server.stdio import serve_stream
 
-http = LazyModule("mvc.server.http")
 listen = LazyModule("mvc.server.listen")
 
 _SILENCE: Final = 600.0
@@ -79,10 +78,10 @@ def command(
         place = listen.parse_address(address, *files, insecure=insecure)
     except ImportError as error:
         raise InvalidInputError(f"serving over HTTP takes {error.name}", hint="pip install 'mvc[server]'") from error
-    repositories = Repositories(directory, TokenFile(directory / _TOKENS), public, max_pack)
+    offer = listen.Offer(directory, directory / _TOKENS, public, max_pack)
     scheme = "https" if tls_cert else "http"
     tell("note", f"serving {directory.resolve()} on {scheme}://{address}", colour=ctx.color)
-    listen.run(http.create_app(repositories, max_pack), place)
+    listen.run(offer, place)
 
 
 def _serve_stdio(root: Path, name: str, max_pack: int) -> None:
