@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from mvc.errors import InvalidInputError
+from mvc.errors import InvalidInputError, NotFoundError, RemoteError
 from mvc.objects.manifest import SegmentKind
 from mvc.objects.operation import RefChange
 from mvc.remotes.download import download
@@ -27,6 +28,9 @@ from mvc.repo.shallow import write_shallow
 from mvc.types import ObjectId
 
 __all__ = ["FetchRequest", "FetchResult", "fetch"]
+
+_TRIES: Final = 5
+"""Times that a remote is listed anew because a repack or gc there has moved what was to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +174,17 @@ class _Fetch:
         unknown = self._unknown(tips)
         if not (unknown or request.depth or (request.unshallow and self._session.absent)):
             return 0, 0, 0, 0, 0
+        for _ in range(_TRIES):
+            try:
+                return self._bring(tips, unknown, request, progress)
+            except NotFoundError:  # packs went since they were listed: their objects are in others
+                continue
+        raise RemoteError(f"{self._store.url} changes faster than it can be read", transient=True)
+
+    def _bring(
+        self, tips: Sequence[ObjectId], unknown: Sequence[ObjectId], request: FetchRequest, progress: Progress
+    ) -> tuple[int, int, int, int, int]:
+        """Bring everything below `tips` here; NotFoundError if something of the remote goes meanwhile."""
         self._session.refresh(force=True)  # what an earlier try has brought counts as stored
         holdings = Holdings(self._store.engine, self._cache)
         walk = MetadataWalk(self._store.engine, holdings, self._whole)

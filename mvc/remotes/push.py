@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -221,34 +222,43 @@ class _There:
 
 
 def _upload(engine: Engine, packs: Iterator[OutgoingPack], tick: Tick) -> int:
-    """Send packs as they come, several at once; return the bytes."""
-    most = engine.capabilities.connections
+    """Send packs as they come, several at once, and return the bytes.
+
+    Their indexes, by which packs are found, are sent in order: whoever finds a blob finds what it needs, wherever this
+    is cut off. A remote that checks what it is given must have what a pack needs before the pack.
+    """
+    most = 1 if engine.capabilities.checked else engine.capabilities.connections
+    running: deque[tuple[OutgoingPack, Future[None]]] = deque()
     sent = 0
     with ThreadPoolExecutor(most) as pool:
-        running: list[Future[int]] = []
         try:
             for pack in packs:
-                running.append(pool.submit(_send, engine, pack, tick))
-                while len(running) >= most:
-                    sent += running.pop(0).result()
+                running.append((pack, pool.submit(_send, engine, pack, tick)))
+                if len(running) >= most:
+                    sent += _index(engine, *running.popleft())
             while running:
-                sent += running.pop(0).result()
+                sent += _index(engine, *running.popleft())
         finally:
-            for future in running:
-                future.cancel()
+            for pack, future in running:
+                if future.cancel():
+                    pack.draft.discard()
     return sent
 
 
-def _send(engine: Engine, pack: OutgoingPack, tick: Tick) -> int:
-    """Send a pack and its index. One that is there already holds the same bytes."""
+def _send(engine: Engine, pack: OutgoingPack, tick: Tick) -> None:
+    """Send a pack. One that is there already holds the same bytes."""
     with pack.draft as draft:
-        size = draft.size
         if not engine.create(pack_key(pack.id), draft.path):
-            _check_size(engine, pack, size)
-        index = encode_index(pack.id, pack.entries)
-        engine.create(index_key(pack.id), index)
-    tick(size)
-    return size + len(index)
+            _check_size(engine, pack, draft.size)
+    tick(pack.draft.size)
+
+
+def _index(engine: Engine, pack: OutgoingPack, sending: Future[None]) -> int:
+    """Have a pack be found, once it is there; return its bytes and those of its index."""
+    sending.result()
+    index = encode_index(pack.id, pack.entries)
+    engine.create(index_key(pack.id), index)
+    return pack.draft.size + len(index)
 
 
 def _check_size(engine: Engine, pack: OutgoingPack, size: int) -> None:

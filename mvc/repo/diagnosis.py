@@ -10,7 +10,7 @@ from typing import Final
 from mvc.errors import MvcError, NotFoundError
 from mvc.repo.check_copies import Copies, Copy, State, check_copies
 from mvc.repo.check_history import History, check_history
-from mvc.repo.check_index import damage_of_index, disagreement
+from mvc.repo.check_index import Agreement, compare, damage_of_index
 from mvc.repo.check_log import LogCheck, check_log
 from mvc.repo.check_promised import promised_contents, refs_of_remotes, without_contents
 from mvc.repo.features import is_partial
@@ -21,7 +21,7 @@ from mvc.settings import Settings
 from mvc.store.pack_check import PackCheck, check_pack
 from mvc.types import ObjectId
 
-__all__ = ["Diagnosis", "diagnose"]
+__all__ = ["Diagnosis", "diagnose", "wrong_settings"]
 
 _TRIES: Final = 3
 """Checks begun anew because another process removed a pack meanwhile; a repack does so once."""
@@ -47,6 +47,8 @@ class Diagnosis:
         Contents that are needed and of which nothing is stored: by a commit, or by the contents that are given.
     index : str or None
         What is wrong with the SQLite index.
+    agreement : Agreement or None
+        In what the index agrees with the store, if it was compared and does.
     promised : int
         Contents that are absent, and that remotes promise; `history` and `missing` are without them.
     """
@@ -58,6 +60,7 @@ class Diagnosis:
     history: History
     missing: Mapping[ObjectId, tuple[ObjectId, ...]]
     index: str | None
+    agreement: Agreement | None = None
     promised: int = 0
 
     @property
@@ -75,8 +78,9 @@ class Diagnosis:
         """True if nothing but what is derived may be wrong."""
         return (
             self.complete
-            and not (self.settings or self.log.corrupt or self.log.contradictions or self.missing)
-            and all(oid is not None for oid in self.log.heads.values())
+            and not (
+                self.settings or self.log.corrupt or self.log.contradictions or self.log.wrong_heads or self.missing
+            )
             and all(pack.problem is None for pack in self.packs)
             and all(copy.state is State.GOOD for copy in self.copies.all())
         )
@@ -105,7 +109,7 @@ def diagnose(session: Session, *, quick: bool = False, progress: Progress = sile
     progress : callable
         Told how far the work is.
     """
-    settings = _wrong_settings(session)
+    settings = wrong_settings(session)
     if settings:
         session = Session(session.layout, session.fs, Settings())
     found = _diagnose_still(session, settings, progress, quick=quick)
@@ -116,7 +120,10 @@ def diagnose(session: Session, *, quick: bool = False, progress: Progress = sile
     operation = found.log.line[0] if found.log.line else None
     index = damage_of_index(session)
     if index is None and operation is not None and found.sound:
-        index = disagreement(session, operation, found.copies, found.history)
+        compared = compare(session, operation, found.copies, found.history)
+        if isinstance(compared, Agreement):
+            return replace(found, agreement=compared)
+        index = compared
     return replace(found, index=index)
 
 
@@ -139,17 +146,17 @@ def _diagnose(session: Session, settings: Mapping[str, str], progress: Progress,
         with suppress(NotFoundError):  # removed since it was listed
             packs.append(check_pack(session.fs, store.packs.directory, pack, quick=quick))
     with session.pool() as pool:
-        copies = check_copies(session, packs, pool, progress, quick=quick)
+        copies = check_copies(session, packs, store.loose.ids(), pool, progress, quick=quick)
     refs, absent = log.refs or {}, frozenset() if settings else session.absent
-    history = check_history(store, copies, refs, absent)
+    history = check_history(store, copies.good.get, refs, absent)
     missing = _missing(copies, history)
     promised: frozenset[ObjectId] = frozenset()
     if not settings and missing and is_partial(session.layout):
-        told = check_history(store, copies, refs_of_remotes(refs, session.promisors), absent)
+        told = check_history(store, copies.good.get, refs_of_remotes(refs, session.promisors), absent)
         promised = promised_contents(told, missing)
         history = without_contents(history, promised)
     missing = {oid: needing for oid, needing in missing.items() if oid not in promised}
-    return Diagnosis(settings, log, tuple(packs), copies, history, missing, None, len(promised))
+    return Diagnosis(settings, log, tuple(packs), copies, history, missing, None, promised=len(promised))
 
 
 def _missing(copies: Copies, history: History) -> dict[ObjectId, tuple[ObjectId, ...]]:
@@ -165,7 +172,8 @@ def _undecodable(copies: Iterable[Copy]) -> Iterable[Copy]:
     return (copy for copy in copies if copy.state is State.HANGS)
 
 
-def _wrong_settings(session: Session) -> dict[str, str]:
+def wrong_settings(session: Session) -> dict[str, str]:
+    """Return what is wrong with ``format.toml`` and ``config.toml``, by name."""
     found = {}
     try:
         check_format(session.layout)

@@ -6,10 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from mvc.errors import MvcError
 from mvc.repo.check_copies import Radius, State
 from mvc.repo.check_history import Use, uses
 from mvc.repo.diagnosis import Diagnosis, diagnose
+from mvc.repo.features import is_partial
 from mvc.repo.progress import Progress, silent
+from mvc.repo.recheck import Recheck, keep, recheck, take_snapshot
 from mvc.repo.session import Session
 from mvc.store.layout import Location
 from mvc.store.object_store import ObjectStore
@@ -84,7 +87,7 @@ class FsckReport:
     Parameters
     ----------
     operations, commits, contents : int
-        Operations that the head leads to, commits and contents that refs reach.
+        Operations that the head leads to, commits and contents that refs reach: those that were checked.
     copies : int
         Stored copies and encodings of objects that were checked, whether refs reach them or not.
     checked_bytes : int
@@ -93,6 +96,9 @@ class FsckReport:
         Empty if all is well.
     set_aside : int
         Files in ``.mvc/corrupt``, which earlier repairs set aside.
+    known_commits : int
+        Commits that an earlier check found good with all that they need, and that a quick check did not read again;
+        there are none if anything is wrong.
     promised : int
         Contents that refs reach besides, which are absent by design, and which a remote promises.
     """
@@ -104,6 +110,7 @@ class FsckReport:
     checked_bytes: int
     faults: tuple[Fault, ...]
     set_aside: int
+    known_commits: int = 0
     promised: int = 0
 
     @property
@@ -115,9 +122,36 @@ class FsckReport:
 def fsck(session: Session, *, quick: bool = False, progress: Progress = silent) -> FsckReport:
     """Check a repository; see `mvc.repo.diagnosis.diagnose` for what is checked, and the parameters.
 
-    Reads only, but for giving condemned files their names back if something is missing.
+    Reads only, but for giving condemned files their names back if something is missing. What was found clean is noted
+    in the index. A quick check then reads what is new since, and believes that a file with the size and times that it
+    had is as it was; any other check believes nothing. Whatever is wrong, everything is checked again each time.
     """
-    return report(session, diagnose(session, quick=quick, progress=progress))
+    noted = not _may_lack(session)  # what is absent by design can change without anything else that is noted
+    if quick and noted and (known := recheck(session, progress)):
+        return _nothing_wrong(session, known)
+    snapshot = take_snapshot(session)
+    found = diagnose(session, quick=quick, progress=progress)
+    result = report(session, found)
+    if result.clean and noted:
+        keep(session, snapshot, found)
+    return result
+
+
+def _may_lack(session: Session) -> bool:
+    """Return whether something may be absent by design."""
+    try:
+        return bool(session.absent) or is_partial(session.layout)
+    except MvcError:
+        return True
+
+
+def _nothing_wrong(session: Session, known: Recheck) -> FsckReport:
+    sizes = known.operations, known.commits, known.contents, known.copies
+    return FsckReport(*sizes, 0, (), _set_aside(session), known.known)
+
+
+def _set_aside(session: Session) -> int:
+    return len(Quarantine(session.layout.directory, session.fs).names())
 
 
 def report(session: Session, found: Diagnosis) -> FsckReport:
@@ -129,8 +163,8 @@ def report(session: Session, found: Diagnosis) -> FsckReport:
         sum(len(copies) for copies in found.copies.by_id.values()),
         found.copies.checked_bytes,
         tuple(_Faults(session.store, found).all()),
-        len(Quarantine(session.layout.directory, session.fs).names()),
-        found.promised,
+        _set_aside(session),
+        promised=found.promised,
     )
 
 
@@ -167,10 +201,9 @@ class _Faults:
             known = bool(log.operations or log.corrupt)
             problem = "the pointer to the newest operation is lost" if known else "there is no operation"
             yield Fault("operation log", problem, kind="missing", place="op_head")
-        for number, oid in log.heads.items():
-            if oid is None:
-                place = self._place(self._store.head.path(number))
-                yield Fault(place, "it does not hold the id of an operation", place=place, reachable=number == newest)
+        for number, problem in log.wrong_heads.items():
+            place = self._place(self._store.head.path(number))
+            yield Fault(place, problem, place=place, reachable=number == newest)
         if log.broken is not None:
             problem = log.corrupt.get(log.broken, "it is not stored")
             said = f"the log ends at operation {log.broken}: {problem}"

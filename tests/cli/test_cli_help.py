@@ -27,14 +27,14 @@ def test_listing(anywhere):
 
 def test_every_module_is_listed():
     """Every file of a command stands in the catalogue, and nothing else does."""
-    modules = {path.stem for path in COMMANDS.glob("*.py")} - {"__init__"}
+    modules = {path.stem.replace("_", "-") for path in COMMANDS.glob("*.py")} - {"--init--"}
     assert modules == set(SUMMARIES) == {name for section in SECTIONS.values() for name in section}
 
 
 @pytest.mark.parametrize("name", SUMMARIES)
 def test_summaries(anywhere, name):
     """The summary in the catalogue is the first sentence of the command's help, which shows an example."""
-    command = import_module(f"mvc.cli.commands.{name}").command
+    command = import_module(f"mvc.cli.commands.{name.replace('-', '_')}").command
     assert (command.help or "").partition("\n")[0] == SUMMARIES[name]
     assert f"Usage: mvc {name}" in anywhere.bare(name, "--help").stdout
     if not isinstance(command, click.Group):
@@ -44,7 +44,7 @@ def test_summaries(anywhere, name):
 @pytest.mark.parametrize("name", SUMMARIES)
 def test_options_are_explained(name):
     """Every option has a help text."""
-    command = import_module(f"mvc.cli.commands.{name}").command
+    command = import_module(f"mvc.cli.commands.{name.replace('-', '_')}").command
     for parameter in command.params:
         assert isinstance(parameter, click.Argument) or parameter.help, parameter.name
 
@@ -114,6 +114,6 @@ def test_reference_names_every_command(page):
     if page == "cli.md":
         for name in SUMMARIES:
             assert f"mvc {name}" in text, name
-            for parameter in import_module(f"mvc.cli.commands.{name}").command.params:
+            for parameter in import_module(f"mvc.cli.commands.{name.replace('-', '_')}").command.params:
                 for option in parameter.opts if isinstance(parameter, click.Option) else ():
                     assert option in text, option

@@ -1,4 +1,4 @@
-"""Servers that the tests of remotes talk to, one of each for all tests of a process."""
+"""Object stores that the tests of remotes talk to, one of each for all tests of a process."""
 
 from collections.abc import Iterator
 

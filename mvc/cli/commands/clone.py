@@ -13,7 +13,7 @@ from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
 from mvc.cli.memory import keep_freed_memory
 from mvc.cli.notes import tell
-from mvc.cli.options import json_option
+from mvc.cli.options import json_option, remote_options
 from mvc.cli.progress import terminal_progress
 from mvc.cli.remotes import make_promisor, open_url
 from mvc.cli.text import counted, printable, size
@@ -40,9 +40,7 @@ from mvc.settings import Remote
 @click.option(
     "--filter", "filters", metavar="tensors=PATTERN", multiple=True, help="Leave other large tensors for later."
 )
-@click.option("--endpoint", metavar="URL", default="", help="Of an object store other than the provider's own.")
-@click.option("--region", metavar="NAME", default="", help="Of an object store.")
-@click.option("--ca", metavar="FILE", default="", help="Certificates that speak for an https server.")
+@remote_options
 @json_option
 @click.pass_obj
 def command(
@@ -58,18 +56,28 @@ def command(
     filters: tuple[str, ...],
     endpoint: str,
     region: str,
+    credentials: str | None,
     ca: str,
     as_json: bool,
 ) -> None:
-    """Make a repository in DIR with all that a remote has, and check out its branch.
+    """Make a repository with all that a remote has.
 
-    DIR is by default called as the URL ends. A clone that was cut off goes on when it is repeated.
+    Its branch is checked out in DIR, which is by default called as the URL ends. A clone that was cut off goes on
+    when it is repeated.
     """
     keep_freed_memory()
     parsed = parse_url(url)
     root = app.path(directory or PurePosixPath(parsed.path or parsed.host).name.removesuffix(".mvc") or "clone")
     absolute = str(app.path(url).resolve()) if parsed.scheme == "file" and "://" not in url else url
-    remote = Remote(absolute, endpoint=endpoint, region=region, ca=ca, promisor=bool(filters), filter=filters)
+    remote = Remote(
+        absolute,
+        endpoint=endpoint,
+        region=region,
+        credentials=credentials or "",
+        ca=ca,
+        promisor=bool(filters),
+        filter=filters,
+    )
     with open_url(app, remote).engine as engine:
         request = CloneRequest(origin, branch, not no_checkout, depth)
         promisor = partial(make_promisor, app)

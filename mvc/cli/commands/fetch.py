@@ -38,9 +38,10 @@ def command(
     unshallow: bool,
     as_json: bool,
 ) -> None:
-    """Bring commits of a remote here, and note where its branches are. Branches and files here stay as they are.
+    """Bring commits of a remote here.
 
-    They are then called REMOTE/BRANCH: mvc log origin/main, mvc merge origin/main.
+    Branches and files here stay as they are. What the remote has is then called REMOTE/BRANCH: mvc log origin/main,
+    mvc merge origin/main.
     """
     if depth and unshallow:
         raise click.UsageError("--depth and --unshallow exclude each other", click.get_current_context())

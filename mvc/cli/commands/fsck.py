@@ -30,7 +30,7 @@ _SHOWN = 20
 @make_command(
     "fsck", "mvc fsck", "mvc fsck --quick", "mvc fsck --repair --from /backup/run", "mvc fsck --remote origin"
 )
-@click.option("--quick", is_flag=True, help="Check headers and metadata only; do not decode tensors.")
+@click.option("--quick", is_flag=True, help="Check headers and metadata only, of what is new since the last check.")
 @click.option("--repair", "mend", is_flag=True, help="Store again what can be found elsewhere; set damage aside.")
 @click.option("--from", "sources", metavar="DIR", multiple=True, help="With --repair: another repository to read from.")
 @click.option("--remote", metavar="NAME", help="Check what this remote has instead: reads and decodes all of it.")
@@ -109,6 +109,7 @@ def _emit(found: FsckReport, done: RepairResult | None, *, quick: bool, dry_run:
         dry_run=dry_run,
         repairs=[line for plan in plans for line in _plan(plan)],
         restored=[{"object": item.oid, "origin": item.origin} for plan in plans for item in plan.restore],
+        known_commits=found.known_commits,
         promised=found.promised,
     )
 
@@ -152,6 +153,8 @@ def _lines(found: FsckReport, *, quick: bool) -> Iterator[str]:
             counted(found.contents, "content"),
         )
     )
+    if found.known_commits:
+        read += f", {counted(found.known_commits, 'commit')} known from an earlier check"
     yield f"Checked {checked}, {read}: " + (counted(len(found.faults), "fault") if found.faults else "no faults")
 
 

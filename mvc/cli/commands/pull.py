@@ -32,9 +32,10 @@ from mvc.repo.merge_plan import Side
 def command(
     app: App, /, *, remote: str | None, branch: str | None, ff_only: bool, favour: Side | None, as_json: bool
 ) -> None:
-    """Fetch, and merge what is new into the current branch.
+    """Fetch, and merge what is new.
 
-    BRANCH is by default the one that the current branch follows, or the one of the same name.
+    It goes into the current branch. BRANCH is by default the one that the current branch follows, or the one of the
+    same name.
     """
     keep_freed_memory()
     session = open_session(app)

@@ -11,7 +11,7 @@ from mvc.cli.documents import emit
 from mvc.cli.durations import DURATION
 from mvc.cli.group import Command
 from mvc.cli.notes import tell
-from mvc.cli.options import json_option
+from mvc.cli.options import json_option, remote_options
 from mvc.cli.remotes import open_remote, open_url
 from mvc.cli.text import columns, counted, printable, short, size
 from mvc.errors import NotFoundError, RemoteError
@@ -30,7 +30,7 @@ from mvc.settings import Remote
 
 @click.group("remote", no_args_is_help=True)
 def command() -> None:
-    """Name other stores, which commits are pushed to and fetched from."""
+    """Name other stores."""
 
 
 @command.command(
@@ -47,13 +47,21 @@ def command() -> None:
 @click.option(
     "--single-writer", is_flag=True, help="Nobody else writes there: take a store that cannot keep writers apart."
 )
-@click.option("--endpoint", metavar="URL", default="", help="Of an object store other than the provider's own.")
-@click.option("--region", metavar="NAME", default="", help="Of an object store.")
-@click.option("--ca", metavar="FILE", default="", help="Certificates that speak for an https server.")
+@remote_options
 @json_option
 @click.pass_obj
 def add(
-    app: App, /, *, name: str, url: str, single_writer: bool, endpoint: str, region: str, ca: str, as_json: bool
+    app: App,
+    /,
+    *,
+    name: str,
+    url: str,
+    single_writer: bool,
+    endpoint: str,
+    region: str,
+    credentials: str | None,
+    ca: str,
+    as_json: bool,
 ) -> None:
     """Name a store, and make an empty repository there if there is none.
 
@@ -61,7 +69,7 @@ def add(
     push unseen. It is refused, unless --single-writer says that there is only one.
     """
     workspace = Workspace.find(app.start)
-    remote = Remote(url, single_writer, endpoint, region, ca)
+    remote = Remote(url, single_writer, endpoint, region, credentials or "", ca)
     made = False
     with open_url(app, remote, workspace).engine as engine:
         store = RemoteStore(engine)
