@@ -50,9 +50,10 @@ def command(
     ca: str,
     as_json: bool,
 ) -> None:
-    """Make a repository in DIR with all that a remote has, and check out its branch.
+    """Make a repository with all that a remote has.
 
-    DIR is by default called as the URL ends. A clone that was cut off goes on when it is repeated.
+    It is made in DIR, by default called as the URL ends, and a branch is checked out. A clone that was cut off goes on
+    when it is repeated.
     """
     keep_freed_memory()
     parsed = parse_url(url)

@@ -26,9 +26,10 @@ from mvc.repo.session import Session
 @json_option
 @click.pass_obj
 def command(app: App, /, *, remote: str | None, branches: tuple[str, ...], prune: bool, as_json: bool) -> None:
-    """Bring commits of a remote here, and note where its branches are. Branches and files here stay as they are.
+    """Bring commits of a remote here.
 
-    They are then called REMOTE/BRANCH: mvc log origin/main, mvc merge origin/main.
+    Branches and files here stay as they are. Those of the remote are then called REMOTE/BRANCH: mvc log origin/main,
+    mvc merge origin/main.
     """
     session = Session.find(app.start)
     branch = (session.refs.state().branch or "").removeprefix(BRANCHES)

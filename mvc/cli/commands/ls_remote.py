@@ -22,7 +22,10 @@ from mvc.settings import Remote
 @json_option
 @click.pass_obj
 def command(app: App, /, *, remote: str | None, as_json: bool) -> None:
-    """List the refs of a remote. Needs no repository if a URL is given."""
+    """List the refs of a remote.
+
+    Needs no repository if a URL is given.
+    """
     with _store(app, remote).engine as engine:
         store = RemoteStore(engine)
         store.check_format()

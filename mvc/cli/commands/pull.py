@@ -33,9 +33,9 @@ from mvc.repo.session import Session
 def command(
     app: App, /, *, remote: str | None, branch: str | None, ff_only: bool, favour: Side | None, as_json: bool
 ) -> None:
-    """Fetch, and merge what is new into the current branch.
+    """Fetch, and merge what is new.
 
-    BRANCH is by default the one that the current branch follows, or the one of the same name.
+    It is merged into the current branch, as mvc merge does. BRANCH is by default the one that the current branch follows, or the one of the same name.
     """
     keep_freed_memory()
     session = Session.find(app.start)

@@ -59,10 +59,10 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Bring commits, with everything that they need, to a remote.
+    """Bring commits to a remote.
 
-    Without BRANCH, pushes the current one to the branch of the same name. Only what the remote lacks is sent. A push
-    that is cut off leaves the remote as it was; the next one goes on.
+    Without BRANCH, pushes the current one to the branch of the same name. All that the commits need goes with them, and
+    only what the remote lacks. A push that is cut off leaves the remote as it was; the next one goes on.
     """
     session = Session.find(app.start)
     state = session.refs.state()
