@@ -228,6 +228,12 @@ def make_lab(tmp_path: Path) -> Callable[[str], Lab]:
 
 
 @pytest.fixture
+def open_lab() -> Callable[[Path], Lab]:
+    """Return a function that opens a repository which is there already."""
+    return Lab
+
+
+@pytest.fixture
 def actor() -> Actor:
     """Return who acts in tests."""
     return ACTOR

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 
-from mvc.errors import ConflictError, RemoteError
+from mvc.errors import ConflictError, InvalidInputError, RemoteError
 from mvc.objects.operation import RefChange
 from mvc.objects.refnames import BRANCHES
 from mvc.remotes.engine import Engine
@@ -109,7 +109,10 @@ def push(
         If the remote, or the way to it, failed: the same command goes on where it stopped.
     IntegrityError
         If what is to be sent is damaged here.
+    InvalidInputError
+        If a branch is to hold what is no commit, or a ref is named twice.
     """
+    _check_branches(session, request)
     store.check_format("write")
     state = store.state()
     checked_out = state.branch if store.engine.capabilities.worktree else None
@@ -135,6 +138,14 @@ def push(
         planned,
         sum(record.logical_bytes for record in sending.between.commits),
     )
+
+
+def _check_branches(session: Session, request: PushRequest) -> None:
+    """Refuse to have a branch hold a tag object."""
+    values = {target: value for _, target, value in request.refs if value and target.startswith(BRANCHES)}
+    commits = session.records(values.values())
+    if strange := [target for target, value in values.items() if value not in commits]:
+        raise InvalidInputError(f"what {strange[0]} is to hold is no commit", hint="name a branch, or a plain tag")
 
 
 class _Known:
