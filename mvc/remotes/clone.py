@@ -115,9 +115,9 @@ def clone(
 def _first_branch(theirs: RefState, request: CloneRequest) -> str:
     """Return the full name of the branch that the clone begins with."""
     if request.branch is None:
-        return theirs.branch or next(
-            (name for name in sorted(theirs.refs) if name.startswith(BRANCHES)), BRANCHES + "main"
-        )
+        first = next((name for name in sorted(theirs.refs) if name.startswith(BRANCHES)), None)
+        followed = theirs.branch if theirs.branch in theirs.refs else first
+        return followed or theirs.branch or BRANCHES + "main"
     if BRANCHES + request.branch not in theirs.refs:
         raise NotFoundError(f"the remote has no branch {request.branch!r}", hint="mvc ls-remote URL")
     return BRANCHES + request.branch

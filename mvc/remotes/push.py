@@ -20,6 +20,7 @@ from mvc.remotes.remote_store import RemoteStore
 from mvc.remotes.tracking import PushRules, RefUpdate, plan_push, tracking_ref
 from mvc.repo.clock import Actor
 from mvc.repo.materialize import ContentReader
+from mvc.repo.presence import reached
 from mvc.repo.progress import Progress, Tick, silent
 from mvc.repo.refs import RefState
 from mvc.repo.session import Session
@@ -153,8 +154,9 @@ class _Known:
 
     def __init__(self, session: Session, state: RefState) -> None:
         values = {ObjectId(value) for value in state.refs.values() if len(value) == 64}
+        found = set(session.index.commits(values))
         self._session = session
-        self.haves = frozenset(session.index.commits(values))
+        self.haves = reached(session, session.refs.state(), found)  # others may lack what is below them by now
 
     def is_ancestor(self, old: ObjectId, new: ObjectId) -> bool:
         """Return whether what the remote has is known here, and is `new` or below it."""
@@ -231,27 +233,31 @@ def _upload(engine: Engine, packs: Iterator[OutgoingPack], tick: Tick) -> int:
     """Send packs as they come, several at once; return the bytes."""
     most = engine.capabilities.connections
     sent = 0
+    before: Future[int] | None = None
+    running: list[Future[int]] = []
     with ThreadPoolExecutor(most) as pool:
-        running: list[Future[int]] = []
-        try:
-            for pack in packs:
-                running.append(pool.submit(_send, engine, pack, tick))
-                while len(running) >= most:
-                    sent += running.pop(0).result()
-            while running:
+        for pack in packs:
+            before = pool.submit(_send, engine, pack, before, tick)
+            running.append(before)
+            while len(running) >= most:
                 sent += running.pop(0).result()
-        finally:
-            for future in running:
-                future.cancel()
-    return sent
+    return sent + sum(future.result() for future in running)
 
 
-def _send(engine: Engine, pack: OutgoingPack, tick: Tick) -> int:
-    """Send a pack and its index. One that is there already holds the same bytes."""
+def _send(engine: Engine, pack: OutgoingPack, before: Future[int] | None, tick: Tick) -> int:
+    """Send a pack, and its index when those of all packs before are there; if one of them failed, fail with it.
+
+    What has an index is relied on by others, and may need what is in packs before. A pack that is there already holds
+    the same bytes.
+    """
     with pack.draft as draft:
+        if before is not None and before.done():
+            before.result()
         size = draft.size
         if not engine.create(pack_key(pack.id), draft.path):
             _check_size(engine, pack, size)
+        if before is not None:
+            before.result()
         index = encode_index(pack.id, pack.entries)
         engine.create(index_key(pack.id), index)
     tick(size)

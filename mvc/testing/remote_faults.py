@@ -33,9 +33,9 @@ class Cut:
     request : int
         Counted from 1.
     mode : {"before", "after", "half", "death"}
-        ``before``: it never gets there. ``after``: it is done, and the answer is lost. ``half``: a body arrives by half,
-        and is not visible; a list ends early with an error; of what is read nothing is returned. ``death``: as before,
-        and so do all requests after it.
+        ``before``: it never gets there. ``after``: it is done, and the answer is lost. ``half``: a body arrives by
+        half, and is not visible; a list ends early with an error; of what is read nothing is returned. ``death``: as
+        before, and so do all requests after it.
     """
 
     request: int
@@ -58,6 +58,8 @@ class CutEngine(Engine):
         By method.
     sent, received : int
         Bytes of bodies that were to be created, and that were read.
+    log : list of str
+        Method and key, or prefix, of each request.
     was_cut : bool
         Whether the request came.
     """
@@ -66,6 +68,7 @@ class CutEngine(Engine):
         self.url = engine.url
         self.requests: Counter[str] = Counter()
         self.sent = self.received = 0
+        self.log: list[str] = []
         self.was_cut = False
         self._engine = engine
         self._cut = cut
@@ -83,7 +86,7 @@ class CutEngine(Engine):
 
     def list(self, prefix: str) -> Iterator[KeyInfo]:
         """See `Engine.list`; a request when it is called, not when the first key is taken."""
-        cut = self._count("list")
+        cut = self._count("list", prefix)
         items = self._engine.list(prefix)
         if cut is None:
             return items
@@ -92,15 +95,15 @@ class CutEngine(Engine):
 
     def read(self, key: str, offset: int, length: int) -> bytes:
         """See `Engine.read`."""
-        return self._read(lambda: self._engine.read(key, offset, length), "read")
+        return self._read(lambda: self._engine.read(key, offset, length), "read", key)
 
     def read_all(self, key: str, limit: int) -> bytes:
         """See `Engine.read_all`."""
-        return self._read(lambda: self._engine.read_all(key, limit), "read_all")
+        return self._read(lambda: self._engine.read_all(key, limit), "read_all", key)
 
     def create(self, key: str, body: Body) -> bool:
         """See `Engine.create`."""
-        cut = self._count("create")
+        cut = self._count("create", key)
         with self._lock:
             self.sent += body.stat().st_size if isinstance(body, Path) else len(body)
         if cut == "half":
@@ -110,26 +113,27 @@ class CutEngine(Engine):
 
     def touch(self, key: str) -> bool:
         """See `Engine.touch`."""
-        cut = self._count("touch")
+        cut = self._count("touch", key)
         return self._answer(cut, self._engine.touch(key))
 
     def delete(self, key: str) -> None:
         """See `Engine.delete`."""
-        cut = self._count("delete")
+        cut = self._count("delete", key)
         self._engine.delete(key)
         self._answer(cut, None)
 
-    def _read(self, ask: Callable[[], bytes], method: str) -> bytes:
-        cut = self._count(method)
+    def _read(self, ask: Callable[[], bytes], method: str, key: str) -> bytes:
+        cut = self._count(method, key)
         data = ask()
         with self._lock:
             self.received += len(data)
         return self._answer(cut, data)
 
-    def _count(self, method: str) -> CutMode | None:
+    def _count(self, method: str, key: str) -> CutMode | None:
         """Count a request; raise, or return how what comes back of it is to fail."""
         with self._lock:
             self.requests[method] += 1
+            self.log.append(f"{method} {key}")
             now = self._cut is not None and self.total == self._cut.request
             self.was_cut |= now
             if self._cut is None or not self.was_cut:

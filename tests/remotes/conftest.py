@@ -55,6 +55,7 @@ class Machines:
         self.there = root / "there"
         self.actor = actor
         self._open = open_lab
+        root.mkdir(exist_ok=True)
         RemoteStore(PosixEngine(self.there)).initialize(actor, "refs/heads/main")
 
     # Both sides.
@@ -137,9 +138,15 @@ class Machines:
 
 
 @pytest.fixture
-def machines(tmp_path, open_lab, actor) -> Machines:
+def machines_in(open_lab, actor) -> Callable[[Path], Machines]:
+    """Return a function that makes an empty bare repository, below a directory, and what talks to it."""
+    return lambda root: Machines(root, open_lab, actor)
+
+
+@pytest.fixture
+def machines(tmp_path, machines_in) -> Machines:
     """Return an empty bare repository, and what talks to it."""
-    return Machines(tmp_path, open_lab, actor)
+    return machines_in(tmp_path)
 
 
 @pytest.fixture

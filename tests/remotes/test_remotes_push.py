@@ -47,7 +47,7 @@ class TestRefs:
         assert machines.temporaries(ada) == []
 
     def test_a_fast_forward_and_nothing(self, machines, ada):
-        """The second push sends the commit that is new; the third asks for format, head and refs, and writes nothing."""
+        """The second push sends the commit that is new; the third only asks for format, head and refs."""
         machines.push(ada)
         first = machines.state().head
         commit_file(ada, "more")
