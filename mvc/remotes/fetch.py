@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from mvc.errors import IntegrityError, NotFoundError, RemoteError
 from mvc.objects.manifest import SegmentKind
 from mvc.objects.operation import RefChange
+from mvc.objects.refnames import BRANCHES, TAGS
 from mvc.remotes.download import download
 from mvc.remotes.holdings import Holdings, IndexCache
 from mvc.remotes.metadata_walk import MetadataWalk
-from mvc.remotes.negotiation import is_ancestor, new_contents
+from mvc.remotes.negotiation import check_same, is_ancestor, new_contents
 from mvc.remotes.remote_store import RemoteStore
 from mvc.remotes.tracking import RefUpdate, plan_fetch
 from mvc.repo.clock import Actor
@@ -20,6 +23,11 @@ from mvc.repo.refs import RefState
 from mvc.repo.reliance import rely_on
 from mvc.repo.session import Session
 from mvc.types import ObjectId
+
+_LOOKS: Final = 5
+"""Times that a remote is looked at whose packs are gone when they are read; each time, somebody has repacked it."""
+_Counts = tuple[int, int, int, int]
+"""Commits, contents, received bytes and logical bytes."""
 
 __all__ = ["FetchRequest", "FetchResult", "fetch"]
 
@@ -107,11 +115,33 @@ def fetch(
     store.check_format()
     theirs = store.state()
     with session.store.leases.take("fetch"):
-        fetched = _Fetch(session, store, name).run(theirs, request, progress)
+        fetched = _brought(session, store, name, theirs, request, progress)
         updates = _plan(session, theirs, name, request)
+        _check_branches(session, store, updates)
         _move(session, updates, actor)
     session.refresh()
     return FetchResult(tuple(updates), theirs.branch, *fetched)
+
+
+def _brought(
+    session: Session, store: RemoteStore, name: str, theirs: RefState, request: FetchRequest, progress: Progress
+) -> _Counts:
+    """Bring everything here, looking again where the remote was repacked meanwhile; return what `FetchResult` counts.
+
+    What arrived counts as stored when it is looked at again. Indexes that were kept are forgotten where something is
+    wrong: they may be what is.
+    """
+    cache = IndexCache(session.layout.directory, name, session.fs)
+    for _ in range(_LOOKS):
+        try:
+            return _Fetch(session, store, cache).run(theirs, request, progress)
+        except IntegrityError:
+            cache.keep_only(set())
+            raise
+        except NotFoundError as error:
+            problem = RemoteError(f"{store.url} changes faster than it can be read: {error.message}", transient=True)
+            problem.__cause__ = error
+    raise problem
 
 
 def _plan(session: Session, theirs: RefState, name: str, request: FetchRequest) -> list[RefUpdate]:
@@ -123,13 +153,20 @@ def _plan(session: Session, theirs: RefState, name: str, request: FetchRequest) 
     return plan_fetch(theirs.refs, ours, name, branches=request.branches, prune=request.prune, is_ancestor=below)
 
 
+def _check_branches(session: Session, store: RemoteStore, updates: Sequence[RefUpdate]) -> None:
+    """Refuse branches that hold a tag object."""
+    tips = {update.new: update.source for update in updates if update.new and not update.target.startswith(TAGS)}
+    if strange := tips.keys() - session.records(tips).keys():
+        raise IntegrityError(f"{tips[min(strange)]} of {store.url} holds what is no commit", hint="mvc fsck there")
+
+
 def _move(session: Session, updates: Sequence[RefUpdate], actor: Actor) -> None:
     values = {update.target: update.new for update in updates if update.outcome != "kept"}
 
     def decide(current: RefState) -> tuple[RefChange, ...]:
         """Return the moves; a tag that another process has made meanwhile stays."""
         moves = (RefChange(ref, current.refs.get(ref), value) for ref, value in values.items())
-        return tuple(move for move in moves if move.old is None or not move.name.startswith("refs/tags/"))
+        return tuple(move for move in moves if move.old is None or not move.name.startswith(TAGS))
 
     session.refs.update(decide, actor)
 
@@ -137,19 +174,19 @@ def _move(session: Session, updates: Sequence[RefUpdate], actor: Actor) -> None:
 class _Fetch:
     """One fetch under way."""
 
-    def __init__(self, session: Session, store: RemoteStore, name: str) -> None:
+    def __init__(self, session: Session, store: RemoteStore, cache: IndexCache) -> None:
         self._session = session
         self._store = store
-        self._cache = IndexCache(session.layout.directory, name, session.fs)
+        self._cache = cache
 
-    def run(self, theirs: RefState, request: FetchRequest, progress: Progress) -> tuple[int, int, int, int]:
+    def run(self, theirs: RefState, request: FetchRequest, progress: Progress) -> _Counts:
         """Bring everything here; return what `FetchResult` counts."""
         tips = self._unknown(self._tips(theirs, request))
         if not tips:
             return 0, 0, 0, 0
         self._session.refresh(force=True)  # what an earlier try has brought counts as stored
         holdings = Holdings(self._store.engine, self._cache)
-        walk = MetadataWalk(self._store.engine, holdings, self._whole)
+        walk = MetadataWalk(self._store.engine, holdings, self._whole, self._session.index.objects)
         walk.follow(tips)
         boundary = [self._session.manifest(oid) for oid in sorted(walk.boundary)]
         wanted = new_contents(walk.manifests.values(), boundary)
@@ -163,11 +200,11 @@ class _Fetch:
 
     @staticmethod
     def _tips(theirs: RefState, request: FetchRequest) -> list[ObjectId]:
-        names = {"refs/heads/" + name for name in request.branches}
+        names = {BRANCHES + name for name in request.branches}
         return [
             ObjectId(value)
             for name, value in sorted(theirs.refs.items())
-            if name.startswith("refs/tags/") or (name.startswith("refs/heads/") and (not names or name in names))
+            if name.startswith(TAGS) or (name.startswith(BRANCHES) and (not names or name in names))
         ]
 
     def _unknown(self, tips: Iterable[ObjectId]) -> list[ObjectId]:
@@ -184,6 +221,8 @@ class _Fetch:
     def _missing(self, wanted: Mapping[ObjectId, tuple[SegmentKind, int]]) -> dict[ObjectId, tuple[SegmentKind, int]]:
         """Return what must be received; what is stored already is protected from garbage collection."""
         there = self._session.chains(wanted)
+        for oid in wanted.keys() & there.keys():
+            check_same(oid, (there[oid].kind, there[oid].raw_bytes), wanted[oid])
         with self._session.store.begin() as batch:
             missing = {
                 oid: what

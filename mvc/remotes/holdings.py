@@ -88,7 +88,7 @@ class IndexCache:
     def keep_only(self, packs: set[ObjectId]) -> None:
         """Forget the indexes of packs that the remote has no more."""
         for name in self._fs.names(self._parents[-1]):
-            if name.removesuffix(".idx") not in packs:
+            if name.endswith(".idx") and name.removesuffix(".idx") not in packs:
                 with suppress(MvcError):
                     self._fs.unlink(self._parents[-1] / name)
 
@@ -112,11 +112,11 @@ class Holdings:
         self._indexes: dict[ObjectId, tuple[PackIndex, KeyInfo]] = {}
         self._loose: dict[ObjectId, KeyInfo] = {}
         self._load_packs(engine, cache)
-        for item in engine.list(LOOSE):
+        for item in engine.keys(LOOSE):
             self._loose[ObjectId(item.key[-69:-5])] = item
 
     def _load_packs(self, engine: Engine, cache: IndexCache | None) -> None:
-        listed = list(engine.list(PACKS))
+        listed = list(engine.keys(PACKS))
         indexed = {item.key for item in listed if item.key.endswith(".idx")}
         packs = {
             pack: item

@@ -266,7 +266,7 @@ def _send(engine: Engine, pack: OutgoingPack, before: Future[int] | None, tick: 
 
 def _check_size(engine: Engine, pack: OutgoingPack, size: int) -> None:
     """Refuse to rely on a pack of the same name that is cut short."""
-    there = next((item.size for item in engine.list(pack_key(pack.id)) if item.key == pack_key(pack.id)), None)
+    there = next((item.size for item in engine.keys(pack_key(pack.id)) if item.key == pack_key(pack.id)), None)
     if there != size:
         raise RemoteError(
             f"{pack_key(pack.id)} of {engine.url} has {there} bytes, not {size}: it is damaged there",

@@ -237,7 +237,7 @@ class RemoteStore:
                         self.engine.delete(head_key(old))
 
     def _numbers(self) -> list[int]:
-        return sorted(int(item.key.removeprefix(HEADS)) for item in self.engine.list(HEADS))
+        return sorted(int(item.key.removeprefix(HEADS)) for item in self.engine.keys(HEADS))
 
     def _named(self, number: int) -> ObjectId:
         data = self.engine.read_all(head_key(number), HEAD_BYTES)
