@@ -99,15 +99,15 @@ class Machines:
 
     # Verbs.
 
-    def clone(self, name: str, engine: Engine | None = None, **options):
-        """Clone into a directory of that name."""
-        self.clone_result(name, engine, **options)
-        return self._open(self.root / name)
+    def clone(self, directory: str, engine: Engine | None = None, **options):
+        """Clone into a directory."""
+        self.clone_result(directory, engine, **options)
+        return self._open(self.root / directory)
 
-    def clone_result(self, name: str, engine: Engine | None = None, **options):
+    def clone_result(self, directory: str, engine: Engine | None = None, **options):
         """Clone, and return what clone returns."""
         store = RemoteStore(engine or self.engine())
-        return clone(store, Remote(str(self.there)), self.root / name, CloneRequest(**options), self.actor)
+        return clone(store, Remote(str(self.there)), self.root / directory, CloneRequest(**options), self.actor)
 
     def push(self, lab, *names: str, engine: Engine | None = None, force=False, dry_run=False, delete=()) -> PushResult:
         """Push branches and tags by short name, ``SOURCE:TARGET`` too; the current branch if none is named."""

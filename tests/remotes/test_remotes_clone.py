@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from mvc.errors import AlreadyExistsError, IntegrityError, NotFoundError
+from mvc.errors import AlreadyExistsError, IntegrityError, NotFoundError, RemoteError
 from mvc.objects.refnames import BRANCHES
 from mvc.remotes.clone import CloneRequest, clone
 from mvc.remotes.posix import PosixEngine
@@ -138,28 +138,21 @@ def test_no_repository_there(machines, tmp_path):
     assert not (tmp_path / "copy").exists()
 
 
-@pytest.mark.parametrize("moment", ["before the format", "before the configuration", "in the checkout"])
-def test_a_clone_that_ended_early(machines, ada, moment, open_lab):
+@pytest.mark.parametrize("moment", ["before the configuration", "before the format", "in the checkout"])
+def test_a_clone_that_ended_early(machines, ada, moment):
     """Goes on, wherever it was."""
     machines.push(ada)
-    whole = machines.clone("bob")
-    root = whole.root
+    counted = machines.counted()
+    root = machines.clone("bob", counted).root
+    shutil.rmtree(root)
+    with pytest.raises(RemoteError, match="was cut"):
+        machines.clone_result("bob", CutEngine(machines.engine(), Cut(counted.total, "after")))
     if moment == "in the checkout":
-        shutil.rmtree(root)
-        engine = CutEngine(machines.engine())
-        machines.clone_result("bob", engine, checkout=False)
-        shutil.rmtree(root)
-        with pytest.raises(Exception, match="cut"):
-            machines.clone_result("bob", CutEngine(machines.engine(), Cut(engine.total, "after")))
         (root / "notes.txt").write_bytes(ada.read("notes.txt"))
     else:
-        shutil.rmtree(root)
-        root.mkdir()
-        from mvc.repo.init import init
-
-        init(root, machines.actor)
-        if moment == "before the format":
-            (root / ".mvc" / "format.toml").unlink()
+        (root / ".mvc" / "format.toml").unlink()
+    if moment == "before the configuration":
+        (root / ".mvc" / "config.toml").unlink()
     bob = machines.clone("bob")
     assert bob.tree() == ada.tree()
     assert machines.faults(bob) == []

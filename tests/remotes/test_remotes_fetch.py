@@ -12,7 +12,8 @@ from mvc.repo.repack import repack
 from mvc.settings import Gc
 from mvc.testing.remote_faults import HostileEngine, Lies
 
-TRACKED = "refs/remotes/origin/main"
+REMOTE = "refs/remotes/origin/"
+TRACKED = REMOTE + "main"
 EAGER = Gc(retention_days=0.0, small_packs=1)
 
 
@@ -253,44 +254,61 @@ class World:
 
     def run(self, verb, who, branch):
         """Do one step, in truth and in the model."""
-        lab, known, ref = self.labs[who], self.known[who], BRANCHES + branch
-        track, state = f"refs/remotes/origin/{branch}", lab.session.refs.state()
         self.step += 1
-        if verb == "commit":
-            commit_file(lab, str(self.step), f"{who}-{self.step}.txt")
-        elif verb == "branch":
-            if state.branch != ref:
-                if ref not in state.refs:
-                    lab.repo.branch(branch)
-                lab.repo.switch(branch)
-        elif verb in {"push", "force"} and ref in state.refs:
-            old, new = self.there.get(ref), state.refs[ref]
-            allowed = old is None or self.below(lab, old, new) or (verb == "force" and known.get(track) == old)
-            assert self.lands(lambda: self.machines.push(lab, branch, force=verb == "force")) == allowed
-            if allowed:
-                self.there[ref] = known[track] = new
-        elif verb == "delete":
-            assert self.lands(lambda: self.machines.push(lab, delete=(ref,))) == (ref in self.there)
-            if self.there.pop(ref, None):
-                known.pop(track, None)
-        elif verb == "fetch":
-            self.machines.fetch(lab, prune=True)
-            known.clear()
-            known |= {
-                "refs/remotes/origin/" + name.removeprefix(BRANCHES): v
-                for name, v in self.there.items()
-                if name != "HEAD"
-            }
-        elif verb == "pull" and state.branch == ref:
-            done = self.lands(lambda: self.machines.pull(lab, branch))
-            known |= {
-                "refs/remotes/origin/" + name.removeprefix(BRANCHES): v
-                for name, v in self.there.items()
-                if name != "HEAD"
-            }
-            assert done == (track in known)
-            if done and ref in self.there:
-                assert self.below(lab, self.there[ref], lab.session.refs.state().refs[ref])
+        getattr(self, verb)(self.labs[who], self.known[who], branch)
+
+    def commit(self, lab, known, branch):
+        """Commit a file of its own on whatever branch is the current one."""
+        commit_file(lab, str(self.step), f"{lab.root.name}-{self.step}.txt")
+
+    def branch(self, lab, known, branch):
+        """Go to a branch."""
+        state = lab.session.refs.state()
+        if state.branch != BRANCHES + branch:
+            if BRANCHES + branch not in state.refs:
+                lab.repo.branch(branch)
+            lab.repo.switch(branch)
+
+    def push(self, lab, known, branch, force=False):
+        """Push a branch."""
+        new, old = lab.session.refs.state().refs.get(BRANCHES + branch), self.there.get(BRANCHES + branch)
+        if new is None:
+            return
+        allowed = old is None or self.below(lab, old, new) or (force and known.get(REMOTE + branch) == old)
+        assert self.lands(lambda: self.machines.push(lab, branch, force=force)) == allowed
+        if allowed:
+            self.there[BRANCHES + branch] = known[REMOTE + branch] = new
+
+    def force(self, lab, known, branch):
+        """Push a branch, with a lease."""
+        self.push(lab, known, branch, force=True)
+
+    def delete(self, lab, known, branch):
+        """Delete a branch of origin."""
+        there = self.there.pop(BRANCHES + branch, None)
+        assert self.lands(lambda: self.machines.push(lab, delete=(BRANCHES + branch,))) == (there is not None)
+        if there:
+            known.pop(REMOTE + branch, None)
+
+    def fetch(self, lab, known, branch):
+        """Fetch everything, and forget what is gone."""
+        self.machines.fetch(lab, prune=True)
+        known.clear()
+        self.learn(known)
+
+    def pull(self, lab, known, branch):
+        """Pull a branch, if it is the current one; what is only known from before is not merged."""
+        if lab.session.refs.state().branch != BRANCHES + branch:
+            return
+        done = self.lands(lambda: self.machines.pull(lab, branch))
+        self.learn(known)
+        assert done == (BRANCHES + branch in self.there)
+        assert not done or self.below(lab, known[REMOTE + branch], lab.session.refs.state().head)
+
+    def learn(self, known):
+        """Note what origin has."""
+        branches = {name: value for name, value in self.there.items() if name.startswith(BRANCHES)}
+        known |= {REMOTE + name.removeprefix(BRANCHES): value for name, value in branches.items()}
 
     @staticmethod
     def lands(act):
