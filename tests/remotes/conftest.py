@@ -28,7 +28,9 @@ from mvc.repo.session import Session
 from mvc.settings import Remote
 from mvc.testing.object_stores import ObjectStore, rclone, seaweed
 from mvc.testing.remote_faults import CutEngine
+from mvc.types import ObjectId, object_id
 
+Wanted = tuple[str | None, str, ObjectId | None]
 LONG_AGO = time.time() - 30 * 86_400
 """When what garbage collection takes was written."""
 
@@ -113,11 +115,11 @@ class Machines:
         """Push branches and tags by short name, ``SOURCE:TARGET`` too; the current branch if none is named."""
         lab.session.refresh()
         state = lab.session.refs.state()
-        wanted = [(None, ref, None) for ref in delete]
+        wanted: list[Wanted] = [(None, ref, None) for ref in delete]
         for name in names or (() if delete else (state.branch.removeprefix(BRANCHES),)):
             source, _, target = name.partition(":")
             kind = BRANCHES if BRANCHES + source in state.refs else TAGS
-            wanted.append((kind + source, kind + (target or source), state.refs[kind + source]))
+            wanted.append((kind + source, kind + (target or source), object_id(state.refs[kind + source])))
         lease = tracked(state.refs, "origin") if force else None
         request = PushRequest(tuple(wanted), lease, dry_run)
         return push(lab.session, RemoteStore(engine or self.engine()), "origin", request, self.actor)
@@ -146,7 +148,8 @@ def machines_in(open_lab, actor) -> Callable[[Path], Machines]:
 @pytest.fixture
 def machines(tmp_path, machines_in) -> Machines:
     """Return an empty bare repository, and what talks to it."""
-    return machines_in(tmp_path)
+    made: Machines = machines_in(tmp_path)
+    return made
 
 
 @pytest.fixture
