@@ -19,8 +19,8 @@ fuzz
     with checksums that are right.
 model
     Histories of 200 steps (``--count``, by default 500) that Hypothesis makes up, crashes included, done to a
-    repository and to a model of it in plain dicts. They are others every time; of one that fails the shortest form that
-    was found is printed.
+    repository and to a model of it in plain dicts, by as many processes as there are cores. ``--seed`` says which; of
+    one that fails the shortest form that was found is printed.
 
 Run ``python -m benchmarks.durability SECTION... [--only NAME] [--count N] [--seed N] [--scratch DIR]``.
 """
@@ -32,12 +32,14 @@ import errno
 import logging
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from benchmarks.histories import run_parts
 from benchmarks.report import RESULTS, print_table, write_json
 from mvc.repo.fsck import fsck
 from mvc.repo.repository import open as open_repository
@@ -58,8 +60,6 @@ _COMMITTERS: Final = 16
 _COMMITS: Final = 10
 _INPUTS: Final = 1_000_000
 _HISTORIES: Final = 500
-_STEPS: Final = 200
-"""Of each history, at most."""
 _ERRORS: Final = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
 
 
@@ -193,22 +193,15 @@ def fuzz(run: Run) -> list[Row]:
 
 def model(run: Run) -> list[Row]:
     """Compare with a model."""
-    from hypothesis import HealthCheck, settings
-    from hypothesis.stateful import run_state_machine_as_test
-
-    from mvc.testing.machine import RepositoryMachine
-
-    start = time.perf_counter()
-    chosen = settings(
-        max_examples=run.count or _HISTORIES,
-        stateful_step_count=_STEPS,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    RepositoryMachine.tally.clear()
-    run.attempt("histories", lambda: run_state_machine_as_test(RepositoryMachine, settings=chosen))
-    return [_row("histories", start, **RepositoryMachine.tally)]
+    start, counts, cpu = time.perf_counter(), Counter[str](), 0.0
+    for part in run_parts(run.count or _HISTORIES, run.seed):
+        counts.update(part.counts)
+        cpu += part.cpu_seconds
+        if part.wrong:
+            run.wrong.append(f"histories of seed {part.seed}: {part.wrong}")
+            print(f"WRONG: {run.wrong[-1]}", flush=True)
+        row = _row("histories", start, **counts, cpu_seconds=round(cpu, 1))
+    return [row]
 
 
 def _row(name: str, start: float, **counts: float) -> Row:

@@ -1,7 +1,7 @@
 """Claim: with 10,000 commits and 1,000 branches of 200 tensors, commands take what they take with 100 commits.
 
 Whole commands as a user runs them, on repositories of growing length (`benchmarks.long_history`), and the size of the
-index. ``fsck`` and ``reindex`` must look at everything, so their rate is what should stay.
+index. ``reindex`` and the first ``fsck --quick`` after it must look at everything, so their rate is what should stay.
 Run ``python -m benchmarks.scale [--commits 100 1000 10000] [--changed 8] [--runs 5] [--out FILE.json]``.
 """
 
@@ -101,8 +101,9 @@ def measure(root: Path, commits: int, changed: int, runs: int) -> Bench:
     for number in range(runs):
         bench.turn(number)
     for _ in range(min(runs, SLOW_RUNS)):
-        bench.run("fsck --quick", "fsck", "--quick")
         bench.run("reindex", "reindex")
+        bench.run("fsck --quick, the first", "fsck", "--quick")
+        bench.run("fsck --quick", "fsck", "--quick")
     print_table(bench.rows())
     return bench
 

@@ -105,6 +105,8 @@ class Remote:
         Of an object store that is not the provider's own.
     region : str
         Of an object store.
+    credentials : str
+        Of an object store: ``machine`` permits those that the provider gives to its own machines.
     ca : str
         File with the certificates that speak for the other side, for https.
     """
@@ -113,12 +115,13 @@ class Remote:
     single_writer: bool = False
     endpoint: str = ""
     region: str = ""
+    credentials: str = ""
     ca: str = ""
 
     @property
     def options(self) -> Mapping[str, str]:
         """What the engine is told beside the URL."""
-        found = {"endpoint": self.endpoint, "region": self.region, "ca": self.ca}
+        found = {"endpoint": self.endpoint, "region": self.region, "credentials": self.credentials, "ca": self.ca}
         return {name: value for name, value in found.items() if value}
 
 

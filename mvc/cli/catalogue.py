@@ -17,6 +17,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "commit": "Record the work tree, or a directory, as the next commit.",
         "checkout": "Bring back the files of a commit, byte for byte.",
         "restore": "Bring files of the work tree back to what they were.",
+        "import": "Bring in history: git-lfs, checkpoints, Hugging Face.",
     },
     "History": {
         "log": "Show commits, newest first.",
@@ -39,6 +40,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "fetch": "Bring commits of a remote here.",
         "pull": "Fetch, and merge what is new.",
         "ls-remote": "List the refs of a remote.",
+        "serve": "Serve repositories to others.",
     },
     "Maintenance": {
         "du": "Show what history takes on disk, and would take as copies.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Final
 
 import click
@@ -13,7 +14,7 @@ from mvc.errors import MvcError
 from mvc.objects.refnames import BRANCHES, HEAD, REMOTES, TAGS
 from mvc.repo.workspace import Workspace
 
-__all__ = ["complete_ref", "force_option", "json_option", "max_count_option"]
+__all__ = ["complete_ref", "force_option", "json_option", "max_count_option", "remote_options"]
 
 
 def complete_ref(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -27,6 +28,24 @@ def complete_ref(ctx: click.Context, _: click.Parameter, incomplete: str) -> lis
     names = {name.removeprefix(BRANCHES).removeprefix(TAGS).removeprefix(REMOTES) for name in refs} | {HEAD}
     return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
+
+def remote_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say of a remote what its URL does not."""
+    for option in reversed(_REMOTE_OPTIONS):
+        function = option(function)
+    return function
+
+
+_REMOTE_OPTIONS: Final = (
+    click.option("--endpoint", metavar="URL", default="", help="Of an object store other than the provider's own."),
+    click.option("--region", metavar="NAME", default="", help="Of an object store."),
+    click.option(
+        "--credentials",
+        type=click.Choice(["machine"]),
+        help="Of an object store: take those that the provider gives to this machine.",
+    ),
+    click.option("--ca", metavar="FILE", default="", help="Certificates that speak for an https server."),
+)
 
 json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 

@@ -25,7 +25,9 @@ class _Kept(local):
     wanted = False
     connection: Connection | None = None
     file: _Identity = None
-    writer: Connection | None = None
+    current: Connection | None = None
+    """That of the transaction that this thread is in, whatever it does."""
+    looking = False
 
 
 class Connections:
@@ -64,22 +66,41 @@ class Connections:
 
         Nobody else writes meanwhile, and what this thread reads or writes inside of the block is part of it.
         """
-        if self._kept.writer is not None:
-            yield self._kept.writer
+        if self._kept.current is not None:
+            yield self._kept.current
             return
         with self._engine.begin() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
-            self._kept.writer = connection
+            self._kept.current = connection
             try:
                 yield connection
             finally:
-                self._kept.writer = None
+                self._kept.current = None
+
+    @contextmanager
+    def still(self) -> Iterator[Connection]:
+        """Yield a connection; all that this thread reads in the block, by whatever way, is of one state.
+
+        Nobody else can complete a write meanwhile, so the block should be short.
+        """
+        with self.reading() as connection:
+            before = self._kept.current, self._kept.looking
+            self._kept.current, self._kept.looking = connection, True
+            try:
+                yield connection
+            finally:
+                self._kept.current, self._kept.looking = before
+
+    @property
+    def is_still(self) -> bool:
+        """Whether this thread is in a block of `still`."""
+        return self._kept.looking
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Yield a connection, the one that is kept if there shall be one. All queries in the block see one state."""
-        if self._kept.writer is not None:
-            yield self._kept.writer
+        if self._kept.current is not None:
+            yield self._kept.current
             return
         connection = self._current()
         if connection is None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import (
     Connection,
+    Engine,
     Row,
     Select,
     Table,
@@ -28,7 +30,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.exc import DatabaseError, InvalidRequestError, OperationalError
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy.pool import NullPool, Pool, StaticPool
 
 from mvc.errors import StorageError
 from mvc.index import rows
@@ -36,7 +38,7 @@ from mvc.index.connections import Connections
 from mvc.index.records import BlobRecord, CodecTotal, CommitRecord
 from mvc.index.tables import SCHEMA, SCHEMA_VERSION, blobs, commits, metadata, objects, packs, parents, sides, state
 from mvc.objects.blob import Reference
-from mvc.store.layout import Location
+from mvc.store.layout import EntryKind, Location, StoredObject
 from mvc.types import ObjectId
 
 __all__ = ["Database", "Update"]
@@ -45,6 +47,8 @@ _BATCH: Final = 500
 """Ids in one query: SQLite before 3.32 takes at most 999 variables."""
 _BUSY_SECONDS: Final = 60
 """Seconds to wait for another process's write; an update takes milliseconds, a rebuild seconds."""
+_ENGINES: Final = 8
+"""Files whose queries stay compiled in memory; a process works with one repository or two."""
 _DAMAGE: Final = (DatabaseError, InvalidRequestError, TypeError, ValueError)
 """What reading a damaged file comes to. SQLite notices little: two rows where one must be, text that is not UTF-8, also
 in its own messages, a number where an id must stand, or a row without its checksum."""
@@ -111,12 +115,7 @@ class Database:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._engine = create_engine(
-            f"sqlite:///{path}" if path else "sqlite://",
-            poolclass=NullPool if path else StaticPool,
-            connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
-        )
-        event.listen(self._engine, "connect", _configure)
+        self._engine = _engine_of(path) if path else _engine("sqlite://", StaticPool)
         self._connections = Connections(self._engine, path)
         try:
             self._prepare()
@@ -169,15 +168,25 @@ class Database:
         return self._translated(self._connections.writing())
 
     @contextmanager
+    def still(self) -> Iterator[Connection]:
+        """Have all that this thread asks in a ``with`` block answered from one state of the index.
+
+        For who wants to know what condition it is in: a file that turns out to be damaged stays.
+        """
+        with self._connections.still() as connection, self._translated(nullcontext(connection)):
+            yield connection
+
+    @contextmanager
     def _translated(self, connection: AbstractContextManager[Connection]) -> Iterator[Connection]:
         """Turn the errors of a transaction into ours. A file that turns out to be damaged is removed: see the hint."""
+        looking = self._connections.is_still
         try:
             with connection as opened:
                 yield opened
         except OperationalError as error:
             raise StorageError(f"index {self.path} failed: {error.orig}", hint="mvc reindex", transient=True) from error
         except _DAMAGE as error:
-            if self.path:
+            if self.path and not looking:
                 with suppress(OSError):
                     self.path.unlink(missing_ok=True)
             raise StorageError(
@@ -275,6 +284,14 @@ class Database:
         with self._reading() as connection:
             return {row.id: rows.location(row) for row in _rows_of(connection, query, objects, wanted)}
 
+    def stored_objects(self, ids: Iterable[ObjectId]) -> dict[ObjectId, StoredObject]:
+        """Return the metadata objects `ids`, and what they are; of several copies any one."""
+        query = select(objects, packs.c.pack_id).join(packs)
+        wanted = list(ids)
+        with self._reading() as connection:
+            found = _rows_of(connection, query, objects, wanted)
+        return {row.id: StoredObject(row.id, EntryKind[row.kind.upper()], rows.location(row)) for row in found}
+
     def objects_without(self, gone: Collection[ObjectId]) -> set[ObjectId]:
         """Return the metadata objects that are stored elsewhere than in the packs `gone`."""
         query = select(objects.c.id, packs.c.pack_id).join(packs)
@@ -327,6 +344,18 @@ class Database:
         query = select(blobs.c.codec, *sums).group_by(blobs.c.codec).order_by(blobs.c.codec)
         with self._reading() as connection:
             return [CodecTotal(*row) for row in connection.execute(query)]
+
+
+@lru_cache(maxsize=_ENGINES)
+def _engine_of(path: Path) -> Engine:
+    """Return the engine of a file, which holds no connection: a query is compiled once for each engine."""
+    return _engine(f"sqlite:///{path}", NullPool)
+
+
+def _engine(url: str, pool: type[Pool]) -> Engine:
+    engine = create_engine(url, poolclass=pool, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False})
+    event.listen(engine, "connect", _configure)
+    return engine
 
 
 def _configure(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's connection

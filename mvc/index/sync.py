@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
+from types import MappingProxyType
 from typing import Final
 
 from mvc.errors import FormatError, IntegrityError, NotFoundError
@@ -162,16 +163,6 @@ def read_blobs(store: ObjectStore, found: Iterable[StoredObject]) -> list[BlobRe
     return chained(record for entry in found if (record := _read_blob(store, entry)))
 
 
-def chained(records: Iterable[BlobRecord]) -> list[BlobRecord]:
-    """Return all encodings that there are with the depths and bytes of their cheapest chains."""
-    return _chained(records, {})
-
-
-def placed(records: Iterable[CommitRecord]) -> list[CommitRecord]:
-    """Return all commits that there are at their positions."""
-    return _placed(records, {})
-
-
 def read_metadata(store: ObjectStore, oid: ObjectId, domain: str, location: Location | None = None) -> bytes:
     """Return the canonical bytes of a metadata object, verified against its id.
 
@@ -240,8 +231,8 @@ def _blobs(database: Database, new: Sequence[BlobRecord], removed: Collection[Ob
     """
     if removed or database.touched_by({record.id for record in new}):
         kept = (blob for blob in database.all_blobs() if (blob.location.pack or blob.id) not in removed)
-        return _chained([*kept, *new], {})
-    return _chained(new, database.blobs({item.id for record in new for item in record.references}))
+        return chained([*kept, *new])
+    return chained(new, database.blobs({item.id for record in new for item in record.references}))
 
 
 @dataclass
@@ -252,7 +243,9 @@ class _Waiting:
     missing: set[ObjectId]
 
 
-def _chained(records: Iterable[BlobRecord], known: Mapping[ObjectId, BlobRecord]) -> list[BlobRecord]:
+def chained(
+    records: Iterable[BlobRecord], known: Mapping[ObjectId, BlobRecord] = MappingProxyType({})
+) -> list[BlobRecord]:
     """Return `records` with the depths and bytes of their cheapest chains, side tensors before those that need them.
 
     Knuth's generalization of Dijkstra's algorithm: an encoding is ready when all its side tensors are known, and costs
@@ -268,8 +261,8 @@ def _chained(records: Iterable[BlobRecord], known: Mapping[ObjectId, BlobRecord]
     def queue(item: _Waiting) -> None:
         """Put an encoding where it belongs: into the heap once all its side tensors are known."""
         if not item.missing:
-            chained = _on_sides(item.record, best)
-            heapq.heappush(heap, (chained.cost, len(result) + len(heap), chained))
+            ready = _on_sides(item.record, best)
+            heapq.heappush(heap, (ready.cost, len(result) + len(heap), ready))
 
     for item in unready:
         queue(item)
@@ -327,19 +320,21 @@ def _in_history(database: Database, new: Sequence[CommitRecord], lost: Collectio
     """
     if lost or database.are_parents(record.id for record in new):
         kept = {record.id: record for record in database.all_commits() if record.id not in lost}
-        return _placed({**kept, **{record.id: record for record in new}}.values(), {})
-    return _placed(new, database.commits({parent for record in new for parent in record.parents}))
+        return placed({**kept, **{record.id: record for record in new}}.values())
+    return placed(new, database.commits({parent for record in new for parent in record.parents}))
 
 
-def _placed(records: Iterable[CommitRecord], known: Mapping[ObjectId, CommitRecord]) -> list[CommitRecord]:
+def placed(
+    records: Iterable[CommitRecord], known: Mapping[ObjectId, CommitRecord] = MappingProxyType({})
+) -> list[CommitRecord]:
     """Return `records`, parents first, with their positions above those of their parents, as far as these exist."""
-    unplaced, placed = {record.id: record for record in records}, dict(known)
+    unplaced, there = {record.id: record for record in records}, dict(known)
     order = TopologicalSorter({oid: record.parents for oid, record in unplaced.items()}).static_order()
     ordered = [unplaced[oid] for oid in order if oid in unplaced]
     for record in ordered:
-        below = [placed[parent].position + 1 for parent in record.parents if parent in placed]
-        placed[record.id] = replace(record, position=max([record.time, *below]))
-    return [placed[record.id] for record in ordered]
+        below = [there[parent].position + 1 for parent in record.parents if parent in there]
+        there[record.id] = replace(record, position=max([record.time, *below]))
+    return [there[record.id] for record in ordered]
 
 
 def _read_commit(store: ObjectStore, oid: ObjectId, places: Mapping[ObjectId, Location]) -> Commit | None:

@@ -22,9 +22,23 @@ from sqlalchemy.types import TypeDecorator
 
 from mvc.types import ObjectId, object_id, raw_id
 
-__all__ = ["SCHEMA", "SCHEMA_VERSION", "blobs", "commits", "metadata", "objects", "packs", "parents", "sides", "state"]
+__all__ = [
+    "SCHEMA",
+    "SCHEMA_VERSION",
+    "blobs",
+    "check",
+    "checked_files",
+    "checked_objects",
+    "commits",
+    "metadata",
+    "objects",
+    "packs",
+    "parents",
+    "sides",
+    "state",
+]
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 """Raised with every change of a table; an index of another version is dropped and rebuilt."""
 
 SCHEMA: Final = MetaData()
@@ -123,6 +137,38 @@ metadata = Table(
     Column("value", String, nullable=False),
 )
 """Metrics and other facts of commits, as JSON text."""
+
+check = Table(
+    "checked",
+    SCHEMA,
+    Column("operation", Id, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("seal", BigInteger, nullable=False),
+)
+"""At most one row: what a check found clean (docs/decisions/012). `rows` is the fingerprint of what the index then
+said, `seal` a checksum of this row and the two tables below."""
+
+checked_files = Table(
+    "checked_files",
+    SCHEMA,
+    Column("sort", Integer, primary_key=True),
+    Column("id", Id, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("ctime_ns", BigInteger, nullable=False),
+    Column("inode", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The files that the check read, as they were before."""
+
+checked_objects = Table(
+    "checked_objects",
+    SCHEMA,
+    Column("id", Id, primary_key=True),
+    Column("kind", String, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The commits and tags of which everything that they reach was found in those files."""
 
 Index("commits_by_position", commits.c.position)
 Index("blobs_by_pack", blobs.c.pack)

@@ -24,12 +24,13 @@ from mvc.repo.reliance import rely_on
 from mvc.repo.session import Session
 from mvc.types import ObjectId
 
-_LOOKS: Final = 5
-"""Times that a remote is looked at whose packs are gone when they are read; each time, somebody has repacked it."""
 _Counts = tuple[int, int, int, int]
 """Commits, contents, received bytes and logical bytes."""
 
 __all__ = ["FetchRequest", "FetchResult", "fetch"]
+
+_TRIES: Final = 5
+"""Times that a remote is listed anew because a repack or gc there has moved what was to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,22 +127,16 @@ def fetch(
 def _brought(
     session: Session, store: RemoteStore, name: str, theirs: RefState, request: FetchRequest, progress: Progress
 ) -> _Counts:
-    """Bring everything here, looking again where the remote was repacked meanwhile; return what `FetchResult` counts.
+    """Bring everything here; return what `FetchResult` counts.
 
-    What arrived counts as stored when it is looked at again. Indexes that were kept are forgotten where something is
-    wrong: they may be what is.
+    Indexes that were kept are forgotten where something is wrong: they may be what is.
     """
     cache = IndexCache(session.layout.directory, name, session.fs)
-    for _ in range(_LOOKS):
-        try:
-            return _Fetch(session, store, cache).run(theirs, request, progress)
-        except IntegrityError:
-            cache.keep_only(set())
-            raise
-        except NotFoundError as error:
-            problem = RemoteError(f"{store.url} changes faster than it can be read: {error.message}", transient=True)
-            problem.__cause__ = error
-    raise problem
+    try:
+        return _Fetch(session, store, cache).run(theirs, request, progress)
+    except IntegrityError:
+        cache.keep_only(set())
+        raise
 
 
 def _plan(session: Session, theirs: RefState, name: str, request: FetchRequest) -> list[RefUpdate]:
@@ -184,6 +179,15 @@ class _Fetch:
         tips = self._unknown(self._tips(theirs, request))
         if not tips:
             return 0, 0, 0, 0
+        for _ in range(_TRIES):
+            try:
+                return self._bring(tips, progress)
+            except NotFoundError:  # packs went since they were listed: their objects are in others
+                continue
+        raise RemoteError(f"{self._store.url} changes faster than it can be read", transient=True)
+
+    def _bring(self, tips: Sequence[ObjectId], progress: Progress) -> _Counts:
+        """Bring everything below `tips` here; NotFoundError if something of the remote goes meanwhile."""
         self._session.refresh(force=True)  # what an earlier try has brought counts as stored
         holdings = Holdings(self._store.engine, self._cache)
         walk = MetadataWalk(self._store.engine, holdings, self._whole, self._session.index.objects)

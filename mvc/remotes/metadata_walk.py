@@ -104,7 +104,7 @@ class MetadataWalk:
 
     def _read_manifests(self) -> None:
         ordered = sorted(self.commits.values(), key=lambda commit: commit.time)
-        wanted = dict.fromkeys(commit.manifest for commit in ordered)
+        wanted = [oid for oid in dict.fromkeys(commit.manifest for commit in ordered) if oid not in self.manifests]
         self._fetch(wanted)
         for oid in wanted:
             found = self._decoded(oid, (EntryKind.MANIFEST,))

@@ -13,7 +13,6 @@ from threading import BoundedSemaphore
 from typing import IO, TYPE_CHECKING, Final
 
 import obstore
-from obstore.exceptions import BaseError
 
 from mvc.errors import AlreadyExistsError, AuthenticationError, IntegrityError, MvcError, NotFoundError, RemoteError
 from mvc.remotes.engine import MAX_KEYS, Body, Capabilities, Engine, KeyInfo
@@ -41,8 +40,6 @@ _PAGE: Final = 1000
 """Keys of one answer to a listing: what S3 gives at most."""
 _BY_CONTENT: Final = (PACKS, OPERATIONS, LOOSE)
 """Keys that say what they hold."""
-_NOT_PARTIAL: Final = "non-partial response"
-"""What obstore says of an answer that is not marked as a range."""
 _TOUCHING: Final = ("s3", "gs")
 """Schemes whose copies are done when they answer; those of Azure may be under way still, and the key empty."""
 
@@ -98,16 +95,8 @@ class ObstoreEngine(Engine):
 
     def _read_piece(self, key: str, offset: int, length: int) -> bytes:
         with failing(key, self.url):
-            return self._drained(self._range(key, offset, length), key, length)
-
-    def _range(self, key: str, offset: int, length: int) -> GetResult:
-        """Ask for a range. Servers may answer one that is all there is as if none had been asked for."""
-        try:
-            return obstore.get(self._store, key, options={"range": (offset, offset + length)})
-        except BaseError as error:
-            if offset or _NOT_PARTIAL not in str(error):
-                raise
-        return obstore.get(self._store, key)
+            found = obstore.get(self._store, key, options={"range": (offset, offset + length)})
+            return self._drained(found, key, length)
 
     def read_all(self, key: str, limit: int) -> bytes:
         """See `Engine.read_all`."""
@@ -195,10 +184,10 @@ class ObstoreEngine(Engine):
             if self._existing(aside)["size"] != meta["size"]:
                 return False
             self._copy(aside, key)
-        except AuthenticationError:
-            raise
-        except (NotFoundError, RemoteError) as error:
-            if isinstance(error, RemoteError) and error.transient:
+        except NotFoundError:  # removed since
+            return False
+        except RemoteError as error:
+            if error.transient or isinstance(error, AuthenticationError):
                 raise
             return False
         finally:

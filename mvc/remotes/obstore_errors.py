@@ -25,6 +25,7 @@ _STATUS: Final = re.compile(r"status code: ([1-5][0-9]{2})\b")
 _CODE: Final = re.compile(r"<Code>([A-Za-z]{1,64})</Code>")
 _FAILURE: Final = re.compile(r"HttpError \{\s*kind: (Connect|Request|Timeout|Interrupted|Decode)\b")
 _REDIRECT: Final = "Received redirect without LOCATION"
+_WHOLE: Final = "Received non-partial response"
 
 _NO_BUCKET: Final = frozenset({"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"})
 """Codes of stores that have no such bucket; S3 and Google, then Azure."""
@@ -72,6 +73,8 @@ def translated(error: BaseException, key: str, url: str) -> MvcError:
     if status:
         passing = status >= 500 or status in _PASSING
         return RemoteError(f"{what}: it answered {status}{_named(code)}", transient=passing)
+    if _WHOLE in text:
+        return RemoteError(f"{what}: it does not answer with parts of objects, as it must")
     if _REDIRECT in text:
         return RemoteError(f"{what}: the bucket is in another region", hint="set AWS_REGION")
     failure = _FAILURE.search(text)

@@ -39,10 +39,11 @@ _TIMEOUT: Final = timedelta(minutes=5)
 _CONNECT_TIMEOUT: Final = timedelta(seconds=10)
 """To reach the other side at all: three times the second in which TCP repeats itself first, and then some."""
 _RETRIES: Final = 5
-"""After a broken connection or a status of 500 and above: with doubling waits about three seconds, then the user is
+"""After a broken connection or a status of 500 and above: with doubling waits some seconds at most, then the user is
 told, and can try again; nothing that was stored is lost."""
 _RETRY_TIMEOUT: Final = timedelta(minutes=4)
 """From the first try to the last: obstore asks for less than 5 minutes, after which signatures grow old."""
+_RETRY: Final[RetryConfig] = {"max_retries": _RETRIES, "retry_timeout": _RETRY_TIMEOUT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +104,11 @@ _KINDS: Final[Mapping[str, _Kind]] = {
             "GOOGLE_SERVICE_ACCOUNT_PATH": "service_account",
             "GOOGLE_APPLICATION_CREDENTIALS": "application_credentials",
             "GOOGLE_ENDPOINT_URL": "base_url",
-            "GOOGLE_SKIP_SIGNATURE": "skip_signature",
+            "GOOGLE_BEARER_TOKEN": "bearer_token",
         },
         "base_url",
-        ("service_account_key", "service_account", "application_credentials", "skip_signature"),
-        {"skip_signature": "false"},
+        ("service_account_key", "service_account", "application_credentials", "bearer_token"),
+        {},
     ),
     "az": _Kind(
         {
@@ -212,9 +213,6 @@ def open_store(url: RemoteUrl, environment: Mapping[str, str]) -> ObjectStore:
         raise InvalidInputError(f"obstore does not take the settings of {url.text} ({type(error).__name__})") from None
 
 
-_RETRY: Final[RetryConfig] = {"max_retries": _RETRIES, "retry_timeout": _RETRY_TIMEOUT}
-
-
 def _open_s3(bucket: str, prefix: str | None, config: dict[str, object], client: ClientConfig) -> ObjectStore:
     """Return a store of S3. Keys are handed over by a function: obstore completes settings from the process."""
     secret, token = config.pop("secret_access_key", None), config.pop("session_token", None)
@@ -231,13 +229,13 @@ def _open_s3(bucket: str, prefix: str | None, config: dict[str, object], client:
 
 
 def _open_gs(bucket: str, prefix: str | None, config: dict[str, object], client: ClientConfig) -> ObjectStore:
-    settings_ = cast("GCSConfig", config)
-    return GCSStore(bucket, prefix=prefix, config=settings_, client_options=client, retry_config=_RETRY)
+    return GCSStore(bucket, prefix=prefix, config=cast("GCSConfig", config), client_options=client, retry_config=_RETRY)
 
 
 def _open_az(container: str, prefix: str | None, config: dict[str, object], client: ClientConfig) -> ObjectStore:
-    settings_ = cast("AzureConfig", config)
-    return AzureStore(container, prefix=prefix, config=settings_, client_options=client, retry_config=_RETRY)
+    return AzureStore(
+        container, prefix=prefix, config=cast("AzureConfig", config), client_options=client, retry_config=_RETRY
+    )
 
 
 _OPENERS: Final[Mapping[str, Callable[[str, str | None, dict[str, object], ClientConfig], ObjectStore]]] = {

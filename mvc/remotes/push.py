@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -230,38 +231,43 @@ class _There:
 
 
 def _upload(engine: Engine, packs: Iterator[OutgoingPack], tick: Tick) -> int:
-    """Send packs as they come, several at once; return the bytes."""
-    most = engine.capabilities.connections
-    sent = 0
-    before: Future[int] | None = None
-    running: list[Future[int]] = []
-    with ThreadPoolExecutor(most) as pool:
-        for pack in packs:
-            before = pool.submit(_send, engine, pack, before, tick)
-            running.append(before)
-            while len(running) >= most:
-                sent += running.pop(0).result()
-    return sent + sum(future.result() for future in running)
+    """Send packs as they come, several at once, and return the bytes.
 
-
-def _send(engine: Engine, pack: OutgoingPack, before: Future[int] | None, tick: Tick) -> int:
-    """Send a pack, and its index when those of all packs before are there; if one of them failed, fail with it.
-
-    What has an index is relied on by others, and may need what is in packs before. A pack that is there already holds
-    the same bytes.
+    Their indexes, by which packs are found, are sent in order: whoever finds a blob finds what it needs, wherever this
+    is cut off. A remote that checks what it is given must have what a pack needs before the pack.
     """
+    most = 1 if engine.capabilities.checked else engine.capabilities.connections
+    running: deque[tuple[OutgoingPack, Future[None]]] = deque()
+    sent = 0
+    with ThreadPoolExecutor(most) as pool:
+        try:
+            for pack in packs:
+                running.append((pack, pool.submit(_send, engine, pack, tick)))
+                if len(running) >= most:
+                    sent += _index(engine, *running.popleft())
+            while running:
+                sent += _index(engine, *running.popleft())
+        finally:
+            for pack, future in running:
+                if future.cancel():
+                    pack.draft.discard()
+    return sent
+
+
+def _send(engine: Engine, pack: OutgoingPack, tick: Tick) -> None:
+    """Send a pack. One that is there already holds the same bytes."""
     with pack.draft as draft:
-        if before is not None and before.done():
-            before.result()
-        size = draft.size
         if not engine.create(pack_key(pack.id), draft.path):
-            _check_size(engine, pack, size)
-        if before is not None:
-            before.result()
-        index = encode_index(pack.id, pack.entries)
-        engine.create(index_key(pack.id), index)
-    tick(size)
-    return size + len(index)
+            _check_size(engine, pack, draft.size)
+    tick(pack.draft.size)
+
+
+def _index(engine: Engine, pack: OutgoingPack, sending: Future[None]) -> int:
+    """Have a pack be found, once it is there; return its bytes and those of its index."""
+    sending.result()
+    index = encode_index(pack.id, pack.entries)
+    engine.create(index_key(pack.id), index)
+    return pack.draft.size + len(index)
 
 
 def _check_size(engine: Engine, pack: OutgoingPack, size: int) -> None:

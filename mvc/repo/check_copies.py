@@ -174,16 +174,24 @@ def _verified(store: ObjectStore, copy: Copy) -> bytes:
 
 
 def check_copies(
-    session: Session, packs: Sequence[PackCheck], pool: Executor, progress: Progress, *, quick: bool
+    session: Session,
+    packs: Sequence[PackCheck],
+    loose: Iterable[ObjectId],
+    pool: Executor,
+    progress: Progress,
+    *,
+    quick: bool,
 ) -> Copies:
-    """Check every copy of every object. Each is decoded once, and those that others are deltas of come first.
+    """Check every copy of some objects. Each is decoded once, and those that others are deltas of come first.
 
     Parameters
     ----------
     session : Session
         The repository.
     packs : sequence of PackCheck
-        Its packs.
+        The packs whose entries to check.
+    loose : iterable of ObjectId
+        The loose blobs to check.
     pool : Executor
         Threads that decode.
     progress : callable
@@ -192,7 +200,7 @@ def check_copies(
         Read only the headers of blobs.
     """
     work = _Work(session, pool, quick=quick)
-    for item in _stored(session.store, packs):
+    for item in _stored(session.store, packs, loose):
         work.open(item)
     for pack in packs:
         for entry in pack.lost:
@@ -213,8 +221,8 @@ def _still_there(store: ObjectStore, copies: Iterable[Copy]) -> tuple[Copy, ...]
     )
 
 
-def _stored(store: ObjectStore, packs: Iterable[PackCheck]) -> Iterator[StoredObject]:
-    for oid in store.loose.ids():
+def _stored(store: ObjectStore, packs: Iterable[PackCheck], loose: Iterable[ObjectId]) -> Iterator[StoredObject]:
+    for oid in loose:
         size = store.loose.size(oid)
         if size is not None:
             yield StoredObject(oid, None, Location(None, 0, size))

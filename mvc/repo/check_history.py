@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mvc.objects.commit import Commit, Tag
 from mvc.objects.manifest import Manifest, ManifestDecoder, SegmentKind
 from mvc.objects.operation import Refs
 from mvc.objects.refnames import HEAD
-from mvc.repo.check_copies import WRONG, Copies, read_copy
+from mvc.repo.check_copies import WRONG, Copies, Copy, read_copy
 from mvc.repo.refs import RefState
 from mvc.store.object_store import ObjectStore
 from mvc.types import ObjectId, object_id
 
 __all__ = ["History", "Use", "check_history", "uses"]
+
+
+Find = Callable[[ObjectId], Copy | None]
+"""Returns a good copy of a metadata object, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class History:
     ----------
     commits : mapping of ObjectId to Commit
         Those that can be read.
+    tags : frozenset of ObjectId
+        Tags that can be read.
     metadata : frozenset of ObjectId
         Commits, tags and manifests, readable or not.
     unreadable : mapping of ObjectId to tuple of str
@@ -55,22 +61,36 @@ class History:
     """
 
     commits: Mapping[ObjectId, Commit]
+    tags: frozenset[ObjectId]
     metadata: frozenset[ObjectId]
     unreadable: Mapping[ObjectId, tuple[str, ...]]
     contents: Mapping[tuple[SegmentKind, ObjectId], int]
     sizes: Mapping[ObjectId, int]
 
 
-def check_history(store: ObjectStore, copies: Copies, refs: Refs) -> History:
-    """Follow `refs` as far as objects can be read."""
-    walk = _Walk(store, copies)
+def check_history(store: ObjectStore, find: Find, refs: Refs, known: Container[ObjectId] = frozenset()) -> History:
+    """Follow `refs` as far as objects can be read.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        Where copies are read.
+    find : callable
+        Returns a good copy of a metadata object, or None.
+    refs : Refs
+        Where to begin.
+    known : container of ObjectId
+        Commits and tags where to end: neither they nor what they need is looked at.
+    """
+    walk = _Walk(store, find, known)
     pending = [(origin, oid) for origin, oid in _targets(refs)]
     while pending:
         pending += walk.visit(*pending.pop())
     for oid, commit in walk.commits.items():
         walk.read_manifest(oid, commit.manifest)
     unreadable = {oid: walk.origins(oid) for oid in sorted(walk.unreadable)}
-    return History(walk.commits, frozenset({*walk.heads, *walk.manifests}), unreadable, walk.contents, walk.sizes)
+    metadata, tags = frozenset({*walk.heads, *walk.manifests}), frozenset(walk.tags)
+    return History(walk.commits, tags, metadata, unreadable, walk.contents, walk.sizes)
 
 
 def _targets(refs: Refs) -> list[tuple[str, ObjectId]]:
@@ -83,8 +103,10 @@ def _targets(refs: Refs) -> list[tuple[str, ObjectId]]:
 @dataclass
 class _Walk:
     store: ObjectStore
-    copies: Copies
+    find: Find
+    known: Container[ObjectId]
     commits: dict[ObjectId, Commit] = field(default_factory=dict)
+    tags: set[ObjectId] = field(default_factory=set)
     heads: dict[ObjectId, list[str]] = field(default_factory=dict)
     manifests: dict[ObjectId, list[str]] = field(default_factory=dict)
     unreadable: set[ObjectId] = field(default_factory=set)
@@ -94,6 +116,8 @@ class _Walk:
 
     def visit(self, origin: str, oid: ObjectId) -> list[tuple[str, ObjectId]]:
         """Read a commit or tag, once; return what it needs."""
+        if oid in self.known:
+            return []
         self.heads.setdefault(oid, []).append(origin)
         if len(self.heads[oid]) > 1:
             return []
@@ -102,6 +126,7 @@ class _Walk:
             self.commits[oid] = found
             return [(f"commit {oid}", parent) for parent in found.parents]
         if isinstance(found, Tag):
+            self.tags.add(oid)
             return [(f"tag {oid}", found.target)]
         self.unreadable.add(oid)
         return []
@@ -125,14 +150,11 @@ class _Walk:
             self.unreadable.add(oid)
 
     def _read(self, oid: ObjectId) -> Commit | Tag | Manifest | None:
-        return _read(self.store, self.copies, oid, self.decoder)
+        return _read(self.store, self.find(oid), self.decoder)
 
 
-def _read(
-    store: ObjectStore, copies: Copies, oid: ObjectId, manifests: ManifestDecoder
-) -> Commit | Tag | Manifest | None:
+def _read(store: ObjectStore, copy: Copy | None, manifests: ManifestDecoder) -> Commit | Tag | Manifest | None:
     """Return a metadata object, or None if it cannot be read."""
-    copy = copies.good.get(oid)
     try:
         return read_copy(store, copy, manifests) if copy is not None and copy.is_metadata else None
     except WRONG:  # its bytes are those of its id, and break a rule
@@ -146,7 +168,7 @@ def uses(
     result: dict[ObjectId, list[Use]] = {}
     manifests = ManifestDecoder()
     for oid, commit in commits.items() if ids else ():
-        found = _read(store, copies, commit.manifest, manifests)
+        found = _read(store, copies.good.get(commit.manifest), manifests)
         for content, use in _uses(oid, found, ids) if isinstance(found, Manifest) else ():
             result.setdefault(content, []).append(use)
     return result

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from mvc.errors import StorageError
 from mvc.index import BlobRecord, CommitRecord, Database, chained, placed
 from mvc.index.condition import condition
+from mvc.index.fingerprint import add_up, history_print, of_commits, of_stored, store_print
 from mvc.objects.blob import depth_above
 from mvc.repo.check_copies import Copies, Copy
 from mvc.repo.check_history import History
 from mvc.repo.session import Session
+from mvc.store.layout import Location, StoredObject
 from mvc.types import ObjectId
 
-__all__ = ["damage_of_index", "disagreement"]
+__all__ = ["Agreement", "compare", "damage_of_index", "record_of"]
 
 
 def damage_of_index(session: Session) -> str | None:
@@ -22,8 +24,29 @@ def damage_of_index(session: Session) -> str | None:
     return condition(session.layout.index)[1]
 
 
-def disagreement(session: Session, operation: ObjectId, copies: Copies, history: History) -> str | None:
-    """Return in what the index contradicts the store, or None.
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """The index says of some files, and of all that the refs reach, what the store does, and nothing of other files.
+
+    Parameters
+    ----------
+    rows : int
+        Fingerprint of what it says.
+    packs, loose : frozenset of ObjectId
+        The files. Whatever the refs reach lies in them, with what is needed to decode it.
+    """
+
+    rows: int
+    packs: frozenset[ObjectId]
+    loose: frozenset[ObjectId]
+
+    def covers(self, oid: ObjectId, location: Location) -> bool:
+        """Return whether what lies there is known to the index."""
+        return location.pack in self.packs if location.pack else oid in self.loose
+
+
+def compare(session: Session, operation: ObjectId, copies: Copies, history: History) -> Agreement | str | None:
+    """Return in what the index agrees with the store, or in what it contradicts it; None if neither can be said.
 
     What a killed process left is no contradiction: an index of an older operation, one that lacks what no ref reaches,
     one that names files that are gone. The next command, or reading, copes with all of them.
@@ -46,12 +69,33 @@ def disagreement(session: Session, operation: ObjectId, copies: Copies, history:
         found = Database(session.layout.index)
         if found.operation() != operation:
             return None
-        return _blobs(found, copies, history) or _objects(found, copies, history) or _commits(found, history)
+        return _agreement(found, copies, history) or (
+            _blobs(found, copies, history) or _objects(found, copies, history) or _commits(found, history)
+        )
     except StorageError as error:
         return error.message
 
 
-def _record(copy: Copy) -> BlobRecord:
+def _agreement(found: Database, copies: Copies, history: History) -> Agreement | None:
+    """Return that the index agrees, if it does: the same would come of comparing each row."""
+    with found.still():
+        rows = add_up(*store_print(found), history_print(found, history.commits))
+        known = Agreement(rows, frozenset(found.packs()), frozenset(found.loose()))
+    there = [copy for copy in copies.all() if known.covers(copy.oid, copy.location)]
+    reached = {*history.metadata, *(oid for _, oid in history.contents)}
+    if not reached.issubset({copy.oid for copy in there}):
+        return None
+    blobs = chained(record_of(copy) for copy in there if not copy.is_metadata)
+    others = [StoredObject(copy.oid, copy.kind, copy.location) for copy in there if copy.is_metadata]
+    expected = add_up(of_stored(blobs, others), of_commits(_records(history)))
+    return known if rows == expected and all(blob.reachable for blob in blobs) else None
+
+
+def _records(history: History) -> list[CommitRecord]:
+    return placed(CommitRecord.of(commit, history.sizes[commit.manifest]) for commit in history.commits.values())
+
+
+def record_of(copy: Copy) -> BlobRecord:
     """Return what the index says of a blob, before its chain is worked out."""
     assert copy.content is not None, "every blob of a sound repository could be opened"
     length, depth = copy.location.length, depth_above(copy.sides)
@@ -59,7 +103,7 @@ def _record(copy: Copy) -> BlobRecord:
 
 
 def _blobs(found: Database, copies: Copies, history: History) -> str | None:
-    stored = chained(_record(copy) for copy in copies.all() if not copy.is_metadata)
+    stored = chained(record_of(copy) for copy in copies.all() if not copy.is_metadata)
     ours, theirs = _by_place(found.all_blobs()), _by_place(stored)
     same = ours.keys() == theirs.keys()
     for place in ours.keys() & theirs.keys():
@@ -90,10 +134,8 @@ def _objects(found: Database, copies: Copies, history: History) -> str | None:
 
 
 def _commits(found: Database, history: History) -> str | None:
-    sizes = history.sizes
-    expected = placed(CommitRecord.of(commit, sizes[commit.manifest]) for commit in history.commits.values())
     recorded = {oid: _facts(record) for oid, record in found.commits(history.commits).items()}
-    other = next((record.id for record in expected if recorded.get(record.id) != _facts(record)), None)
+    other = next((record.id for record in _records(history) if recorded.get(record.id) != _facts(record)), None)
     return f"it says of commit {other} what the store does not" if other else None
 
 

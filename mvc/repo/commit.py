@@ -13,13 +13,14 @@ from mvc.errors import ConflictError, InvalidInputError, ReadOnlyError, StorageE
 from mvc.index import Additions
 from mvc.objects.commit import Commit, Metadata
 from mvc.objects.manifest import Manifest, Segment
+from mvc.objects.refnames import HEAD
 from mvc.repo.candidates import Candidates, Task
 from mvc.repo.clock import Actor, now
 from mvc.repo.companions import companions, may_have_companion
 from mvc.repo.encode import LOOSE_BYTES, Encoder, Stored
 from mvc.repo.materialize import ContentReader
 from mvc.repo.progress import Progress, Tick, silent
-from mvc.repo.record import additions, move_branch, put_commit
+from mvc.repo.record import additions, move_ref, put_commit
 from mvc.repo.refs import RefState
 from mvc.repo.reliance import rely_on
 from mvc.repo.scan import Content, Reading, ScannedFile
@@ -40,7 +41,7 @@ from mvc.store.batch import WriteBatch
 from mvc.store.leases import STALE_SECONDS
 from mvc.types import ObjectId
 
-__all__ = ["CommitRequest", "CommitResult", "commit"]
+__all__ = ["CommitRequest", "CommitResult", "Target", "commit"]
 
 _LOGGER: Final = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ class CommitRequest:
         Record a commit even if its tree is that of the parent.
     allow_damaged : bool
         Record an incomplete sharded checkpoint.
+    time : int, optional
+        When it was, in microseconds since 1970-01-01T00:00:00Z; by default now.
     """
 
     message: str
@@ -71,6 +74,37 @@ class CommitRequest:
     level: Level = "default"
     allow_empty: bool = False
     allow_damaged: bool = False
+    time: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a commit goes in history.
+
+    Parameters
+    ----------
+    ref : str or None
+        Full name of the ref that moves to it; None for a commit that no ref holds yet: whoever wants it must pin it by
+        a lease, and have a ref hold it in the end.
+    old : str or None
+        What the ref holds until then; None if it does not exist.
+    parents : tuple of ObjectId
+        Its parents. The tree is recorded as changes of the first one's, and tensors as deltas of the first one's.
+    """
+
+    ref: str | None
+    old: str | None
+    parents: tuple[ObjectId, ...]
+
+    @classmethod
+    def head(cls, state: RefState) -> Target:
+        """Return where the next commit of the work tree goes: on top of HEAD."""
+        return cls(state.moving_ref, state.refs.get(state.moving_ref), (state.head,) if state.head else ())
+
+    @property
+    def parent(self) -> ObjectId | None:
+        """The first parent."""
+        return self.parents[0] if self.parents else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +116,7 @@ class CommitResult:
     commit : ObjectId
         Its id.
     branch : str or None
-        Full name of the branch that moved; None for a detached HEAD.
+        Full name of the branch that moved; None for a detached HEAD, or if no ref moved.
     tensors : int
         Names of tensors in the tree.
     new_tensors : int
@@ -102,9 +136,16 @@ class CommitResult:
 
 
 def commit(
-    session: Session, selection: Selection, request: CommitRequest, actor: Actor, progress: Progress = silent
+    session: Session,
+    selection: Selection,
+    request: CommitRequest,
+    actor: Actor,
+    progress: Progress = silent,
+    *,
+    target: Target | None = None,
+    executor: Executor | None = None,
 ) -> CommitResult:
-    """Record a tree as the next commit of the branch that HEAD follows.
+    """Record a tree as the next commit of the branch that HEAD follows, or as the commit that `target` asks for.
 
     Writes in this order: blobs, manifest, commit, then the operation that moves the branch; the index and the
     dirty-check cache follow. A crash before the operation leaves only unreachable objects. If another writer moves the
@@ -122,13 +163,17 @@ def commit(
         Who, and by which command.
     progress : callable
         Told how far the work is.
+    target : Target, optional
+        Parents, and the ref that moves. The work tree is left alone then, and so is HEAD, unless it follows that ref.
+    executor : Executor, optional
+        Encodes, as `mvc.repo.encode.Encoder` says.
 
     Raises
     ------
     InvalidInputError
         For an empty message, a tree without a change, or a file that cannot be recorded.
     ConflictError
-        If a file changes while it is read.
+        If a file changes while it is read; or another writer moved the ref of `target`.
     StorageError
         If the medium failed. The branch is where it was; or, if moving it was the last thing that could be done, at the
         new commit.
@@ -138,21 +183,34 @@ def commit(
         raise InvalidInputError("the commit message is empty", hint="say why: -m MESSAGE")
     _check_recordable(request, actor)
     session.store.temporaries.sweep(STALE_SECONDS)
-    state = session.refs.state()
+    aim = target or Target.head(session.refs.state())
     with session.index.connected(), session.pool() as pool:
-        changes = _Changes(session, state, selection, pool)
+        changes = _Changes(session, aim.parent, selection, pool)
         for _ in range(_ATTEMPTS):
-            done = _Attempt(session, state, selection, request, actor).run(changes, pool, progress)
+            done = _Attempt(session, aim, selection, request, actor, executor).run(changes, pool, progress)
             if done is not None:
-                _follow(session, done, changes.seen())
+                _follow(session, done, None if target else changes.seen())
                 return done.result
             session.refresh(force=True)  # what was stored in vain is not to be stored again
-            ref, state = state.moving_ref, session.refs.state()
-            if state.moving_ref != ref:
-                raise ConflictError(
-                    f"another process switched away from {ref}; nothing was recorded", hint="commit again"
-                )
+            aim = _unmoved(session, target) if target else _on_top(session, aim)
     raise ConflictError(f"{_ATTEMPTS} other commits were faster", hint="commit again")
+
+
+def _unmoved(session: Session, target: Target) -> Target:
+    """Return a target for another try, unless another process has moved its ref."""
+    if target.ref and session.refs.state().refs.get(target.ref) != target.old:
+        raise ConflictError(f"another process moved {target.ref}; nothing was recorded", hint="try again")
+    return target
+
+
+def _on_top(session: Session, before: Target) -> Target:
+    """Return where the next commit of the work tree goes, now that others have committed; the branch is the same."""
+    state = session.refs.state()
+    if state.moving_ref != before.ref:
+        raise ConflictError(
+            f"another process switched away from {before.ref}; nothing was recorded", hint="commit again"
+        )
+    return Target.head(state)
 
 
 _Seen = dict[str, tuple[tuple[Segment, ...], Tracked]]
@@ -164,16 +222,16 @@ def _check_recordable(request: CommitRequest, actor: Actor) -> None:
     nothing = ObjectId("0" * 64)
     if request.level not in LEVELS:
         raise InvalidInputError(f"level {request.level!r} is unknown; there are {', '.join(LEVELS)}")
-    _ = Commit(nothing, (), actor.author, now(), request.message.strip(), request.metadata).encoded
+    _ = Commit(nothing, (), actor.author, request.time or 0, request.message.strip(), request.metadata).encoded
 
 
 class _Changes:
     """The files of a selection: those that are what HEAD says by their stat, and those that must be read."""
 
-    def __init__(self, session: Session, state: RefState, selection: Selection, pool: Executor) -> None:
-        self._head = session.manifest(state.head) if state.head else None
+    def __init__(self, session: Session, head: ObjectId | None, selection: Selection, pool: Executor) -> None:
+        self._head = session.manifest(head) if head else None
         tree = session.load_worktree()
-        self._tree = tree if tree and tree.commit == state.head else None
+        self._tree = tree if tree and tree.commit == head else None
         self._sources, self._unchanged = split_unchanged(selection, self._tree, self._head)
         self._in_worktree = selection.in_worktree
         self._started = time.time_ns()
@@ -197,29 +255,30 @@ class _Changes:
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """A commit that was recorded: its tree, the refs after it, and what it added to the store."""
+    """A commit that was recorded: its tree, the refs after it if one moved, and what it added to the store."""
 
     result: CommitResult
     manifest: Manifest
-    state: RefState
+    state: RefState | None
     added: Additions
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    """One try to put a commit on top of `state`."""
+    """One try to put a commit where `target` says."""
 
     session: Session
-    state: RefState
+    target: Target
     selection: Selection
     request: CommitRequest
     actor: Actor
+    executor: Executor | None
 
     def run(self, changes: _Changes, pool: Executor, progress: Progress) -> _Done | None:
         """Store everything and move the branch; None if another writer moved it first."""
-        pins = [self.state.head] if self.state.head else []
+        pins = self.target.parents
         with self.session.store.leases.take("commit", pins) as lease, self.session.store.begin() as batch:
-            parent = self.session.manifest(self.state.head) if self.state.head else None
+            parent = self.session.manifest(self.target.parent) if self.target.parent else None
             self._check_paths(parent)
             with progress("storing", changes.reading.size) as tick:
                 new = self._new_contents(changes.reading.runs(), parent, batch, tick)
@@ -230,12 +289,13 @@ class _Attempt:
             places = batch.commit()
             if not lease.renew():  # taken for dead: what this commit relies on may be gone
                 return None
-            moved = move_branch(self.session, self.state, recorded.id, self.actor)
-            if moved is None:
+            ref, old = self.target.ref, self.target.old
+            moved = move_ref(self.session, ref, old, recorded.id, self.actor) if ref else None
+            if moved is None and ref:
                 return None
         result = CommitResult(
             recorded.id,
-            self.state.branch,
+            self.target.ref if self.target.ref and self.target.ref != HEAD else None,
             len(manifest.tensors),
             sum(item.content.kind == "tensor" for item in stored),
             manifest.size,
@@ -301,7 +361,7 @@ class _Attempt:
         found = Candidates(self.session, parent, frozenset().union(*names.values()))
         reader = ContentReader(self.session, pool, found.locate)
         threads, bounds = self.session.threads, self.session.settings.delta
-        encoder = Encoder(reader, pool, 2 * threads, self.request.level, bounds)
+        encoder = Encoder(reader, pool, 2 * threads, self.request.level, bounds, self.executor)
         done: dict[ObjectId, Stored] = {}
         waiting: list[Content] = []
 
@@ -335,19 +395,23 @@ class _Attempt:
             yield from tasks
 
     def _record(self, manifest: Manifest, batch: WriteBatch) -> Commit:
-        parents = (self.state.head,) if self.state.head else ()
+        request, time = self.request, now() if self.request.time is None else self.request.time
         recorded = Commit(
-            manifest.id, parents, self.actor.author, now(), self.request.message.strip(), self.request.metadata
+            manifest.id, self.target.parents, self.actor.author, time, request.message.strip(), request.metadata
         )
         put_commit(batch, recorded, manifest)
         return recorded
 
 
-def _follow(session: Session, done: _Done, seen: _Seen) -> None:
+def _follow(session: Session, done: _Done, seen: _Seen | None) -> None:
     """Bring the index and the dirty-check cache up to date. The commit stands whatever becomes of them."""
     try:
-        session.follow(done.state, done.added)
-        _remember(session, done.result.commit, done.manifest, seen)
+        if done.state:
+            session.follow(done.state, done.added)
+        else:
+            session.follow_objects(done.added)
+        if seen is not None:
+            _remember(session, done.result.commit, done.manifest, seen)
     except (StorageError, ReadOnlyError) as error:
         _LOGGER.warning("commit %s is recorded, but what is derived from it is not yet: %s", done.result.commit, error)
 

@@ -10,7 +10,7 @@ from typing import Final
 from mvc.errors import MvcError, NotFoundError
 from mvc.repo.check_copies import Copies, Copy, State, check_copies
 from mvc.repo.check_history import History, check_history
-from mvc.repo.check_index import damage_of_index, disagreement
+from mvc.repo.check_index import Agreement, compare, damage_of_index
 from mvc.repo.check_log import LogCheck, check_log
 from mvc.repo.layout import check_format
 from mvc.repo.progress import Progress, silent
@@ -19,7 +19,7 @@ from mvc.settings import Settings
 from mvc.store.pack_check import PackCheck, check_pack
 from mvc.types import ObjectId
 
-__all__ = ["Diagnosis", "diagnose"]
+__all__ = ["Diagnosis", "diagnose", "wrong_settings"]
 
 _TRIES: Final = 3
 """Checks begun anew because another process removed a pack meanwhile; a repack does so once."""
@@ -45,6 +45,8 @@ class Diagnosis:
         Contents that are needed and of which nothing is stored: by a commit, or by the contents that are given.
     index : str or None
         What is wrong with the SQLite index.
+    agreement : Agreement or None
+        In what the index agrees with the store, if it was compared and does.
     """
 
     settings: Mapping[str, str]
@@ -54,6 +56,7 @@ class Diagnosis:
     history: History
     missing: Mapping[ObjectId, tuple[ObjectId, ...]]
     index: str | None
+    agreement: Agreement | None = None
 
     @property
     def complete(self) -> bool:
@@ -70,8 +73,9 @@ class Diagnosis:
         """True if nothing but what is derived may be wrong."""
         return (
             self.complete
-            and not (self.settings or self.log.corrupt or self.log.contradictions or self.missing)
-            and all(oid is not None for oid in self.log.heads.values())
+            and not (
+                self.settings or self.log.corrupt or self.log.contradictions or self.log.wrong_heads or self.missing
+            )
             and all(pack.problem is None for pack in self.packs)
             and all(copy.state is State.GOOD for copy in self.copies.all())
         )
@@ -100,7 +104,7 @@ def diagnose(session: Session, *, quick: bool = False, progress: Progress = sile
     progress : callable
         Told how far the work is.
     """
-    settings = _wrong_settings(session)
+    settings = wrong_settings(session)
     if settings:
         session = Session(session.layout, session.fs, Settings())
     found = _diagnose_still(session, settings, progress, quick=quick)
@@ -111,7 +115,10 @@ def diagnose(session: Session, *, quick: bool = False, progress: Progress = sile
     operation = found.log.line[0] if found.log.line else None
     index = damage_of_index(session)
     if index is None and operation is not None and found.sound:
-        index = disagreement(session, operation, found.copies, found.history)
+        compared = compare(session, operation, found.copies, found.history)
+        if isinstance(compared, Agreement):
+            return replace(found, agreement=compared)
+        index = compared
     return replace(found, index=index)
 
 
@@ -134,8 +141,8 @@ def _diagnose(session: Session, settings: Mapping[str, str], progress: Progress,
         with suppress(NotFoundError):  # removed since it was listed
             packs.append(check_pack(session.fs, store.packs.directory, pack, quick=quick))
     with session.pool() as pool:
-        copies = check_copies(session, packs, pool, progress, quick=quick)
-    history = check_history(store, copies, log.refs or {})
+        copies = check_copies(session, packs, store.loose.ids(), pool, progress, quick=quick)
+    history = check_history(store, copies.good.get, log.refs or {})
     return Diagnosis(settings, log, tuple(packs), copies, history, _missing(copies, history), None)
 
 
@@ -152,7 +159,8 @@ def _undecodable(copies: Iterable[Copy]) -> Iterable[Copy]:
     return (copy for copy in copies if copy.state is State.HANGS)
 
 
-def _wrong_settings(session: Session) -> dict[str, str]:
+def wrong_settings(session: Session) -> dict[str, str]:
+    """Return what is wrong with ``format.toml`` and ``config.toml``, by name."""
     found = {}
     try:
         check_format(session.layout)

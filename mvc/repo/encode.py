@@ -6,20 +6,31 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, groupby
 from operator import attrgetter
 from typing import Final, Protocol
 
-from xxhash import xxh3_64_intdigest
-
-from mvc.codecs import Bytes, Codec, FrameSpec, Sample, estimate, frame_words
+from mvc.codecs import Bytes, FrameSpec, frame_words
 from mvc.errors import ConflictError
 from mvc.index import BlobRecord
 from mvc.objects.blob import Envelope
 from mvc.objects.ids import finish
+from mvc.repo.encode_tasks import (
+    EncodeContent,
+    EncodedContent,
+    EncodedFrame,
+    EncodeFrame,
+    Range,
+    Way,
+    encode_contents,
+    encode_frames,
+    judged,
+    sample_places,
+)
 from mvc.repo.materialize import ContentReader
-from mvc.repo.parallel import ordered_map
-from mvc.repo.plan import SMALL_BYTES, Option, Side, choose, codecs_for, codecs_for_small
+from mvc.repo.parallel import Step, stepped_map
+from mvc.repo.plan import SMALL_BYTES, Option, Side, codecs_for, codecs_for_small
 from mvc.repo.scan import Content
 from mvc.settings import Delta, Level
 from mvc.store.layout import Buffer, EntryKind, Location
@@ -38,10 +49,10 @@ _GROUP_BYTES: Final = 256 << 10
 as long as coding some of them. Whatever is not larger than this has one frame."""
 _LEAST_WEIGHT: Final = 1 << 10
 """Bytes that a content counts for in such a group at least: its envelope is work, too."""
-_SAMPLES: Final = 4
-"""Places of a tensor at which options are compared."""
-_SAMPLE_WORDS: Final = 32 << 10
-"""Words at each place: enough for the tables of the entropy coder, so that the estimate does not favour short ones."""
+_AWAY_BYTES: Final = 64 << 20
+"""Raw bytes of the contents that another executor plans: several for each of a dozen workers."""
+_AWAY_FRAMES: Final = 32
+"""Frames, or groups of small ones, that another executor codes: at 4 MiB each, with as much of a base, 256 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,24 +93,32 @@ class Stored:
         )
 
 
-_Frame = tuple[Bytes, bytes]
-"""Raw and stored bytes of one frame."""
-_Range = dict[Side | None, Sample]
-"""A range of a content with the same range of each side tensor that may help to store it."""
-
 _Task = tuple[Content, Sequence[Side]]
 """A content, and the side tensors that it may use."""
-
-_Way = tuple[Codec, Side | None]
-"""A codec, and the side tensor that it is to take."""
+_Place = tuple["_Planned", int]
+"""A content with its encoding, and the first word of one of its frames."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Planned:
+    """A content and how it is to be stored.
+
+    Parameters
+    ----------
+    content : Content
+        The content.
+    option : Option
+        What was chosen.
+    only_frame : EncodedFrame or None
+        A content of one frame, which is coded while it is at hand.
+    raw : Bytes or None
+        The bytes of that frame.
+    """
+
     content: Content
     option: Option
-    only_frame: _Frame | None
-    """Raw and stored bytes of a content of one frame, which is coded while it is at hand."""
+    only_frame: EncodedFrame | None
+    raw: Bytes | None
 
     @property
     def starts(self) -> range:
@@ -114,9 +133,12 @@ class _Coded:
     planned: _Planned
     raw: Bytes | None
     """Its bytes, if they must be hashed."""
-    stored: bytes
-    entry: tuple[int, int]
-    """What the frame table says of it: stored length and checksum."""
+    frame: EncodedFrame
+
+    @property
+    def entry(self) -> tuple[int, int]:
+        """What the frame table says of it: stored length and checksum."""
+        return len(self.frame.stored), self.frame.checksum
 
 
 class BlobSink(Protocol):
@@ -144,9 +166,20 @@ class Encoder:
         How many options to compare.
     bounds : Delta
         Bounds of the delta policy.
+    executor : Executor, optional
+        Runs the tasks of `mvc.repo.encode_tasks`, maybe elsewhere; by default `pool` does.
     """
 
-    def __init__(self, reader: ContentReader, pool: Executor, window: int, level: Level, bounds: Delta) -> None:
+    def __init__(
+        self,
+        reader: ContentReader,
+        pool: Executor,
+        window: int,
+        level: Level,
+        bounds: Delta,
+        executor: Executor | None = None,
+    ) -> None:
+        self._executor = executor
         self._reader = reader
         self._pool = pool
         self._window = window
@@ -167,9 +200,13 @@ class Encoder:
         ConflictError
             If a content is no longer what its id says: the file changed after it was hashed.
         """
-        plans = ordered_map(self._pool, self._plan_all, _grouped(contents), _AHEAD_BYTES, _raw_bytes)
-        tasks = (task for group in plans for task in _tasks(group))
-        frames = chain.from_iterable(ordered_map(self._pool, self._code_all, tasks, self._window))
+        apply = partial(stepped_map, self._pool, self._executor)
+        choosing = Step(self._questions, encode_contents, _planned)
+        plans = apply(choosing, _grouped(contents), _AHEAD_BYTES, _AWAY_BYTES, _raw_bytes)
+        places = (place for group in plans for place in _places(group))
+        coding = Step(self._frames, encode_frames, _coded)
+        coded_lists = apply(coding, places, self._window, _AWAY_FRAMES)
+        frames = chain.from_iterable(coded_lists)
         for planned, coded in groupby(frames, attrgetter("planned")):
             stored = self._write(planned, coded, batch)
             self._written[stored.content.id] = stored.content
@@ -193,61 +230,36 @@ class Encoder:
 
     def options(self, content: Content, sides: Sequence[Side]) -> list[Option]:
         """Return every way to store `content` on its own or with one of `sides`, with sizes judged by samples."""
-        return self._judged(content, self._ways(content, sides), self._samples(content, sides, None))
+        return judged(content.spec, self._ways(content, sides), self._samples(content, sides))
 
-    def _ways(self, content: Content, sides: Sequence[Side]) -> list[_Way]:
-        return [
+    def _ways(self, content: Content, sides: Sequence[Side]) -> tuple[Way, ...]:
+        return tuple(
             (codec, side)
             for side in (None, *sides)
             for codec in codecs_for(content.kind, content.spec.dtype, self._level, side.relation if side else "full")
-        ]
+        )
 
-    def _plan_all(self, group: Sequence[_Task]) -> list[_Planned]:
-        return [self._plan(item) for item in group]
+    def _questions(self, group: Sequence[_Task]) -> list[EncodeContent]:
+        return [self._question(*item) for item in group]
 
-    def _plan(self, item: _Task) -> _Planned:
-        content, sides = item
-        if content.spec.nbytes < SMALL_BYTES:
-            return self._small(content)
+    def _question(self, content: Content, sides: Sequence[Side]) -> EncodeContent:
+        """Return what must be known to choose how to store a content."""
+        spec = content.spec
+        if spec.nbytes < SMALL_BYTES:
+            whole = self._load(content, (), 0, spec.words)
+            small = tuple((codec, None) for codec in codecs_for_small(whole[None][0].data))
+            return EncodeContent(spec, small, (whole,), self._bounds, one_frame=True)
         ways = self._ways(content, sides)
-        if content.spec.words > frame_words(content.spec):
-            return _Planned(content, self._compared(content, ways, self._samples(content, sides, None)), None)
-        whole = self._load(content, sides, 0, content.spec.words)
-        samples = self._samples(content, sides, whole)
-        if len(samples) == 1:
-            return self._tried(content, ways, whole)
-        option = self._compared(content, ways, samples)
-        return _Planned(content, option, _encode(option.codec, whole[option.side]))
+        if spec.words <= frame_words(spec):
+            whole = self._load(content, sides, 0, spec.words)
+            return EncodeContent(spec, ways, (whole,), self._bounds, one_frame=True)
+        samples = self._samples(content, sides) if len(ways) > 1 else ()
+        return EncodeContent(spec, ways, tuple(samples), self._bounds, one_frame=False)
 
-    def _small(self, content: Content) -> _Planned:
-        whole = self._load(content, (), 0, content.spec.words)
-        ways = [(codec, None) for codec in codecs_for_small(whole[None][0].data)]
-        return self._tried(content, ways, whole)
-
-    def _compared(self, content: Content, ways: Sequence[_Way], samples: Sequence[_Range]) -> Option:
-        """Return the best way to store a content, judged by samples unless it is the only one."""
-        if len(ways) == 1:
-            return Option(*ways[0], content.spec.nbytes)
-        return choose(self._judged(content, ways, samples), content.spec.nbytes, self._bounds)
-
-    @staticmethod
-    def _judged(content: Content, ways: Sequence[_Way], samples: Sequence[_Range]) -> list[Option]:
-        return [
-            Option(codec, side, estimate(codec, [sample[side] for sample in samples]) * content.spec.nbytes)
-            for codec, side in ways
-        ]
-
-    def _tried(self, content: Content, ways: Sequence[_Way], whole: _Range) -> _Planned:
-        """Encode a small content in every way, and keep the best."""
-        frames = {(codec, side): _encode(codec, whole[side]) for codec, side in ways}
-        options = [Option(codec, side, len(stored)) for (codec, side), (_, stored) in frames.items()]
-        option = choose(options, content.spec.nbytes, self._bounds)
-        return _Planned(content, option, frames[option.codec, option.side])
-
-    def _load(self, content: Content, sides: Sequence[Side], start: int, words: int) -> _Range:
+    def _load(self, content: Content, sides: Sequence[Side], start: int, words: int) -> Range:
         target = content.load(start, words)
         spec = FrameSpec(content.spec.dtype, words, content.spec.row_words)
-        loaded: _Range = {None: (target, (), spec)}
+        loaded: Range = {None: (target, (), spec)}
         for side in sides:
             loaded[side] = (target, (self._side(side, content.spec, start, words),), spec)
         return loaded
@@ -258,26 +270,19 @@ class Encoder:
             return self._reader.side(side.id, target, start, words)
         return self._written[side.id].load(start, words)
 
-    def _samples(self, content: Content, sides: Sequence[Side], whole: _Range | None) -> list[_Range]:
-        starts, words = _places(content.spec)
-        if whole is None:
-            return [self._load(content, sides, start, words) for start in starts]
-        return [_cut(whole, start, words) for start in starts]
+    def _samples(self, content: Content, sides: Sequence[Side]) -> list[Range]:
+        starts, words = sample_places(content.spec)
+        return [self._load(content, sides, start, words) for start in starts]
 
-    def _code_all(self, tasks: Sequence[tuple[_Planned, int]]) -> list[_Coded]:
-        return [self._code(task) for task in tasks]
+    def _frames(self, places: Sequence[_Place]) -> list[EncodeFrame]:
+        """Return those frames that are not coded yet."""
+        return [self._frame(*place) for place in places if place[0].only_frame is None]
 
-    def _code(self, task: tuple[_Planned, int]) -> _Coded:
-        """Return the frame of a content that begins at a word."""
-        planned, start = task
-        raw, stored = planned.only_frame or self._frame(planned, start)
-        checksum = xxh3_64_intdigest(stored)
-        return _Coded(planned, raw if planned.content.held is None else None, stored, (len(stored), checksum))
-
-    def _frame(self, planned: _Planned, start: int) -> _Frame:
+    def _frame(self, planned: _Planned, start: int) -> EncodeFrame:
         content, side = planned.content, planned.option.side
         words = min(frame_words(content.spec), content.spec.words - start)
-        return _encode(planned.option.codec, self._load(content, [side] if side else [], start, words)[side])
+        loaded = self._load(content, [side] if side else [], start, words)
+        return EncodeFrame(planned.option.codec, loaded[side])
 
     @staticmethod
     def _write(planned: _Planned, frames: Iterator[_Coded], batch: BlobSink) -> Stored:
@@ -288,7 +293,7 @@ class Encoder:
             coded = list(_verified(content, frames))
             envelope = _envelope(planned, [frame.entry for frame in coded])
             kind = EntryKind.TENSOR if content.kind == "tensor" else EntryKind.LITERAL
-            batch.put(kind, content.id, [envelope.header, *(frame.stored for frame in coded)])
+            batch.put(kind, content.id, [envelope.header, *(frame.frame.stored for frame in coded)])
         return Stored(content.released(), planned.option, envelope.stored_bytes)
 
 
@@ -300,7 +305,7 @@ def _write_loose(planned: _Planned, frames: Iterator[_Coded], batch: BlobSink) -
     with batch.loose(content.id, replace=content.damaged) as draft:
         draft.write(room.header)
         for frame in _verified(content, frames):
-            draft.write(frame.stored)
+            draft.write(frame.frame.stored)
             table.append(frame.entry)
         envelope = replace(room, table=tuple(table))
         draft.patch(envelope.header, 0)
@@ -322,7 +327,7 @@ def _grouped(contents: Iterable[_Task]) -> Iterator[list[_Task]]:
         yield group
 
 
-def _tasks(group: Sequence[_Planned]) -> Iterator[list[tuple[_Planned, int]]]:
+def _places(group: Sequence[_Planned]) -> Iterator[list[_Place]]:
     """Yield the frames of a group of contents: one by one if it is a single content, else all at once."""
     if len(group) > 1:
         yield [(planned, start) for planned in group for start in planned.starts]
@@ -334,8 +339,26 @@ def _raw_bytes(group: Sequence[_Task]) -> int:
     return sum(content.spec.nbytes for content, _ in group)
 
 
-def _encode(codec: Codec, sample: Sample) -> _Frame:
-    return sample[0], codec.encode(*sample)
+def _planned(
+    group: Sequence[_Task], asked: Sequence[EncodeContent], chosen: Sequence[EncodedContent]
+) -> list[_Planned]:
+    return [
+        _Planned(content, encoded.option, encoded.frame, question.ranges[0][None][0] if encoded.frame else None)
+        for (content, _), question, encoded in zip(group, asked, chosen, strict=True)
+    ]
+
+
+def _coded(places: Sequence[_Place], asked: Sequence[EncodeFrame], encoded: Sequence[EncodedFrame]) -> list[_Coded]:
+    """Return the frames at `places`: those that were coded just now, and those that were before."""
+    new = zip(asked, encoded, strict=True)
+    result = []
+    for planned, _ in places:
+        raw, frame = planned.raw, planned.only_frame
+        if frame is None:
+            task, frame = next(new)
+            raw = task.sample[0]
+        result.append(_Coded(planned, raw if planned.content.held is None else None, frame))
+    return result
 
 
 def _verified(content: Content, frames: Iterable[_Coded]) -> Iterator[_Coded]:
@@ -371,24 +394,3 @@ def _envelope(planned: _Planned, table: Sequence[tuple[int, int]]) -> Envelope:
         frame_words(content.spec),
         tuple(table),
     )
-
-
-def _places(spec: TensorSpec) -> tuple[Sequence[int], int]:
-    """Return where to sample a tensor, and how many words at each place; all of it if it is small."""
-    words = (
-        max(1, _SAMPLE_WORDS // spec.row_words) * spec.row_words if spec.row_words < _SAMPLE_WORDS else _SAMPLE_WORDS
-    )
-    if spec.words <= _SAMPLES * words:
-        return [0], spec.words
-    last = spec.words - words
-    unit = spec.row_words if spec.row_words < _SAMPLE_WORDS else 1
-    return [last * place // (_SAMPLES - 1) // unit * unit for place in range(_SAMPLES)], words
-
-
-def _cut(whole: _Range, start: int, words: int) -> _Range:
-    """Return a range of words of what was loaded whole."""
-    result: _Range = {}
-    for key, (target, sides, spec) in whole.items():
-        place = slice(start * spec.dtype.word_bytes, (start + words) * spec.dtype.word_bytes)
-        result[key] = target[place], tuple(side[place] for side in sides), replace(spec, words=words)
-    return result

@@ -10,6 +10,7 @@ from mvc.repo.check_copies import Radius, State
 from mvc.repo.check_history import Use, uses
 from mvc.repo.diagnosis import Diagnosis, diagnose
 from mvc.repo.progress import Progress, silent
+from mvc.repo.recheck import Recheck, keep, recheck, take_snapshot
 from mvc.repo.session import Session
 from mvc.store.layout import Location
 from mvc.store.object_store import ObjectStore
@@ -84,7 +85,7 @@ class FsckReport:
     Parameters
     ----------
     operations, commits, contents : int
-        Operations that the head leads to, commits and contents that refs reach.
+        Operations that the head leads to, commits and contents that refs reach: those that were checked.
     copies : int
         Stored copies and encodings of objects that were checked, whether refs reach them or not.
     checked_bytes : int
@@ -93,6 +94,9 @@ class FsckReport:
         Empty if all is well.
     set_aside : int
         Files in ``.mvc/corrupt``, which earlier repairs set aside.
+    known_commits : int
+        Commits that an earlier check found good with all that they need, and that a quick check did not read again;
+        there are none if anything is wrong.
     """
 
     operations: int
@@ -102,6 +106,7 @@ class FsckReport:
     checked_bytes: int
     faults: tuple[Fault, ...]
     set_aside: int
+    known_commits: int = 0
 
     @property
     def clean(self) -> bool:
@@ -112,9 +117,27 @@ class FsckReport:
 def fsck(session: Session, *, quick: bool = False, progress: Progress = silent) -> FsckReport:
     """Check a repository; see `mvc.repo.diagnosis.diagnose` for what is checked, and the parameters.
 
-    Reads only, but for giving condemned files their names back if something is missing.
+    Reads only, but for giving condemned files their names back if something is missing. What was found clean is noted
+    in the index. A quick check then reads what is new since, and believes that a file with the size and times that it
+    had is as it was; any other check believes nothing. Whatever is wrong, everything is checked again each time.
     """
-    return report(session, diagnose(session, quick=quick, progress=progress))
+    if quick and (known := recheck(session, progress)):
+        return _nothing_wrong(session, known)
+    snapshot = take_snapshot(session)
+    found = diagnose(session, quick=quick, progress=progress)
+    result = report(session, found)
+    if result.clean:
+        keep(session, snapshot, found)
+    return result
+
+
+def _nothing_wrong(session: Session, known: Recheck) -> FsckReport:
+    sizes = known.operations, known.commits, known.contents, known.copies
+    return FsckReport(*sizes, 0, (), _set_aside(session), known.known)
+
+
+def _set_aside(session: Session) -> int:
+    return len(Quarantine(session.layout.directory, session.fs).names())
 
 
 def report(session: Session, found: Diagnosis) -> FsckReport:
@@ -126,7 +149,7 @@ def report(session: Session, found: Diagnosis) -> FsckReport:
         sum(len(copies) for copies in found.copies.by_id.values()),
         found.copies.checked_bytes,
         tuple(_Faults(session.store, found).all()),
-        len(Quarantine(session.layout.directory, session.fs).names()),
+        _set_aside(session),
     )
 
 
@@ -163,10 +186,9 @@ class _Faults:
             known = bool(log.operations or log.corrupt)
             problem = "the pointer to the newest operation is lost" if known else "there is no operation"
             yield Fault("operation log", problem, kind="missing", place="op_head")
-        for number, oid in log.heads.items():
-            if oid is None:
-                place = self._place(self._store.head.path(number))
-                yield Fault(place, "it does not hold the id of an operation", place=place, reachable=number == newest)
+        for number, problem in log.wrong_heads.items():
+            place = self._place(self._store.head.path(number))
+            yield Fault(place, problem, place=place, reachable=number == newest)
         if log.broken is not None:
             problem = log.corrupt.get(log.broken, "it is not stored")
             said = f"the log ends at operation {log.broken}: {problem}"

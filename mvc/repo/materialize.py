@@ -112,8 +112,8 @@ class ContentReader:
     locate : callable, optional
         Says where contents, and those that they are deltas of, are stored; by default the index does.
     keep_bytes : int
-        Decoded bytes kept for contents that are deltas of what is decoded; for those who decode everything, bases
-        first.
+        Bytes of decoded frames kept, those used last: for those who check contents, bases first, or read ranges of
+        contents that are deltas of each other.
     """
 
     def __init__(self, session: Session, pool: Executor, locate: Locate | None = None, *, keep_bytes: int = 0) -> None:
@@ -361,6 +361,8 @@ class ContentReader:
             if decoded is None:
                 decoded = _fresh(frame.words * width)
                 decode(blob, frame, decoded, depth)
+                if self._kept:
+                    self._kept.put(_place(blob, frame), decoded)
             parts.append(decoded[max(0, start - frame.start) * width : (start + count - frame.start) * width])
         return parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty(0, np.uint8)])
 

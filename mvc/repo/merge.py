@@ -20,7 +20,7 @@ from mvc.repo.merge_base import merge_bases
 from mvc.repo.merge_plan import MergeConflict, MergedFile, MergePlan, Side, plan_merge
 from mvc.repo.presence import check_present
 from mvc.repo.progress import Progress, silent
-from mvc.repo.record import additions, move_branch, put_commit
+from mvc.repo.record import additions, move_ref, put_commit
 from mvc.repo.refs import RefState
 from mvc.repo.revisions import Revision, resolve
 from mvc.repo.session import Session
@@ -233,7 +233,8 @@ class _Merge:
     def _move(self, commit: ObjectId, lease: Lease) -> RefState:
         if not lease.renew():  # taken for dead: what this merge relies on may be gone
             raise ConflictError("this process was taken for dead, and what it merged may be gone", hint="merge again")
-        state = move_branch(self.session, self.before.refs, commit, self.actor)
+        refs = self.before.refs
+        state = move_ref(self.session, refs.moving_ref, refs.refs.get(refs.moving_ref), commit, self.actor)
         if state is None:
             raise self._moved()
         return state

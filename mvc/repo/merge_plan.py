@@ -211,8 +211,10 @@ def _merge_tensors(
     named = {ids for _, ids in names}
     labels = [(tensor.name, ids) for tensor, ids in names]
     labels += [(f"segment {place}", ids) for place, ids in enumerate(places) if ids not in named]
-    segments = (replace(item, id=picked[ids][0]) for item, ids in zip(base.segments, places, strict=True))
-    tensors = (replace(tensor, id=picked[ids][0]) for tensor, ids in names)
+    segments = (
+        Segment(item.kind, picked[ids][0], item.length) for item, ids in zip(base.segments, places, strict=True)
+    )
+    tensors = (NamedTensor(tensor.name, picked[ids][0], tensor.spec, tensor.view) for tensor, ids in names)
     problem = "changed on both sides"
     conflicts = [MergeConflict(base.path, label, problem) for label, ids in labels if picked[ids][1]]
     return replace(base, segments=tuple(segments), tensors=tuple(tensors)), conflicts

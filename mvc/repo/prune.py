@@ -84,22 +84,30 @@ def prune(
     """
     store = session.store
     _check_copies(session, found, plan, needed, checked)
-    grown = _move(store, plan.rewrites)
-    if not plan.files:
+    moved = _move(store, plan.rewrites)
+    doomed = [item for item in plan.files if item.holder not in moved]
+    if not doomed:
         return Pruned(Tally(), 0)
     _make_durable(store, found, {pack or oid for oid, pack in needed})
     session.forget_index()
-    removed = _evict(session, found, plan, needed, wanted, lease)
+    removed = _evict(session, found, doomed, needed, wanted, lease)
+    before = {item.holder: item.file.size for item in plan.files}
+    grown = sum(size - before.get(pack, 0) for pack, size in moved.items())
     freed = sum(item.file.size for item in removed) - grown
-    return Pruned(Tally(sum(len(item.objects) for item in removed), freed), len(plan.files) - len(removed))
+    return Pruned(Tally(sum(len(item.objects) for item in removed), freed), len(doomed) - len(removed))
 
 
 def _evict(
-    session: Session, found: Survey, plan: PrunePlan, needed: Collection[Place], wanted: Wanted, lease: Lease
+    session: Session,
+    found: Survey,
+    doomed: Sequence[Removal],
+    needed: Collection[Place],
+    wanted: Wanted,
+    lease: Lease,
 ) -> list[Removal]:
-    """Condemn every file of the plan, look again, remove those that nobody needs, and return them."""
+    """Condemn files, look again, remove those that nobody needs, and return them."""
     store = session.store
-    condemned = [item for item in plan.files if store.evictions.condemn(item.file.path)]
+    condemned = [item for item in doomed if store.evictions.condemn(item.file.path)]
     removed: list[Removal] = []
     try:
         spared = _spared(store, found, condemned, needed, wanted)
@@ -135,23 +143,24 @@ def _check_copies(
                 pass
 
 
-def _move(store: ObjectStore, rewrites: Sequence[PackRewrite]) -> int:
-    """Store again what moves; return the bytes that this takes.
+def _move(store: ObjectStore, rewrites: Sequence[PackRewrite]) -> dict[ObjectId, int]:
+    """Store again what moves; return the packs that it is in now, and their sizes.
 
+    What several packs hold may be put together to just what one of them was: that one then stays.
     Two encodings of one content go to different packs: others may depend on either.
     """
     for rewrite in rewrites:
         store.packs.verify(rewrite.removal.holder)
     pending = [item for rewrite in rewrites for item in rewrite.keep]
-    grown = 0
+    packs: dict[ObjectId, int] = {}
     while pending:
         with store.begin() as batch:
             pending = [item for item in pending if not _put(store, item, batch)]
             for pack in {location.pack for location in batch.commit().values()}:
                 assert pack is not None, "what moves goes into packs"
                 store.packs.verify(pack)
-            grown += batch.stored_bytes
-    return grown
+                packs[pack] = store.fs.size(store.path(pack, pack)) or 0
+    return packs
 
 
 def _put(store: ObjectStore, item: StoredObject, batch: WriteBatch) -> bool:

@@ -17,7 +17,7 @@ from mvc.store.layout import EntryKind, Location
 from mvc.store.metadata import wrap_metadata
 from mvc.types import ObjectId
 
-__all__ = ["additions", "move_branch", "put_commit"]
+__all__ = ["additions", "move_ref", "put_commit"]
 
 
 def put_commit(batch: WriteBatch, commit: Commit, manifest: Manifest) -> None:
@@ -26,15 +26,14 @@ def put_commit(batch: WriteBatch, commit: Commit, manifest: Manifest) -> None:
     batch.put(EntryKind.COMMIT, commit.id, wrap_metadata(commit.encoded))
 
 
-def move_branch(session: Session, state: RefState, commit: ObjectId, actor: Actor) -> RefState | None:
-    """Move the branch that HEAD follows, or HEAD if it is detached, from where it is in `state` to a new commit.
+def move_ref(session: Session, ref: str, old: str | None, commit: ObjectId, actor: Actor) -> RefState | None:
+    """Move a ref (full name, or ``HEAD`` where it is detached) from the value `old` to a new commit.
 
     Returns
     -------
     RefState or None
         The refs afterwards; None if another process moved it first.
     """
-    ref, old = state.moving_ref, state.refs.get(state.moving_ref)
 
     def decide(current: RefState) -> tuple[RefChange, ...]:
         """Return the move of the ref, unless another process moved it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from mvc.errors import ConflictError, IntegrityError, NotFoundError
@@ -19,6 +20,8 @@ __all__ = ["SYMBOLIC", "RefLog", "RefState", "attach"]
 SYMBOLIC: Final = "ref: "
 _ATTEMPTS: Final = 1000
 """Tries to append an operation. Each failure means that another writer succeeded, so the system as a whole advances."""
+_KEPT: Final = 4 * VIEW_INTERVAL
+"""Operations kept decoded in memory: every question goes back to a view, `VIEW_INTERVAL` operations at most."""
 
 
 def attach(branch: str) -> str:
@@ -83,6 +86,7 @@ class RefLog:
     def __init__(self, operations: OperationStore, head: OpHead) -> None:
         self._operations = operations
         self._head = head
+        self._operation = lru_cache(maxsize=_KEPT)(self._read)
 
     def newest(self) -> tuple[int, ObjectId]:
         """Return number and id of the newest operation.
@@ -112,6 +116,9 @@ class RefLog:
         IntegrityError
             If it is missing or corrupt.
         """
+        return self._operation(oid)
+
+    def _read(self, oid: ObjectId) -> Operation:
         try:
             return Operation.decode(self._operations.read(oid))
         except NotFoundError as error:

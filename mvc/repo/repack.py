@@ -38,6 +38,9 @@ __all__ = ["RepackResult", "repack"]
 _GROUP_BYTES: Final = 1 << 30
 """Raw bytes that are encoded before any takes the place of an old encoding: bounds the room that is taken twice."""
 
+_KEPT_BYTES: Final = 256 << 20
+"""Bytes of decoded frames kept while tensors are weighed, each against some others of its family."""
+
 
 @dataclass(frozen=True, slots=True)
 class RepackResult:
@@ -152,12 +155,14 @@ class _Repack:
         return known.found.chain(known.live.contents)
 
     def _plan(self, pool: Executor) -> tuple[list[Version], RepackPlan]:
-        reader, encoder = self._reader(pool), self._encoder(pool, "default" if self.level == "max" else self.level)
+        reader = self._reader(pool, _KEPT_BYTES)
+        level: Level = "default" if self.level == "max" else self.level
+        encoder = Encoder(reader, pool, 2 * self.session.threads, level, self.session.settings.delta)
         with self.progress("weighing", sum(record.raw_bytes for record in self.where.values())) as tick:
             versions = weighed(self.where, reader, encoder, pool, 2 * self.session.threads, tick)
         return versions, plan_repack(versions, self.session.settings.delta)
 
-    def _reader(self, pool: Executor) -> ContentReader:
+    def _reader(self, pool: Executor, keep_bytes: int = 0) -> ContentReader:
         """Return a reader of everything as it is stored by now."""
 
         def locate(ids: Iterable[ObjectId]) -> dict[ObjectId, Location]:
@@ -171,10 +176,7 @@ class _Repack:
                     pending += [item.id for item in self.where[oid].references]
             return found
 
-        return ContentReader(self.session, pool, locate)
-
-    def _encoder(self, pool: Executor, level: Level) -> Encoder:
-        return Encoder(self._reader(pool), pool, 2 * self.session.threads, level, self.session.settings.delta)
+        return ContentReader(self.session, pool, locate, keep_bytes=keep_bytes)
 
     def _replace(self, group: Sequence[Version], plan: RepackPlan, pool: Executor, lease: Lease) -> None:
         """Encode what changes in a group, and have it take the place of the old, as far as that is a gain."""
@@ -212,7 +214,8 @@ class _Repack:
             sides = (Side("base", side, found[side].depth, int(found[side].read_bytes)) for side in ways[oid].sides)
             return stored_content(reader, self.where[oid].kind, oid), tuple(sides)
 
-        stored = self._encoder(pool, self.level).store(map(task, changes), staging)
+        encoder = Encoder(self._reader(pool), pool, 2 * self.session.threads, self.level, self.session.settings.delta)
+        stored = encoder.store(map(task, changes), staging)
         return {item.content.id: item for item in stored}
 
     def _check(self, ids: Sequence[ObjectId], pool: Executor) -> None:

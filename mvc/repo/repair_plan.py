@@ -293,15 +293,18 @@ def _heads(log: LogCheck, offered: Mapping[ObjectId, Operation]) -> Iterator[Hea
         numbered.setdefault(operation.number, []).append(oid)
     on_line = {log.operations[oid].number: oid for oid in log.line}
     for number, said in log.heads.items():
-        candidates = numbered.get(number, [])
-        if said is None:
-            known = [on_line[number]] if number in on_line else candidates
-        elif number == newest and not (said in log.operations or said in log.corrupt or said in offered):
-            known = [oid for oid in candidates if sum(a == b for a, b in zip(oid, said, strict=True)) >= _ALIKE]
-        else:
+        lost = number == newest and not (said in log.operations or said in log.corrupt or said in offered)
+        if number not in log.wrong_heads and not lost:
             continue
+        alike = [oid for oid in numbered.get(number, []) if said is None or _agree(oid, said)]
+        known = [on_line[number]] if number in on_line else alike
         if len(known) == 1:
             yield HeadFile(number, known[0])
+
+
+def _agree(oid: ObjectId, said: ObjectId) -> bool:
+    """Return True if a damaged id may have been `oid`."""
+    return sum(a == b for a, b in zip(oid, said, strict=True)) >= _ALIKE
 
 
 def _lost_head(log: LogCheck) -> Iterator[HeadFile]:

@@ -57,7 +57,8 @@ class Repository:
         """The work tree; InvalidInputError if the repository is bare."""
         return self.session.layout.tree
 
-    def _actor(self, command: str) -> Actor:
+    def actor(self, command: str) -> Actor:
+        """Return who acts, by a command of the Python API."""
         return Actor(self._author or self.session.settings.user.name or account_name(), f"python: {command}")
 
     def commit(
@@ -105,7 +106,7 @@ class Repository:
             If a file changes while it is read.
         """
         request = CommitRequest(message, _metadata(metrics or {}), level, allow_empty)
-        return commit(self.session, self._selection(content, prefix), request, self._actor("commit"), progress)
+        return commit(self.session, self._selection(content, prefix), request, self.actor("commit"), progress)
 
     def _selection(self, content: Mapping[str, object] | str | PathLike[str] | None, prefix: str) -> Selection:
         if content is None:
@@ -181,7 +182,7 @@ class Repository:
         if paths:
             raise InvalidInputError("paths are for exports", hint="pass to=DIRECTORY")
         branch = revision.ref if revision.ref and revision.ref.startswith(BRANCHES) else None
-        return switch(self.session, revision.commit, self._actor("checkout"), branch=branch, force=force)
+        return switch(self.session, revision.commit, self.actor("checkout"), branch=branch, force=force)
 
     def log(self, ref: str = "HEAD") -> Iterator[CommitRecord]:
         """Yield the commits that `ref` reaches, newest first."""
@@ -199,7 +200,7 @@ class Repository:
         AlreadyExistsError
             If there is one.
         """
-        create_branch(self.session, name, resolve(self.session, ref).commit, self._actor("branch"))
+        create_branch(self.session, name, resolve(self.session, ref).commit, self.actor("branch"))
 
     def switch(self, name: str, *, force: bool = False) -> CheckoutResult:
         """Bring the work tree to branch `name`, which HEAD then follows.
@@ -213,7 +214,7 @@ class Repository:
         """
         ref = branch_ref(name)
         commit_id = resolve(self.session, ref).commit
-        return switch(self.session, commit_id, self._actor("switch"), branch=ref, force=force)
+        return switch(self.session, commit_id, self.actor("switch"), branch=ref, force=force)
 
     def merge(
         self,
@@ -255,7 +256,7 @@ class Repository:
             If changes of the work tree would be lost.
         """
         request = MergeRequest(message, fast_forward, favour, allow_unrelated)
-        return merge(self.session, ref, request, self._actor("merge"), progress)
+        return merge(self.session, ref, request, self.actor("merge"), progress)
 
     def tag(self, name: str, ref: str = "HEAD", *, message: str | None = None) -> None:
         """Make tag `name` at `ref`.
@@ -265,7 +266,7 @@ class Repository:
         AlreadyExistsError
             If there is one.
         """
-        create_tag(self.session, name, resolve(self.session, ref).commit, self._actor("tag"), message=message)
+        create_tag(self.session, name, resolve(self.session, ref).commit, self.actor("tag"), message=message)
 
     def manifest(self, ref: str = "HEAD") -> Manifest:
         """Return the files and tensors of a commit."""

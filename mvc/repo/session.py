@@ -98,6 +98,12 @@ class Session(Workspace):
         if before is None or not extend(self.index, self.store, before, state.operation, added or Additions()):
             self.refresh()
 
+    def follow_objects(self, added: Additions) -> None:
+        """Bring the index up to date with what this process has stored without moving a ref."""
+        operation = self.refs.newest()[1]
+        if not extend(self.index, self.store, operation, operation, added):
+            self.refresh(force=True)  # no operation tells that there is something new
+
     def forget_index(self) -> None:
         """Have nobody trust the index until it was compared with the store: to be called before anything is removed.
 

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from mvc.formats.opaque import Opaque
 from mvc.repo.worktree import Stamp
 
 __all__ = ["FileSource", "Read", "Source", "StateDictSource"]
+
+_CHUNK: Final = 1 << 20
+"""Bytes read at once where a whole file is: they stay inside the cache."""
 
 Read = Callable[[int, Bytes], None]
 """Fills an array with the bytes at an offset of an opened source."""
@@ -50,6 +54,15 @@ class Source(ABC):
     @abstractmethod
     def open(self) -> AbstractContextManager[Read]:
         """Yield a function that reads; ConflictError if the file is not the one that the tree was read from."""
+
+    def chunks(self) -> Iterator[memoryview]:
+        """Yield the file in order, a piece at a time, each of which the next one overwrites."""
+        spare = np.empty(min(self.size, _CHUNK), np.uint8)
+        with self.open() as read:
+            for start in range(0, self.size, _CHUNK):
+                piece = spare[: min(_CHUNK, self.size - start)]
+                read(start, piece)
+                yield piece.data
 
     def read_all(self) -> bytes:
         """Return the whole file, which must be a small one."""

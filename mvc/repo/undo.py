@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from mvc.errors import InvalidInputError
 from mvc.objects.operation import Operation, RefChange
-from mvc.objects.refnames import HEAD
+from mvc.objects.refnames import HEAD, REMOTES
 from mvc.repo.checkout import bring_worktree, move_refs, session_status
 from mvc.repo.clock import Actor
 from mvc.repo.presence import reached
@@ -40,6 +40,8 @@ class UndoResult:
 def undo(session: Session, actor: Actor, *, force: bool = False, progress: Progress = silent) -> UndoResult:
     """Take back the newest operation by a new one; undoing twice does it again.
 
+    What was only heard of remotes is passed over: to forget it would undo nothing there.
+
     If the operation had moved HEAD to another branch or commit, or had merged something into its branch, the work tree
     goes back with it, as in ``mvc switch``. If it was a commit, the work tree stays as it is: what was committed shows
     up as modified.
@@ -54,10 +56,9 @@ def undo(session: Session, actor: Actor, *, force: bool = False, progress: Progr
         If another process moved a ref meanwhile.
     """
     session.check_writable()
-    oid, operation = next(session.refs.walk())
-    if not operation.parents:
-        raise InvalidInputError("there is nothing to undo: this is the first operation", hint="mvc op log")
-    changes = tuple(replace(change, old=change.new, new=change.old) for change in operation.changes)
+    oid, operation = _last(session)
+    moved = (change for change in operation.changes if not change.name.startswith(REMOTES))
+    changes = tuple(replace(change, old=change.new, new=change.old) for change in moved)
     target = session.refs.state(operation.parents[0])
     if _went_elsewhere(session, operation, target.head):
         before = session_status(session)
@@ -66,6 +67,14 @@ def undo(session: Session, actor: Actor, *, force: bool = False, progress: Progr
         move_refs(session, changes, actor)
     session.refresh()
     return UndoResult(oid, operation.command, changes)
+
+
+def _last(session: Session) -> tuple[ObjectId, Operation]:
+    """Return the newest operation that moved a ref of this repository."""
+    for oid, operation in session.refs.walk():
+        if operation.parents and not all(change.name.startswith(REMOTES) for change in operation.changes):
+            return oid, operation
+    raise InvalidInputError("there is nothing to undo: this is the first operation", hint="mvc op log")
 
 
 def _went_elsewhere(session: Session, operation: Operation, before: ObjectId | None) -> bool:

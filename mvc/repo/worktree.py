@@ -23,7 +23,7 @@ from mvc.store.fs import FileSystem
 from mvc.store.tmp import Temporaries
 from mvc.types import ObjectId, raw_id
 
-__all__ = ["Stamp", "Tracked", "WorkTree", "load", "save", "settled"]
+__all__ = ["Stamp", "Tracked", "WorkTree", "is_settled", "load", "save", "settled"]
 
 _RACY_NS: Final = 50_000_000
 """Nanoseconds. A file written so shortly before it is read may change again within one tick of the kernel's clock
@@ -90,8 +90,13 @@ class WorkTree:
 
 def settled(stamp: Stamp, read_ns: int) -> Stamp | None:
     """Return `stamp`, or None if a file that was read from `read_ns` on could have changed since without a new time."""
-    margin = _RACY_NS if stamp.mtime_ns % 1_000_000_000 else _COARSE_NS
-    return stamp if max(stamp.mtime_ns, stamp.ctime_ns) < read_ns - margin else None
+    return stamp if is_settled(stamp.mtime_ns, stamp.ctime_ns, read_ns) else None
+
+
+def is_settled(mtime_ns: int, ctime_ns: int, read_ns: int) -> bool:
+    """Return False if a file of these times, read from `read_ns` on, could have changed since without a new time."""
+    margin = _RACY_NS if mtime_ns % 1_000_000_000 else _COARSE_NS
+    return max(mtime_ns, ctime_ns) < read_ns - margin
 
 
 def load(path: Path) -> WorkTree | None:

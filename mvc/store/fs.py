@@ -9,11 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from mvc.store.layout import Buffer
 
-__all__ = ["OBJECT_MODE", "Appender", "FileHandle", "FileSystem", "Placer"]
+__all__ = ["OBJECT_MODE", "Appender", "FileHandle", "FileStatus", "FileSystem", "Placer"]
 
 OBJECT_MODE: Final = 0o444
 """Permissions of a new file before the umask: objects are never changed in place, not even by an editor."""
@@ -29,6 +29,19 @@ class FileHandle:
 
     path: Path
     fd: int
+
+
+class FileStatus(NamedTuple):
+    """What the system says of a file without reading it. Equal ones mean an unchanged file, unless somebody cheats.
+
+    `size` in bytes; `mtime_ns` and `ctime_ns`, the times of the last change of the content and of anything, in
+    nanoseconds; `inode`, so that a replaced file is noticed.
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
 
 
 class FileSystem(ABC):
@@ -129,6 +142,13 @@ class FileSystem(ABC):
     @abstractmethod
     def names(self, directory: Path) -> list[str]:
         """Return the names in a directory, in no order; none if there is no such directory."""
+
+    @abstractmethod
+    def statuses(self, directory: Path) -> dict[str, FileStatus]:
+        """Return what is in a directory by name, in no order; nothing if there is no such directory.
+
+        What is removed while this looks may be left out.
+        """
 
     @abstractmethod
     def size(self, path: Path) -> int | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from mvc.errors import AlreadyExistsError, MalformedError, MvcError, NotFoundError, ReadOnlyError, StorageError
-from mvc.store.fs import OBJECT_MODE, FileHandle, FileSystem
+from mvc.store.fs import OBJECT_MODE, FileHandle, FileStatus, FileSystem
 from mvc.store.layout import Buffer, byte_view
 
 __all__ = ["LocalFileSystem", "translated"]
@@ -26,6 +26,8 @@ _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errn
 _NO_DIRECTORY_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
 """What fsync() of a directory answers where directories cannot be flushed (CIFS); there is nothing else to call."""
 _DIRECTORY_MODE: Final = 0o777
+_INODE_MASK: Final = (1 << 63) - 1
+"""Some network file systems number files with all 64 bits, and databases have a sign."""
 _COPY_BYTES: Final = 8 << 20
 """Bytes of a file that are in memory at once when its link becomes a copy."""
 
@@ -194,6 +196,15 @@ class LocalFileSystem(FileSystem):
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
+    def statuses(self, directory: Path) -> dict[str, FileStatus]:
+        """See `FileSystem.statuses`."""
+        with translated("list", directory, writing=False):
+            try:
+                with os.scandir(directory) as entries:
+                    return dict(_file_statuses(entries))
+            except (FileNotFoundError, NotADirectoryError):
+                return {}
+
     def size(self, path: Path) -> int | None:
         """See `FileSystem.size`."""
         status = _status(path)
@@ -243,6 +254,14 @@ def _same_file(first: Path, second: Path) -> bool:
         return first.samefile(second)
     except FileNotFoundError:  # removed since
         return False
+
+
+def _file_statuses(entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[str, FileStatus]]:
+    for entry in entries:
+        with suppress(FileNotFoundError):  # removed since it was listed
+            found = entry.stat()
+            times = found.st_mtime_ns, found.st_ctime_ns
+            yield entry.name, FileStatus(found.st_size, *times, found.st_ino & _INODE_MASK)
 
 
 def _status(path: Path) -> os.stat_result | None:

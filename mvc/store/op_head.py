@@ -30,14 +30,14 @@ from mvc.store.fs import FileSystem
 from mvc.store.tmp import Temporaries
 from mvc.types import ID_BYTES, ObjectId, object_id
 
-__all__ = ["Head", "OpHead", "parse_head"]
+__all__ = ["KEPT_HEADS", "Head", "OpHead", "parse_head"]
 
 _DIGITS: Final = 20
 """Digits of a file name: those of 2**64 - 1."""
 _NAME: Final = re.compile(r"[0-9]{20}\Z")
 _FILE_BYTES: Final = 2 * ID_BYTES + 1
 """An id and a line feed."""
-_KEEP: Final = 8
+KEPT_HEADS: Final = 8
 """Numbers below the head whose files stay: time for readers between listing and reading, and a trail for repairs."""
 _TRIES: Final = 1000
 """Times that a reader looks again when the file that it chose is gone; each is 9 commits between two system calls."""
@@ -162,7 +162,7 @@ class OpHead:
         """Remove old files in ascending order. Failing to is no error: the next writer will."""
         with suppress(MvcError):
             for old in sorted(self._numbers()):
-                if old < number - _KEEP:
+                if old < number - KEPT_HEADS:
                     with suppress(NotFoundError):
                         self._fs.unlink(self.path(old))
 

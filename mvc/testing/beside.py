@@ -17,7 +17,7 @@ from mvc.errors import IntegrityError, MvcError, NotFoundError, StorageError
 from mvc.repo.layout import DIRECTORY
 from mvc.repo.session import Session
 from mvc.store.fs import FileSystem
-from mvc.testing.crashes import CrashAt, CrashMode, SimulatedCrash, restart
+from mvc.testing.crashes import LOSING, CrashAt, CrashMode, SimulatedCrash, restart
 from mvc.testing.invariants import (
     commits_come_back,
     files_below,
@@ -49,13 +49,16 @@ class Beside(RuleBasedStateMachine):
         What must be.
     known : list of ObjectId
         All commits, oldest first.
+    compared : set of ObjectId
+        Commits that were found byte for byte as they were made, since anything was last removed or damaged.
     session, other : Session
         What is worked with, and perhaps one that was left open.
     danger : tuple of (int, CrashMode, int), optional
         Step, mode and seed of the crash in the next action.
     """
 
-    check_every: ClassVar[int] = 12
+    check_every: ClassVar[int] = 50
+    """Steps between two checks of everything; at the end of a history everything is checked in any case."""
     tally: ClassVar[Counter[str]] = Counter()
     """Of all machines of this process: examples, steps, and actions that were done, refused or crashed in."""
 
@@ -66,6 +69,7 @@ class Beside(RuleBasedStateMachine):
         self.case = self.scratch / "case"
         self.model = Model()
         self.known: list[ObjectId] = []
+        self.compared: set[ObjectId] = set()
         self.other: Session | None = None
         self.danger: tuple[int, CrashMode, int] | None = None
         self.steps = 0
@@ -74,6 +78,7 @@ class Beside(RuleBasedStateMachine):
         """Check everything once more, and clean up."""
         try:
             if self.case.exists():
+                self.compared.clear()
                 self.check_everything()
         finally:
             shutil.rmtree(self.scratch)
@@ -84,7 +89,10 @@ class Beside(RuleBasedStateMachine):
         refs_are_those_of_the_model(session, self.model)
         operations_are_those_of_the_model(session, self.model)
         log_is_history(session, self.model)
-        commits_come_back(session, self.model, sorted(self.model.reachable()), self.scratch)
+        reachable = self.model.reachable()
+        with session.index.connected():
+            commits_come_back(session, self.model, sorted(reachable - self.compared), self.scratch)
+        self.compared |= reachable
         fsck_finds_nothing(session)
         index_is_as_rebuilt(session)
 
@@ -150,13 +158,16 @@ class Beside(RuleBasedStateMachine):
             except MvcError as error:
                 self._check_refusal(error, refusal, needed)
                 after = self.model
+            finished = finished and not fs.crashed
             if not fs.crashed:
                 fs.crash()
         self.tally[f"crashed ({mode})"] += 1
+        self.tally["promises kept through a loss"] += finished and mode in LOSING
+        self.compared.clear()
         restart(self.case / "work" / DIRECTORY)
         self.other = self.other if mode == "stop" else None
         self._reopen_after(mode)
-        self._follow(after if refusal is None else self.model, finished=finished and not fs.crashed)
+        self._follow(after if refusal is None else self.model, finished=finished)
 
     def _reopen_after(self, mode: CrashMode) -> None:
         """Open the repository; whoever first meets a damaged index drops it, and has to ask again."""

@@ -25,6 +25,7 @@ from mvc.testing.index_commits import watched
 
 __all__ = [
     "CRASH_MODES",
+    "LOSING",
     "CountingFileSystem",
     "CrashAt",
     "CrashMode",
@@ -59,6 +60,8 @@ no fsync has followed, or gone if there was none; with ``lose-some`` this happen
 """
 
 CRASH_MODES: Final[tuple[CrashMode, ...]] = get_args(CrashMode)
+LOSING: Final[frozenset[CrashMode]] = frozenset({"lose", "lose-some", "zero"})
+"""Modes in which something that was not fsynced is lost."""
 
 _INDEX: Final = "index"
 """The step that is a commit of SQLite."""

@@ -54,9 +54,9 @@ KINDS: Final[Mapping[str, str]] = {
 }
 """Kind of file -> where its files are below ``.mvc``."""
 
-CHECKED: Final = frozenset({"operation", "head", "pack", "loose blob", "blobs"})
+CHECKED: Final = frozenset({"operation", "head", "older head", "pack", "loose blob", "blobs"})
 """Kinds of which ``fsck`` must find every change. The others are derived, or text for which any change is another
-setting or comment, or no longer needed; readers must not be misled by them all the same."""
+setting or comment; readers must not be misled by them all the same."""
 
 OUTCOMES: Final = ("right", "refused", "wrong", "found", "missed")
 """What readers get, and what comes of ``fsck``; see `FlipTally`."""

@@ -5,6 +5,7 @@ All of them only read, with the exception of what any reader may do: bring the i
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -46,11 +47,13 @@ _ENVELOPE: Final = 512
 
 def files_below(root: Path) -> Files:
     """Return path to content of every file below a directory, those of a repository left out."""
-    return {
-        inside.as_posix(): path.read_bytes()
-        for path in root.rglob("*")
-        if path.is_file() and DIRECTORY not in (inside := path.relative_to(root)).parts
-    }
+    found: dict[str, bytes] = {}
+    for directory, below, names in os.walk(root):
+        below[:] = [name for name in below if name != DIRECTORY]
+        for name in names:
+            path = Path(directory, name)
+            found[path.relative_to(root).as_posix()] = path.read_bytes()
+    return found
 
 
 def refs_are_those_of_the_model(session: Session, model: Model) -> None:
@@ -128,8 +131,8 @@ def only_reachable_is_stored(session: Session, model: Model) -> None:
     session.store.packs.refresh()
     stored = list(session.store.locations())
     needed = chain(session, model)
-    assert {item.oid for item in stored if not _is_metadata(item)} == needed.keys()
-    assert {item.oid for item in stored if item.kind is EntryKind.COMMIT} == model.reachable()
+    assert {item.oid for item in stored if not _is_metadata(item)} == needed.keys(), "contents"
+    assert {item.oid for item in stored if item.kind is EntryKind.COMMIT} == model.reachable(), "commits"
 
 
 def _is_metadata(item: StoredObject) -> bool:
@@ -138,9 +141,10 @@ def _is_metadata(item: StoredObject) -> bool:
 
 def chain(session: Session, model: Model) -> dict[ObjectId, BlobRecord]:
     """Return how everything that refs reach is stored, bases included; nothing of it may be missing."""
-    manifests = [session.manifest(commit) for commit in model.reachable()]
-    wanted = {segment.id for manifest in manifests for file in manifest.files for segment in file.segments}
-    found = session.chains(wanted)
+    with session.index.connected():
+        manifests = [session.manifest(commit) for commit in model.reachable()]
+        wanted = {segment.id for manifest in manifests for file in manifest.files for segment in file.segments}
+        found = session.chains(wanted)
     assert wanted <= found.keys()
     return found
 

@@ -17,20 +17,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from mvc.errors import IntegrityError, NotFoundError
-from mvc.objects.refnames import BRANCHES
+from mvc.objects.refnames import BRANCHES, HEAD, TAGS
 from mvc.repo.branches import create_branch, create_tag, delete_branch, delete_tag
 from mvc.repo.checkout import check_out_paths, switch
 from mvc.repo.commit import CommitRequest, commit
 from mvc.repo.gc import gc
 from mvc.repo.init import init
 from mvc.repo.layout import DIRECTORY
+from mvc.repo.refs import SYMBOLIC
 from mvc.repo.reindex import reindex
 from mvc.repo.repack import repack
 from mvc.repo.tree import Selection, from_directory, from_worktree
 from mvc.repo.undo import undo
 from mvc.settings import Gc, Level
 from mvc.testing.beside import Beside
-from mvc.testing.crashes import CRASH_MODES, CrashMode
+from mvc.testing.crashes import CRASH_MODES, LOSING, CrashMode
 from mvc.testing.invariants import (
     bounds_are_kept,
     commits_come_back,
@@ -61,6 +62,8 @@ _LONG_AGO: Final = 1_000_000_000
 """Time of last change of what is old, seconds since 1970."""
 _MOST_STEPS: Final = 120
 """Steps within which a crash is ordered; most actions have fewer than 60, gc and repack some more."""
+_BEHIND: Final = 1 << 30
+"""A step that no action reaches: the crash comes right behind it."""
 
 _few = st.integers(0, 9)
 _seeds = st.integers(0, 5)
@@ -241,11 +244,10 @@ class RepositoryMachine(Beside):
     def undo(self, force: bool) -> None:  # noqa: FBT001
         """Take back the newest operation."""
         before = self.model.operations[-1][0].values() if self.model.operations else ()
-        named = [self.model.tags.get(ObjectId(value), ObjectId(value)) for value in before]
         self.act(
             lambda session: undo(session, ACTOR, force=force),
             lambda model: model.undo(force=force),
-            *(oid for oid in named if oid in self.model.commits),
+            *(ObjectId(value) for value in before if not value.startswith(SYMBOLIC)),
         )
 
     @precondition(lambda self: self.known)
@@ -277,7 +279,7 @@ class RepositoryMachine(Beside):
     def age(self) -> None:
         """Make everything that is stored older than any grace period."""
         for path in (self.case / "work" / DIRECTORY).rglob("*"):
-            if path.suffix in {".pack", ".blob"}:
+            if path.suffix in {".pack", ".blob", ".condemned"}:
                 os.utime(path, (_LONG_AGO, _LONG_AGO))
 
     @precondition(lambda self: self.known)
@@ -289,6 +291,29 @@ class RepositoryMachine(Beside):
         for name in ("main", "a", "b"):
             self.delete_branch(name, force=True)
         self.collect_everything()
+
+    @rule(seed=_seeds, which=_few)
+    def try_something_large(self, seed: int, which: int) -> None:
+        """Commit a blob that is a file of its own, and give it up again."""
+        self.write_large(seed, rarely=True)
+        self.commit("fast", seed)
+        if self.known:
+            self.abandon(which + 1, which + 2, as_object=False)
+
+    @precondition(lambda self: self.known)
+    @rule(which=_few, force=_force)
+    def look_and_undo(self, which: int, force: bool) -> None:  # noqa: FBT001
+        """Switch to a commit, and take that back: the work tree comes back, too."""
+        self.detach(which, force=True)
+        self.undo(force)
+
+    @precondition(lambda self: self.known)
+    @rule(seed=_seeds, bounds=st.sampled_from([_EAGER, Gc()]))
+    def collect_what_was_undone(self, seed: int, bounds: Gc) -> None:
+        """Commit, undo, and collect garbage: the operation log still holds the commit."""
+        self.commit_new_model(seed, _MODELS[0])
+        self.undo(force=True)
+        self.collect(bounds, old=True)
 
     @rule(seed=_seeds, which=_few)
     def try_something(self, seed: int, which: int) -> None:
@@ -303,16 +328,18 @@ class RepositoryMachine(Beside):
         if old:
             self.age()
         greedy = bounds is _GREEDY
+        self.compared.clear()
         done = self.act(lambda session: gc(session, bounds), lambda model: model.collect() if greedy else None)
         if done:
-            nothing_is_condemned(self.session)
+            self._check_collected()
 
     @rule()
     def collect_everything(self) -> None:
         """Collect all garbage: afterwards nothing is stored but what refs reach."""
         self.age()
+        self.compared.clear()
         if self.act(lambda session: gc(session, _GREEDY), lambda model: model.collect()):
-            nothing_is_condemned(self.session)
+            self._check_collected()
             only_reachable_is_stored(self.opened(), self.model)
 
     @rule(bounds=st.sampled_from(_BOUNDS), old=st.booleans())
@@ -320,13 +347,16 @@ class RepositoryMachine(Beside):
         """Store everything in fewer bytes."""
         if old:
             self.age()
-        before, size = effort(self.opened(), self.model), self.opened().store.stored_bytes()
+        session = self.opened()
+        before, size = effort(session, self.model), session.store.stored_bytes()
+        self.compared.clear()
         greedy = bounds is _GREEDY
         repacked = lambda session: repack(session, bounds, level="fast")  # noqa: E731
         if self.act(repacked, lambda model: model.collect() if greedy else None):
-            nothing_is_condemned(self.session)
-            bounds_are_kept(self.opened(), self.model, before)
-            now = self.opened().store.stored_bytes()
+            self._check_collected()
+            session = self.opened()
+            bounds_are_kept(session, self.model, before)
+            now = session.store.stored_bytes()
             assert now.total <= size.total, f"the store has grown from {size} to {now}"
 
     @rule()
@@ -385,6 +415,13 @@ class RepositoryMachine(Beside):
         else:
             self.switch_to_branch(seed, force=True)
 
+    @rule(mode=st.sampled_from(sorted(LOSING)), seed=_seeds)
+    def lose_power_after_commit(self, mode: CrashMode, seed: int) -> None:
+        """Have the power fail when a commit has just returned: it is there all the same."""
+        self.write_model(_MODELS[0], seed)
+        self.crash_soon(_BEHIND, mode, seed)
+        self.commit("fast", seed)
+
     # Checks.
 
     @rule(quick=st.booleans())
@@ -401,6 +438,19 @@ class RepositoryMachine(Beside):
         self.tally["steps"] += 1
         if self.steps % self.check_every == 0:
             self.check_everything()
+
+    def _check_collected(self) -> None:
+        """Check what must hold right after garbage was collected, and count what alone held something."""
+        nothing_is_condemned(self.session)
+        reachable, tips = self.model.reachable(), self.model.tips(without=HEAD)
+        of_log = [oid for oid in self.known if oid not in reachable and self.model.is_safe(oid)]
+        commits_come_back(self.opened(), self.model, of_log, self.scratch)
+        self.tally["held by HEAD"] += reachable != self.model.ancestors(tips.values())
+        self.tally["held by the log"] += bool(of_log)
+        self.tally["held by a tag"] += any(
+            name.startswith(TAGS) and oid not in self.model.ancestors(self.model.tips(without=name).values())
+            for name, oid in tips.items()
+        )
 
     def _write_weights(self, path: str, weights: Weights) -> None:
         self.weights[path] = weights

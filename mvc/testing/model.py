@@ -64,7 +64,7 @@ class Model:
     worktree : dict of str to bytes
         Files.
     may_be_gone : set of ObjectId
-        Commits that were unreachable when everything unreachable was collected.
+        Commits and tag objects that were unreachable when everything unreachable was collected.
     """
 
     commits: dict[ObjectId, ModelCommit] = field(default_factory=dict)
@@ -267,15 +267,19 @@ class Model:
 
     def collect(self) -> None:
         """Remove everything that no ref reaches, as far as that is possible."""
-        self.may_be_gone |= self.commits.keys() - self.reachable()
+        self.may_be_gone |= (self.commits.keys() | self.tags.keys()) - self._held()
 
-    def is_safe(self, commit: ObjectId | None) -> bool:
-        """Return True if nothing that a commit needs can have been collected."""
-        return commit is None or self.may_be_gone.isdisjoint(self.ancestors([commit]))
+    def is_safe(self, oid: ObjectId | None) -> bool:
+        """Return True if nothing that a commit or tag object needs, nor itself, can have been collected."""
+        return oid is None or self.may_be_gone.isdisjoint({oid, *self.ancestors([self.tags.get(oid, oid)])})
 
     def settle(self) -> None:
         """Take note that everything that refs reach is there."""
-        self.may_be_gone -= self.reachable()
+        self.may_be_gone -= self._held()
+
+    def _held(self) -> set[ObjectId]:
+        """Return the commits and tag objects that refs reach."""
+        return self.reachable() | {ObjectId(value) for value in self.refs.values() if value in self.tags}
 
 
 def below(prefixes: Iterable[str], path: str) -> bool:

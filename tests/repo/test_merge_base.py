@@ -17,7 +17,7 @@ def record(number, parents, position):
 
 def history(parents, gaps=None):
     """Return commits by id; `parents` holds the numbers of the parents of each, all of them lower."""
-    positions = []
+    positions: list[int] = []
     for number, above in enumerate(parents):
         below = max((positions[parent] for parent in above), default=0)
         positions.append(below + 1 + (gaps[number] if gaps else 0))
@@ -51,7 +51,7 @@ def graphs(draw):
 def test_the_definition(graph):
     """A base is a common ancestor that no other one descends from; the newest is first; sides do not matter."""
     parents, ours, theirs, gaps = graph
-    reach = []
+    reach: list[set[int]] = []
     for number, above in enumerate(parents):
         reach.append({number}.union(*(reach[parent] for parent in above)))
     common = reach[ours] & reach[theirs]

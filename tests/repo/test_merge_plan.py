@@ -72,7 +72,7 @@ def three_way(base, ours, theirs):
 
 def merged(base, ours, theirs):
     """Return the merged tree in dicts with the conflicts, as (path, name) or (path, None)."""
-    result, conflicts = {}, set()
+    result, conflicts = {}, set[tuple[str, str | None]]()
     for path in PATHS:
         versions = base[path], ours[path], theirs[path]
         result[path], conflicting = three_way(*versions)
@@ -129,7 +129,7 @@ class TestAgainstDicts:
     @given(trees, trees, trees)
     def test_the_report(self, base, ours, theirs):
         """Every file that differs between the sides is reported, and every tensor of it is counted once."""
-        plan = plan_merge(*map(manifest, (base, ours, theirs)), "theirs")
+        plan = plan_merge(manifest(base), manifest(ours), manifest(theirs), "theirs")
         assert plan.manifest
         assert [file.path for file in plan.files] == [path for path in PATHS if ours[path] != theirs[path]]
         for file in plan.files:

@@ -5,7 +5,9 @@ Here are some; ``python -m benchmarks.durability flips`` takes every byte.
 
 import pytest
 
-from mvc.testing.flips import CHECKED, KINDS, Change, Subject, in_use, random_changes
+from mvc.repo.check_log import check_log
+from mvc.store.object_store import ObjectStore
+from mvc.testing.flips import CHECKED, KINDS, Change, Subject, every_byte, in_use, random_changes
 
 SOME = 30
 """Changes of each kind of file."""
@@ -24,6 +26,22 @@ def test_some_changes(subject, kind):
     assert tally.faults(kind) == []
     assert tally.counts["right"] + tally.counts["refused"] == SOME
     assert tally.counts["found"] == SOME or kind not in CHECKED
+
+
+@pytest.mark.parametrize("kind", ["head", "older head"])
+def test_every_byte_of_a_head(subject, kind):
+    """None can be changed without contradicting the log."""
+    store, missed, count = ObjectStore(subject.directory), [], 0
+    for change in every_byte(subject.files(kind), seed=2):
+        content = change.path.read_bytes()
+        change.apply(content)
+        log = check_log(store)
+        change.path.write_bytes(content)
+        missed += [] if log.wrong_heads or log.broken else [str(change)]
+        count += 1
+    assert missed == []
+    assert count == 65 * len(subject.files(kind)) > 0
+    assert not check_log(store).wrong_heads
 
 
 def test_some_changes_of_the_index(subject):

@@ -18,6 +18,7 @@ from mvc.repo.reindex import reindex
 from mvc.repo.show import tensor_views
 from mvc.store.layout import EntryKind
 from mvc.store.metadata import wrap_metadata
+from mvc.types import ObjectId
 
 
 def flip(path, place=-50):
@@ -67,14 +68,14 @@ def test_a_sound_repository(history):
     """Everything is counted and decoded; a quick check decodes nothing."""
     lab, commits = history
     contents = {key for oid in commits for key in lab.manifest(oid).segments()}
+    quick = lab.check(quick=True)
+    assert (quick.clean, quick.contents, quick.checked_bytes) == (True, len(contents), 0)
     report = lab.check()
     assert (report.clean, report.faults) == (True, ())
     assert (report.operations, report.commits, report.contents) == (5, 3, len(contents))
     assert report.checked_bytes == sum(
         {key: length for oid in commits for key, length in lab.manifest(oid).segments().items()}.values()
     )
-    quick = lab.check(quick=True)
-    assert (quick.clean, quick.contents, quick.checked_bytes) == (True, len(contents), 0)
 
 
 def test_progress_is_told(history):
@@ -209,6 +210,49 @@ def test_a_damaged_operation_or_head(history):
     oid = lab.session.refs.newest()[1]
     flip(lab.session.store.operations.path(oid), 20)
     assert [fault.object for fault in lab.check().faults][:1] == ["operation log"]
+
+
+class TestOlderHeads:
+    """Files of the head below the highest: only the log can say whether they are right."""
+
+    def heads(self, lab):
+        """Return the files, oldest first."""
+        found = sorted((lab.root / ".mvc" / "op_head").iterdir())
+        for path in found:
+            path.chmod(0o644)
+        return found
+
+    @pytest.mark.parametrize("which", [0, -2])
+    def test_one_names_another_operation(self, history, which):
+        """One that is stored, but of another number."""
+        lab, _ = history
+        paths = self.heads(lab)
+        paths[which].write_bytes(paths[-1].read_bytes())
+        (fault,) = lab.check(quick=True).faults
+        assert (fault.object, fault.reachable) == (f"op_head/{paths[which].name}", False)
+        assert lab.session.refs.newest()[1] in fault.problem
+
+    def test_what_a_late_writer_left(self, lab, actor):
+        """Far below the head, a file may name an operation that never became the head; nothing else."""
+        fork = lab.session.refs.newest()[1]
+        for step in range(12):
+            lab.write("a", f"{step}")
+            lab.commit()
+        late = Operation(1, (fork,), (), None, "test", "Ada", "here", 0)
+        lab.session.store.operations.write(late.encoded)
+        path = lab.session.store.head.path(1)
+        path.write_text(f"{late.id}\n")
+        assert lab.check(quick=True).clean
+        path.write_text(f"{fork}\n")
+        assert [fault.object for fault in lab.check(quick=True).faults] == [f"op_head/{path.name}"]
+        path.unlink()
+        near = self.heads(lab)[0]
+        number, oid = int(near.name), ObjectId(near.read_text().strip())
+        rival = replace(lab.session.refs.operation(oid), time=0)
+        lab.session.store.operations.write(rival.encoded)
+        near.write_text(f"{rival.id}\n")
+        assert rival.number == number
+        assert [fault.object for fault in lab.check(quick=True).faults] == [f"op_head/{near.name}"]
 
 
 def test_tags_are_checked(history):

@@ -13,6 +13,7 @@ from mvc.objects.operation import RefChange
 from mvc.repo.branches import delete_branch
 from mvc.repo.gc import gc
 from mvc.repo.leftovers import settle_leftovers
+from mvc.repo.undo import undo
 from mvc.settings import Gc
 from mvc.store.layout import EntryKind
 from mvc.store.local_fs import LocalFileSystem
@@ -371,3 +372,26 @@ class TestBesideOthers:
                 gc(lab.again().session, NOW)
             assert gc(lab.again().session, NOW, dry_run=True).freed.objects == 0
         assert gc(lab.again().session, NOW).freed.objects == 0
+
+
+def test_packs_that_together_become_one_of_them(lab, actor):
+    """Two commits of one tree, the first of which is undone: what stays of both packs is just what the second holds."""
+    for attempt in range(64):  # which of two packs comes first is up to their ids
+        lab.write("a", f"stays {attempt}")
+        lab.write("b", "goes")
+        lab.commit()
+        before = set(lab.again().session.store.pack_ids())
+        (lab.root / "b").unlink()
+        gone = lab.commit().commit
+        (first,) = set(lab.again().session.store.pack_ids()) - before
+        undo(lab.session, actor)
+        lab.commit("the same tree again")
+        (second,) = set(lab.again().session.store.pack_ids()) - before - {first}
+        if first < second:
+            break
+    for path in (lab.root / ".mvc" / "packs").iterdir():
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    gc(lab.session, Gc(grace_hours=0.0, retention_days=0.0, dead_share=0.0))
+    store = lab.again().session.store
+    assert gone not in {item.oid for item in store.locations()}
+    assert lab.check().clean

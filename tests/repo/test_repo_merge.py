@@ -168,7 +168,7 @@ class TestThreeWay:
         assert (lab.session.record(result.commit).parents, result.files) == ((ours, theirs), ())
         assert lab.manifest(result.commit) == lab.manifest(ours)
 
-    def test_crosswise(self, parted, actor):
+    def test_crosswise(self, parted):
         """Of several best common ancestors the newest is taken, and all are told."""
         lab, expected = parted
         tips = {name: resolve(lab.session, name).commit for name in ("main", "side")}
@@ -186,15 +186,13 @@ class TestThreeWay:
 
     def test_torch_archives_conflict_as_a_whole(self, lab, torch_archive):
         """They hold checksums of their tensors, which nobody could put together."""
-        for number, branch in enumerate(("main", "side")):
-            lab.write("a.pt", torch_archive(lab.weights("F32", (16, 16), 0)))
-            if not number:
-                lab.commit()
-                lab.repo.branch("side")
-            else:
-                lab.repo.switch("side", force=True)
-            lab.write("a.pt", torch_archive(lab.weights("F32", (16, 16), 1 + number)))
+        for number, branch in enumerate(("base", "main", "side")):
+            lab.write("a.pt", torch_archive(lab.weights("F32", (16, 16), number)))
             lab.commit(branch)
+            if branch == "base":
+                lab.repo.branch("side")
+            elif branch == "main":
+                lab.repo.switch("side")
         with pytest.raises(ConflictError, match=r"a.pt \(changed on both sides\)"):
             lab.repo.merge("main")
 
@@ -252,7 +250,7 @@ class TestConflicts:
         assert lab.read("notes.txt") == b"both"
         assert lab.repo.merge("side").kind == "up-to-date"
 
-    def test_unrelated_histories(self, make_lab, lab):
+    def test_unrelated_histories(self, lab):
         """They are refused, unless that is allowed; then what is not the same conflicts."""
         lab.write("a", "one")
         first = lab.commit("one").commit

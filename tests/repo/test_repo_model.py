@@ -17,7 +17,7 @@ from mvc.repo.undo import undo
 from mvc.settings import Gc
 from mvc.testing.machine import RepositoryMachine
 
-EXAMPLES, STEPS = 15, 25
+EXAMPLES, STEPS = 30, 30
 """Of the slice."""
 LONG_EXAMPLES, LONG_STEPS = 500, 200
 
@@ -32,6 +32,9 @@ def test_some_histories():
     tally = RepositoryMachine.tally
     assert tally["examples"] >= EXAMPLES
     assert tally["done"] > EXAMPLES * STEPS / 5, "most was refused"
+    for holder in ("HEAD", "the log", "a tag"):  # else nobody would notice that garbage collection forgets it
+        assert tally[f"held by {holder}"] >= 3, f"nothing was held by {holder} alone when garbage was collected"
+    assert tally["promises kept through a loss"] >= 3, "no crash behind an action has lost what was not flushed"
     assert sum(count for name, count in tally.items() if "crashed" in name) >= EXAMPLES / 3
 
 

@@ -323,6 +323,19 @@ class TestLog:
         assert (done.report.clean, done.set_aside) == (True, (f"{path.name}.1",))
         assert lab.again().session.refs.state() == before
 
+    @pytest.mark.parametrize("content", [b"", b"f" * 64 + b"\n"])
+    def test_an_older_head(self, history, content):
+        """The log says what it named."""
+        lab = history.lab
+        *_, path, _ = sorted((lab.root / ".mvc" / "op_head").iterdir())
+        right = path.read_bytes()
+        path.chmod(0o644)
+        path.write_bytes(content)
+        (fault,) = lab.check().faults
+        assert fault.object == f"op_head/{path.name}"
+        assert history.repair().report.clean
+        assert path.read_bytes() == right
+
     def test_the_head_is_gone(self, history):
         """The directory is lost; the newest operation is the head."""
         lab = history.lab

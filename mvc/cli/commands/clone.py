@@ -12,7 +12,7 @@ from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
 from mvc.cli.memory import keep_freed_memory
 from mvc.cli.notes import tell
-from mvc.cli.options import json_option
+from mvc.cli.options import json_option, remote_options
 from mvc.cli.progress import terminal_progress
 from mvc.cli.remotes import open_url
 from mvc.cli.text import counted, printable, size
@@ -31,9 +31,7 @@ from mvc.settings import Remote
 @click.option("-o", "--origin", metavar="NAME", default="origin", show_default=True, help="What to call the remote.")
 @click.option("-b", "--branch", metavar="NAME", help="Check this branch out (default: that of the remote's HEAD).")
 @click.option("--no-checkout", is_flag=True, help="Write no files.")
-@click.option("--endpoint", metavar="URL", default="", help="Of an object store other than the provider's own.")
-@click.option("--region", metavar="NAME", default="", help="Of an object store.")
-@click.option("--ca", metavar="FILE", default="", help="Certificates that speak for an https server.")
+@remote_options
 @json_option
 @click.pass_obj
 def command(
@@ -47,19 +45,20 @@ def command(
     no_checkout: bool,
     endpoint: str,
     region: str,
+    credentials: str | None,
     ca: str,
     as_json: bool,
 ) -> None:
     """Make a repository with all that a remote has.
 
-    It is made in DIR, by default called as the URL ends, and a branch is checked out. A clone that was cut off goes on
+    Its branch is checked out in DIR, which is by default called as the URL ends. A clone that was cut off goes on
     when it is repeated.
     """
     keep_freed_memory()
     parsed = parse_url(url)
     root = app.path(directory or PurePosixPath(parsed.path or parsed.host).name.removesuffix(".mvc") or "clone")
     absolute = str(app.path(url).resolve()) if parsed.scheme == "file" and "://" not in url else url
-    remote = Remote(absolute, endpoint=endpoint, region=region, ca=ca)
+    remote = Remote(absolute, endpoint=endpoint, region=region, credentials=credentials or "", ca=ca)
     with open_url(app, remote).engine as engine:
         request = CloneRequest(origin, branch, not no_checkout)
         result = clone(RemoteStore(engine), remote, root, request, app.actor(), terminal_progress())

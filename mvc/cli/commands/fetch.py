@@ -28,7 +28,7 @@ from mvc.repo.session import Session
 def command(app: App, /, *, remote: str | None, branches: tuple[str, ...], prune: bool, as_json: bool) -> None:
     """Bring commits of a remote here.
 
-    Branches and files here stay as they are. Those of the remote are then called REMOTE/BRANCH: mvc log origin/main,
+    Branches and files here stay as they are. What the remote has is then called REMOTE/BRANCH: mvc log origin/main,
     mvc merge origin/main.
     """
     session = Session.find(app.start)

@@ -14,7 +14,10 @@ from mvc.cli.group import command as make_command
 from mvc.cli.memory import keep_freed_memory
 from mvc.cli.options import json_option
 from mvc.cli.progress import terminal_progress
+from mvc.cli.remotes import open_remote
 from mvc.cli.text import counted, printable, size
+from mvc.remotes.check import check_remote
+from mvc.remotes.remote_store import RemoteStore
 from mvc.repo.fsck import Fault, FsckReport, fsck
 from mvc.repo.repair import RepairResult, repair
 from mvc.repo.repair_plan import RepairPlan
@@ -24,15 +27,26 @@ _SHOWN = 20
 """Files listed for each fault; the JSON document lists all."""
 
 
-@make_command("fsck", "mvc fsck", "mvc fsck --quick", "mvc fsck --repair --from /backup/run")
-@click.option("--quick", is_flag=True, help="Check headers and metadata only; do not decode tensors.")
+@make_command(
+    "fsck", "mvc fsck", "mvc fsck --quick", "mvc fsck --repair --from /backup/run", "mvc fsck --remote origin"
+)
+@click.option("--quick", is_flag=True, help="Check headers and metadata only, of what is new since the last check.")
 @click.option("--repair", "mend", is_flag=True, help="Store again what can be found elsewhere; set damage aside.")
 @click.option("--from", "sources", metavar="DIR", multiple=True, help="With --repair: another repository to read from.")
+@click.option("--remote", metavar="NAME", help="Check what this remote has instead: reads and decodes all of it.")
 @click.option("--dry-run", is_flag=True, help="With --repair: show what would be done first, and do nothing.")
 @json_option
 @click.pass_context
 def command(
-    ctx: click.Context, /, *, quick: bool, mend: bool, sources: tuple[str, ...], dry_run: bool, as_json: bool
+    ctx: click.Context,
+    /,
+    *,
+    quick: bool,
+    mend: bool,
+    sources: tuple[str, ...],
+    remote: str | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Check that everything stored is what its id promises.
 
@@ -46,8 +60,13 @@ def command(
         raise click.UsageError("--from and --dry-run belong to --repair")
     if quick and mend:
         raise click.UsageError("--repair takes a full check, not --quick")
+    if remote and (quick or mend):
+        raise click.UsageError("--remote excludes --quick and --repair: repair a remote on its own side, or push again")
     keep_freed_memory()
     app: App = ctx.obj
+    if remote:
+        _check_remote(app, remote, as_json=as_json)
+        return
     session, progress = Session.find(app.start), terminal_progress()
     done = None
     if mend:
@@ -60,6 +79,18 @@ def command(
             click.echo(printable(line))
     if not found.clean:
         ctx.exit(CORRUPT)
+
+
+def _check_remote(app: App, name: str, *, as_json: bool) -> None:
+    session = Session.find(app.start)
+    with open_remote(app, session, name).engine as engine:
+        scratch, actor = session.layout.directory / "tmp", app.actor(session.settings)
+        found = check_remote(RemoteStore(engine), scratch, actor, terminal_progress())
+    if as_json:
+        emit("mvc.fsck-remote/1", remote=name, clean=True, **asdict(found))
+    else:
+        amount = f"{counted(found.commits, 'commit')}, {counted(found.contents, 'content')}"
+        click.echo(printable(f"Checked {amount}, {size(found.received_bytes)} of {name}: no faults"))
 
 
 def _emit(found: FsckReport, done: RepairResult | None, *, quick: bool, dry_run: bool) -> None:
@@ -78,6 +109,7 @@ def _emit(found: FsckReport, done: RepairResult | None, *, quick: bool, dry_run:
         dry_run=dry_run,
         repairs=[line for plan in plans for line in _plan(plan)],
         restored=[{"object": item.oid, "origin": item.origin} for plan in plans for item in plan.restore],
+        known_commits=found.known_commits,
     )
 
 
@@ -117,6 +149,8 @@ def _lines(found: FsckReport, *, quick: bool) -> Iterator[str]:
             counted(found.contents, "content"),
         )
     )
+    if found.known_commits:
+        read += f", {counted(found.known_commits, 'commit')} known from an earlier check"
     yield f"Checked {checked}, {read}: " + (counted(len(found.faults), "fault") if found.faults else "no faults")
 
 

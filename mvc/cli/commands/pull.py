@@ -35,8 +35,8 @@ def command(
 ) -> None:
     """Fetch, and merge what is new.
 
-    It is merged into the current branch, as mvc merge does. BRANCH is by default the one that the current branch
-    follows, or the one of the same name.
+    It goes into the current branch. BRANCH is by default the one that the current branch follows, or the one of the
+    same name.
     """
     keep_freed_memory()
     session = Session.find(app.start)

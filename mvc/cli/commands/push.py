@@ -61,8 +61,8 @@ def command(
 ) -> None:
     """Bring commits to a remote.
 
-    Without BRANCH, pushes the current one to the branch of the same name. All that the commits need goes with them, and
-    only what the remote lacks. A push that is cut off leaves the remote as it was; the next one goes on.
+    They go with everything that they need. Without BRANCH, pushes the current one to the branch of the same name.
+    Only what the remote lacks is sent. A push that is cut off leaves the remote as it was; the next one goes on.
     """
     session = Session.find(app.start)
     state = session.refs.state()

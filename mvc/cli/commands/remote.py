@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from mvc.cli.app import App
 from mvc.cli.documents import emit
+from mvc.cli.durations import DURATION
 from mvc.cli.group import Command
 from mvc.cli.notes import tell
-from mvc.cli.options import json_option
+from mvc.cli.options import json_option, remote_options
 from mvc.cli.remotes import open_remote, open_url
-from mvc.cli.text import columns, printable, short
+from mvc.cli.text import columns, counted, printable, short, size
 from mvc.errors import NotFoundError, RemoteError
 from mvc.objects.refnames import BRANCHES, branch_ref
+from mvc.remotes.collect import collect_remote
 from mvc.remotes.config import add_remote, find_remote, remove_remote
 from mvc.remotes.forget import forget_tracking
 from mvc.remotes.probe import honours_conditions
@@ -26,7 +30,7 @@ from mvc.settings import Remote
 
 @click.group("remote", no_args_is_help=True)
 def command() -> None:
-    """Name other stores, which commits are pushed to and fetched from."""
+    """Name other stores."""
 
 
 @command.command(
@@ -43,13 +47,21 @@ def command() -> None:
 @click.option(
     "--single-writer", is_flag=True, help="Nobody else writes there: take a store that cannot keep writers apart."
 )
-@click.option("--endpoint", metavar="URL", default="", help="Of an object store other than the provider's own.")
-@click.option("--region", metavar="NAME", default="", help="Of an object store.")
-@click.option("--ca", metavar="FILE", default="", help="Certificates that speak for an https server.")
+@remote_options
 @json_option
 @click.pass_obj
 def add(
-    app: App, /, *, name: str, url: str, single_writer: bool, endpoint: str, region: str, ca: str, as_json: bool
+    app: App,
+    /,
+    *,
+    name: str,
+    url: str,
+    single_writer: bool,
+    endpoint: str,
+    region: str,
+    credentials: str | None,
+    ca: str,
+    as_json: bool,
 ) -> None:
     """Name a store, and make an empty repository there if there is none.
 
@@ -57,7 +69,7 @@ def add(
     push unseen. It is refused, unless --single-writer says that there is only one.
     """
     workspace = Workspace.find(app.start)
-    remote = Remote(url, single_writer, endpoint, region, ca)
+    remote = Remote(url, single_writer, endpoint, region, credentials or "", ca)
     made = False
     with open_url(app, remote, workspace).engine as engine:
         store = RemoteStore(engine)
@@ -90,6 +102,27 @@ def _check_conditions(store: RemoteStore, *, single_writer: bool) -> None:
             f"{store.url} ignores that a key must not exist: one who pushes could undo another unseen",
             hint="use another store, or --single-writer if nobody else ever writes there",
         )
+
+
+@command.command("gc", cls=Command, examples=("mvc remote gc origin --dry-run", "mvc remote gc origin --grace 3d"))
+@click.argument("name")
+@click.option("-n", "--dry-run", is_flag=True, help="Say what would be freed; change nothing.")
+@click.option("--grace", type=DURATION, metavar="DURATION", help="Keep what is younger than this (default: a day).")
+@json_option
+@click.pass_obj
+def gc(app: App, /, *, name: str, dry_run: bool, grace: float | None, as_json: bool) -> None:
+    """Remove packs of a directory or bucket in which nothing is reached any more. A server collects its own garbage."""
+    workspace = Workspace.find(app.start)
+    bounds = workspace.settings.gc
+    bounds = bounds if grace is None else replace(bounds, grace_hours=grace / 3600)
+    with open_remote(app, workspace, name).engine as engine:
+        found = collect_remote(RemoteStore(engine), bounds, dry_run=dry_run)
+    if as_json:
+        sizes = {"freed_bytes": found.freed_bytes, "kept_bytes": found.kept_bytes}
+        emit("mvc.remote-gc/1", remote=name, dry_run=dry_run, freed_files=len(found.keys), **sizes)
+    else:
+        verb = "Would free" if dry_run else "Freed"
+        click.echo(f"{verb} {size(found.freed_bytes)}: {counted(len(found.keys), 'file')}")
 
 
 @command.command("list", cls=Command, examples=("mvc remote list", "mvc remote list --json"))

@@ -1,0 +1,251 @@
+"""An engine at the other end of streams, each of which carries one request at a time (wire-v1, section 1)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from queue import LifoQueue
+from threading import Lock
+from typing import Final
+
+from mvc.errors import IntegrityError, MalformedError, MvcError, RemoteError
+from mvc.objects.canonical import Value, decode
+from mvc.objects.fields import array, integer, text
+from mvc.remotes.engine import MAX_KEYS, Body, Capabilities, Engine, KeyInfo
+from mvc.remotes.keys import check_key, is_key
+from mvc.remotes.wire import (
+    DIRECT_BYTES,
+    LISTED,
+    MAX_NUMBER,
+    VERSION,
+    Aborted,
+    BrokenStreamError,
+    Stream,
+    StreamEndedError,
+    body_size,
+    error_of,
+    pieces,
+)
+
+__all__ = ["Channel", "StreamEngine"]
+
+_CONNECTIONS: Final = 4
+"""Streams at once: each is a process here and one there."""
+
+
+class Channel:
+    """A stream to a server, with whatever keeps it up. One thread uses it at a time."""
+
+    stream: Stream
+
+    @abstractmethod
+    def explain(self, error: MvcError) -> MvcError:
+        """Return what to say of an error of the stream: the way to the other side may know more."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the stream, and what keeps it up. May be repeated."""
+
+
+class StreamEngine(Engine):
+    """Bytes under keys, at the other end of streams.
+
+    Parameters
+    ----------
+    url : str
+        Where, for messages.
+    dial : callable
+        Opens a channel; nothing has been sent over it.
+    """
+
+    def __init__(self, url: str, dial: Callable[[], Channel]) -> None:
+        self.url = url
+        self._dial = dial
+        self._idle: LifoQueue[Channel | None] = LifoQueue()
+        for _ in range(_CONNECTIONS):
+            self._idle.put(None)
+        self._open: set[Channel] = set()
+        self._guard = Lock()
+        self._able: Capabilities | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `Engine.capabilities`."""
+        if self._able is None:
+            with self._channel():
+                pass
+        assert self._able is not None, "the hello says it"
+        return self._able
+
+    def list(self, prefix: str) -> Iterator[KeyInfo]:
+        """See `Engine.list`."""
+        with self._channel() as channel:
+            self._ask(channel, {"verb": "list", "prefix": prefix})
+            count = 0
+            found = []
+            for chunk in self._body(channel, None):
+                for item in self._listed(chunk, prefix):
+                    count += 1
+                    if count > MAX_KEYS:
+                        raise BrokenStreamError(f"{self.url} lists more than {MAX_KEYS:,} keys")
+                    found.append(item)
+        yield from found
+
+    def read(self, key: str, offset: int, length: int) -> bytes:
+        """See `Engine.read`."""
+        check_key(key)
+        with self._channel() as channel:
+            self._ask(channel, {"verb": "read", "key": key, "offset": offset, "length": length})
+            return b"".join(self._body(channel, length))
+
+    def read_all(self, key: str, limit: int) -> bytes:
+        """See `Engine.read_all`."""
+        check_key(key)
+        with self._channel() as channel:
+            result = self._ask(channel, {"verb": "read_all", "key": key, "limit": min(limit, MAX_NUMBER)})
+            size = _expect(result, limit)
+            return b"".join(self._body(channel, size))
+
+    def create(self, key: str, body: Body) -> bool:
+        """See `Engine.create`."""
+        size = body_size(body)
+        check_key(key)
+        with self._channel() as channel:
+            channel.stream.send({"verb": "create", "key": key, "size": size})
+            if size > DIRECT_BYTES:
+                reply = self._reply(channel)
+                if reply.get("status") != "go":
+                    return _boolean(reply.get("result"))
+            channel.stream.send_body(pieces(body, size))
+            return _boolean(self._reply(channel).get("result"))
+
+    def touch(self, key: str) -> bool:
+        """See `Engine.touch`."""
+        check_key(key)
+        with self._channel() as channel:
+            return _boolean(self._ask(channel, {"verb": "touch", "key": key}))
+
+    def delete(self, key: str) -> None:
+        """See `Engine.delete`."""
+        check_key(key)
+        with self._channel() as channel:
+            self._ask(channel, {"verb": "delete", "key": key})
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        with self._guard:
+            channels, self._open = self._open, set()
+        for channel in channels:
+            channel.close()
+
+    def _ask(self, channel: Channel, request: Mapping[str, Value]) -> Value:
+        channel.stream.send(request)
+        return self._reply(channel).get("result")
+
+    def _reply(self, channel: Channel) -> Mapping[str, Value]:
+        """Return a reply that tells of no error."""
+        reply = channel.stream.receive()
+        status = text(reply.get("status"), "status")
+        if status == "error":
+            raise _ToldError(error_of(reply, self.url))
+        if status not in {"ok", "go"}:
+            raise MalformedError(f"{self.url} answers with the status {status[:20]!r}")
+        return reply
+
+    def _body(self, channel: Channel, size: int | None) -> Iterator[bytes]:
+        try:
+            yield from channel.stream.body(size)
+        except Aborted:
+            self._reply(channel)
+            raise MalformedError(f"{self.url} breaks off, and does not say why") from None
+
+    def _listed(self, chunk: bytes, prefix: str) -> Iterator[KeyInfo]:
+        for row in array(decode(chunk), "listing", most=LISTED):
+            key, size, modified = array(row, "listed key", (3,))
+            name = text(key, "key")
+            if is_key(name) and name.startswith(prefix):
+                micro = integer(modified, "time", -MAX_NUMBER, MAX_NUMBER)
+                yield KeyInfo(name, integer(size, "size", 0, MAX_NUMBER), micro / 1e6)
+
+    @contextmanager
+    def _channel(self) -> Iterator[Channel]:
+        """Lend a channel that is greeted. One whose use ended in anything but a told error is closed."""
+        kept = self._idle.get()
+        channel = kept
+        keep = False
+        try:
+            channel = channel or self._greeted()
+            yield channel
+            keep = True
+        except _ToldError as told:
+            keep = channel is not None
+            raise told.error from None
+        except StreamEndedError:
+            error = RemoteError(f"{self.url} closed the stream", transient=True)
+            raise (channel.explain(error) if channel else error) from None
+        except BrokenStreamError as error:
+            raise (channel.explain(error) if channel else error) from error
+        finally:
+            if channel is not None and not keep:
+                self._forget(channel)
+            self._idle.put(channel if keep else None)
+
+    def _forget(self, channel: Channel) -> None:
+        with self._guard:
+            self._open.discard(channel)
+        channel.close()
+
+    def _greeted(self) -> Channel:
+        channel = self._dial()
+        try:
+            self._greet(channel)
+        except BaseException:
+            channel.close()
+            raise
+        with self._guard:
+            self._open.add(channel)
+        return channel
+
+    def _greet(self, channel: Channel) -> None:
+        try:
+            channel.stream.send_hello()
+            version = channel.stream.receive_hello()
+            if version != VERSION:
+                raise RemoteError(f"{self.url} speaks version {version} of the wire; this release speaks {VERSION}")
+            result = self._reply(channel).get("result")
+        except _ToldError as told:
+            raise told.error from None
+        except StreamEndedError:
+            raise channel.explain(RemoteError(f"{self.url} does not answer", transient=True)) from None
+        except BrokenStreamError as error:
+            raise channel.explain(error) from error
+        self._able = _capabilities(result)
+
+
+class _ToldError(Exception):
+    """The other side tells of an error; the stream stays of use."""
+
+    def __init__(self, error: MvcError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _capabilities(value: Value) -> Capabilities:
+    if not isinstance(value, Mapping):
+        raise MalformedError("the hello of a server does not say what it can do")
+    integer(value.get("connections"), "connections", 1, 64)
+    return Capabilities(_boolean(value.get("checked")), _CONNECTIONS, _boolean(value.get("worktree")))
+
+
+def _boolean(value: Value) -> bool:
+    if not isinstance(value, bool):
+        raise MalformedError(f"{value!r:.40} is neither true nor false")
+    return value
+
+
+def _expect(value: Value, limit: int) -> int:
+    size = integer(value, "size", 0, MAX_NUMBER)
+    if size > limit:
+        raise IntegrityError(f"{size:,} bytes come; at most {limit:,} were expected")
+    return size

@@ -1,0 +1,290 @@
+"""Engines over HTTP: the application that ``mvc serve`` runs (wire-v1, section 2)."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Final, NamedTuple
+
+import anyio
+from anyio.to_thread import run_sync
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from mvc.errors import (
+    AuthenticationError,
+    IntegrityError,
+    InvalidInputError,
+    MvcError,
+    NotFoundError,
+    RemoteError,
+)
+from mvc.remotes.engine import Engine, KeyInfo
+from mvc.remotes.keys import check_key
+from mvc.remotes.sizes import read_pieces, size_of
+from mvc.remotes.wire import DIRECT_BYTES, error_value
+from mvc.server.access import Directory, UnknownTokenError, is_name
+from mvc.server.limits import LARGEST_PACK, check_size
+
+__all__ = ["Timing", "create_app"]
+
+_LOGGER: Final = logging.getLogger(__name__)
+_PAGE: Final = 1000
+"""Keys of a page of a listing: 130 KB."""
+_BUFFER: Final = 1 << 20
+"""Bytes of a body that are gathered before they are written."""
+_PREFIX: Final = 100
+"""Characters of a prefix: the longest key has 81."""
+_RANGE: Final = re.compile(r"bytes=([0-9]{1,19})-([0-9]{1,19})")
+
+
+class Timing(NamedTuple):
+    """How slow a body may be.
+
+    Parameters
+    ----------
+    start : float
+        Seconds that everybody has.
+    rate : float
+        Bytes a second that a body must bring beyond that.
+    """
+
+    start: float = 60.0
+    rate: float = 16 << 10
+
+
+class _Refusal(Exception):  # noqa: N818 - an answer
+    """A request is refused with a status of its own."""
+
+    def __init__(self, status: int, error: MvcError) -> None:
+        super().__init__(str(error))
+        self.status = status
+        self.error = error
+
+
+def create_app(directory: Directory, largest: int = LARGEST_PACK, timing: Timing = Timing()) -> Starlette:  # noqa: B008
+    """Return the application.
+
+    Parameters
+    ----------
+    directory : Directory
+        Which repositories there are, and who may use them.
+    largest : int
+        Bytes of the largest pack that is taken.
+    timing : Timing
+        How slow a body may be.
+    """
+    server = _Server(directory, largest, timing)
+    methods = ["GET", "HEAD", "PUT", "POST", "DELETE"]
+    return Starlette(routes=[Route("/{path:path}", server.answer, methods=methods)])
+
+
+class _Server:
+    """Answers requests. The engines block, and so are used by threads."""
+
+    def __init__(self, directory: Directory, largest: int, timing: Timing) -> None:
+        self._directory = directory
+        self._largest = largest
+        self._timing = timing
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request; whatever goes wrong is a status and a document."""
+        try:
+            return await self._route(request)
+        except _Refusal as refusal:
+            return _error(refusal.error, refusal.status)
+        except MvcError as error:
+            return _error(error, _status(error))
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except OSError:
+            _LOGGER.exception("a request failed")
+            return _error(RemoteError("the server failed: its medium may be full", transient=True), 503)
+
+    async def _route(self, request: Request) -> Response:
+        name, separator, rest = request.path_params["path"].partition("/-/v1/")
+        if not separator or not is_name(name):
+            raise NotFoundError("there is nothing here")
+        engine = await run_sync(self._directory.open, name, _token(request))
+        verb, _, key = rest.partition("/")
+        match request.method, verb, bool(key):
+            case "GET", "hello", False:
+                return await _hello(engine)
+            case "GET", "keys", False:
+                return await _list(engine, request)
+            case "GET" | "HEAD", "keys", True:
+                return await _read(engine, check_key(key), request)
+            case "PUT", "keys", True:
+                return await self._create(engine, name, check_key(key), request)
+            case "POST", "touch", True:
+                return JSONResponse({"touched": await run_sync(engine.touch, check_key(key))})
+            case "DELETE", "keys", True:
+                await run_sync(engine.delete, check_key(key))
+                return Response(status_code=204)
+        raise NotFoundError("there is nothing here")
+
+    async def _create(self, engine: Engine, name: str, key: str, request: Request) -> Response:
+        if request.headers.get("if-none-match") != "*":
+            raise _Refusal(428, InvalidInputError("keys are only created: send If-None-Match: *"))
+        size = _content_length(request)
+        try:
+            check_size(key, size, self._largest)
+        except MvcError as error:
+            raise _Refusal(413, error) from error
+        if await run_sync(_exists, engine, key):
+            return Response(status_code=412)
+        if size <= DIRECT_BYTES:
+            free = await run_sync(engine.create, key, await self._small(request, size))
+        else:
+            free = await self._create_large(engine, await run_sync(self._directory.spool, name), key, request, size)
+        return Response(status_code=201 if free else 412)
+
+    async def _small(self, request: Request, size: int) -> bytes:
+        body = bytearray()
+        with self._limit(size):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > size:
+                    raise _Refusal(413, InvalidInputError("the body is longer than its Content-Length"))
+        return bytes(_whole(body, len(body), size))
+
+    async def _create_large(self, engine: Engine, spool: Path | None, key: str, request: Request, size: int) -> bool:
+        file = await run_sync(_private_file, spool)
+        try:
+            done, gathered = 0, bytearray()
+            with self._limit(size):
+                async for chunk in request.stream():
+                    gathered += chunk
+                    done += len(chunk)
+                    if done > size:
+                        raise _Refusal(413, InvalidInputError("the body is longer than its Content-Length"))
+                    if len(gathered) >= _BUFFER:
+                        await run_sync(file.write, bytes(gathered))
+                        gathered.clear()
+            await run_sync(file.write, bytes(gathered))
+            await run_sync(file.flush)
+            _whole(b"", done, size)
+            return await run_sync(engine.create, key, Path(file.name))
+        finally:
+            with anyio.CancelScope(shield=True):
+                await run_sync(file.close)
+
+    def _limit(self, size: int) -> _Deadline:
+        return _Deadline(self._timing.start + size / self._timing.rate)
+
+
+class _Deadline:
+    """A block that must be through in time."""
+
+    def __init__(self, seconds: float) -> None:
+        self._scope = anyio.fail_after(seconds)
+
+    def __enter__(self) -> None:
+        self._scope.__enter__()
+
+    def __exit__(self, *exception: object) -> bool | None:
+        try:
+            return self._scope.__exit__(*exception)  # type: ignore[arg-type]
+        except TimeoutError as error:
+            raise _Refusal(408, RemoteError("the body comes too slowly", transient=True)) from error
+
+
+def _whole(body: bytes | bytearray, done: int, size: int) -> bytes | bytearray:
+    if done != size:
+        raise IntegrityError(f"{size - done:,} bytes of the body are missing")
+    return body
+
+
+def _private_file(directory: Path | None) -> IO[bytes]:
+    return tempfile.NamedTemporaryFile(dir=directory, suffix=".tmp")
+
+
+def _token(request: Request) -> str | None:
+    header = request.headers.get("authorization")
+    if header is None:
+        return None
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise UnknownTokenError("only bearer tokens are known here")
+    return token.strip()
+
+
+def _content_length(request: Request) -> int:
+    text = request.headers.get("content-length", "")
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        raise _Refusal(411, InvalidInputError("a body has a Content-Length"))
+    return int(text)
+
+
+async def _hello(engine: Engine) -> Response:
+    able = await run_sync(lambda: engine.capabilities)
+    told = {"checked": able.checked, "connections": able.connections, "worktree": able.worktree}
+    return JSONResponse({"version": 1, **told})
+
+
+async def _list(engine: Engine, request: Request) -> Response:
+    prefix, after = (request.query_params.get(name, "")[:_PREFIX] for name in ("prefix", "after"))
+    found = await run_sync(_page, engine, prefix, after)
+    rows = [[item.key, item.size, int(item.modified * 1e6)] for item in found[:_PAGE]]
+    return JSONResponse({"keys": rows, "next": rows[-1][0] if len(found) > _PAGE else None})
+
+
+def _page(engine: Engine, prefix: str, after: str) -> list[KeyInfo]:
+    behind = (item for item in engine.list(prefix) if item.key > after)
+    return heapq.nsmallest(_PAGE + 1, behind, key=lambda item: item.key)
+
+
+async def _read(engine: Engine, key: str, request: Request) -> Response:
+    size = await run_sync(size_of, engine, key)
+    if request.method == "HEAD":
+        return Response(headers={"Content-Length": str(size), "Accept-Ranges": "bytes"})
+    wanted = request.headers.get("range")
+    if wanted is None:
+        return await _stream(engine, key, 0, size, {})
+    match = _RANGE.fullmatch(wanted)
+    first, last = (int(match[1]), min(int(match[2]), size - 1)) if match else (size, 0)
+    if first > last:
+        return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
+    return await _stream(engine, key, first, last - first + 1, {"Content-Range": f"bytes {first}-{last}/{size}"})
+
+
+async def _stream(engine: Engine, key: str, offset: int, length: int, headers: dict[str, str]) -> Response:
+    pieces = read_pieces(engine, key, offset, length)
+    first = await run_sync(next, pieces)  # what fails at once is a status
+    told = {"Content-Length": str(length), "Accept-Ranges": "bytes", **headers}
+    status = 206 if headers else 200
+    return StreamingResponse(_behind(first, pieces), status, told, "application/octet-stream")
+
+
+def _behind(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
+
+
+def _exists(engine: Engine, key: str) -> bool:
+    return any(item.key == key for item in engine.list(key))
+
+
+def _status(error: MvcError) -> int:
+    table: tuple[tuple[type[MvcError], int], ...] = (
+        (UnknownTokenError, 401),
+        (AuthenticationError, 403),
+        (NotFoundError, 404),
+        (IntegrityError, 422),
+    )
+    found = next((status for kind, status in table if isinstance(error, kind)), None)
+    if found is None and isinstance(error, RemoteError):
+        return 503 if error.transient else 409
+    return found or 500
+
+
+def _error(error: MvcError, status: int) -> Response:
+    document = {name: value for name, value in error_value(error).items() if name != "status"}
+    headers = {"WWW-Authenticate": 'Bearer realm="mvc"'} if status == 401 else {}
+    return JSONResponse(document, status, headers)

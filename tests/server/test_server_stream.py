@@ -1,0 +1,274 @@
+"""Clients that do not keep to the protocol of a stream, and servers that do not."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+
+import pytest
+
+from mvc.errors import IntegrityError, MalformedError, RemoteError
+from mvc.objects.canonical import decode, encode
+from mvc.remotes.keys import head_key, pack_key
+from mvc.remotes.posix import PosixEngine
+from mvc.remotes.stream_engine import Channel, StreamEngine
+from mvc.remotes.wire import MAGIC, BrokenStreamError, Stream
+from mvc.server.stdio import serve_stream
+from mvc.types import ObjectId
+
+HELLO = MAGIC + b"\x01\x00"
+KEY = pack_key(ObjectId("0" * 64))
+U32 = struct.Struct("<I")
+LARGEST = 8 << 20
+
+
+def framed(value) -> bytes:
+    """Return a message."""
+    data = encode(value)
+    return U32.pack(len(data)) + data
+
+
+class Client:
+    """One end of a stream that says whatever it likes; a server of this process is at the other."""
+
+    def __init__(self, root, timeout: float = 5.0) -> None:
+        self.socket, theirs = socket.socketpair()
+        self.socket.settimeout(20)
+        self.failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._serve, args=(root, theirs, timeout))
+        self._thread.start()
+
+    def _serve(self, root, theirs, timeout) -> None:
+        with theirs:
+            try:
+                stream = Stream(theirs.fileno(), os.dup(theirs.fileno()), "the client", timeout)
+                serve_stream(lambda: PosixEngine(root), stream, None, LARGEST)
+            except Exception as error:  # noqa: BLE001 - that is what is looked at
+                self.failure = error
+            os.close(stream._sink)
+
+    def greet(self):
+        """Say hello and return what the server can do."""
+        self.socket.sendall(HELLO)
+        assert self.exactly(10) == HELLO
+        return self.message()
+
+    def exactly(self, count: int) -> bytes:
+        """Return so many bytes."""
+        data = b""
+        while len(data) < count:
+            part = self.socket.recv(count - len(data))
+            assert part, "the server ended"
+            data += part
+        return data
+
+    def message(self):
+        """Return what the server says."""
+        return decode(self.exactly(U32.unpack(self.exactly(4))[0]))
+
+    def ask(self, **request):
+        """Send a request and return the reply."""
+        self.socket.sendall(framed(request))
+        return self.message()
+
+    def end(self) -> BaseException | None:
+        """Close the stream and return why the server ended, if not for that."""
+        self.socket.close()
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        return self.failure
+
+
+@pytest.fixture
+def client(tmp_path):
+    """Return a client that has not said anything."""
+    made = Client(tmp_path / "store")
+    yield made
+    made.end()
+
+
+@pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 10, MAGIC[:-1] + b"xxx", b"SSH-2.0-OpenSSH"])
+def test_another_protocol(client, said):
+    """Ends the stream."""
+    client.socket.sendall(said)
+    assert isinstance(client.end(), BrokenStreamError)
+
+
+def test_a_client_that_says_nothing(client):
+    """Is no error."""
+    assert client.end() is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        U32.pack(0),
+        U32.pack(65537) + bytes(65537),
+        U32.pack(0xFFFFFFFF),
+        U32.pack(1) + b"\x00",
+        U32.pack(2) + b"\xa1\x00",
+        framed({}),
+        framed({"verb": "steal"}),
+        framed({"verb": "_create"}),
+        framed({"verb": "answer"}),
+        framed({"verb": 7}),
+        framed({"verb": "touch"}),
+        framed({"verb": "touch", "key": KEY, "more": 1}),
+        framed({"verb": "touch", "key": 7}),
+        framed({"verb": "touch", "key": "k" * 101}),
+        framed({"verb": "read", "key": KEY, "offset": -1, "length": 1}),
+        framed({"verb": "read", "key": KEY, "offset": 0, "length": 1 << 63}),
+        framed({"verb": "create", "key": KEY, "size": True}),
+        framed({"verb": "create", "key": KEY, "size": 10}) + U32.pack(11) + bytes(11),
+        framed({"verb": "create", "key": KEY, "size": 10}) + U32.pack(5) + bytes(5) + U32.pack(6) + bytes(6),
+        framed({"verb": "create", "key": KEY, "size": 1 << 20}) + U32.pack((1 << 20) + 1),
+    ],
+)
+def test_messages_that_are_none(client, said, tmp_path):
+    """End the stream, and nothing is stored."""
+    client.greet()
+    client.socket.sendall(said)
+    assert isinstance(client.end(), BrokenStreamError | MalformedError)
+    assert not list(PosixEngine(tmp_path / "store").list(""))
+
+
+def test_refusals_that_leave_the_stream_of_use(client):
+    """Names that are no keys, what is too large, what is not there, bodies that are not whole."""
+    client.greet()
+    assert client.ask(verb="delete", key="../x")["kind"] == "integrity"
+    assert client.ask(verb="touch", key="config.toml")["kind"] == "integrity"
+    assert client.ask(verb="read", key=KEY, offset=0, length=1)["kind"] == "not-found"
+    assert client.ask(verb="create", key=KEY, size=LARGEST + 1)["kind"] == "remote"
+    assert client.ask(verb="create", key="../x", size=1 << 40)["kind"] == "integrity"
+    client.socket.sendall(framed({"verb": "create", "key": head_key(0), "size": 100}) + U32.pack(100) + bytes(100))
+    client.socket.sendall(U32.pack(0))
+    assert client.message()["kind"] == "remote"
+    for cut in (U32.pack(3) + b"abc" + U32.pack(0), U32.pack(3) + b"abc" + U32.pack(0xFFFFFFFF)):
+        client.socket.sendall(framed({"verb": "create", "key": KEY, "size": 10}) + cut)
+        assert client.message()["status"] == "error"
+    assert client.ask(verb="create", key=KEY, size=LARGEST)["status"] == "go"
+    client.socket.sendall(U32.pack(3) + b"abc" + U32.pack(0))
+    assert client.message()["status"] == "error"
+    assert client.ask(verb="list", prefix="")["status"] == "ok"
+    assert client.exactly(4) == U32.pack(0)
+    assert client.end() is None
+
+
+def test_a_body_that_stops(tmp_path):
+    """A client that is silent in the middle of a body is given up; between requests it may be silent."""
+    client = Client(tmp_path / "store", timeout=0.3)
+    client.greet()
+    threading.Event().wait(0.6)
+    client.socket.sendall(framed({"verb": "create", "key": KEY, "size": 10}) + U32.pack(5) + bytes(3))
+    assert client.socket.recv(1) == b""
+    assert isinstance(client.end(), BrokenStreamError)
+    assert not list(PosixEngine(tmp_path / "store").list(""))
+
+
+def test_a_client_that_reads_nothing(tmp_path):
+    """Is given up too."""
+    engine = PosixEngine(tmp_path / "store")
+    engine.create(KEY, bytes(4 << 20))
+    client = Client(tmp_path / "store", timeout=0.3)
+    client.greet()
+    client.socket.sendall(framed({"verb": "read_all", "key": KEY, "limit": 4 << 20}))
+    client._thread.join(20)
+    assert isinstance(client.end(), BrokenStreamError)
+
+
+class Scripted(Channel):
+    """A channel to a server that says what the test wants."""
+
+    def __init__(self, said: bytes) -> None:
+        self.socket, self._theirs = socket.socketpair()
+        self._theirs.sendall(said)
+        self._theirs.shutdown(socket.SHUT_WR)
+        self._sink = os.dup(self.socket.fileno())
+        self.stream = Stream(self.socket.fileno(), self._sink, "the server", 5)
+
+    def explain(self, error):
+        """Return the error."""
+        return error
+
+    def close(self) -> None:
+        """Close both ends."""
+        if self.socket.fileno() >= 0:
+            os.close(self._sink)
+        self.socket.close()
+        self._theirs.close()
+
+
+ABLE = framed({"status": "ok", "result": {"checked": True, "connections": 4, "worktree": False}})
+OK = framed({"status": "ok", "result": None})
+
+
+def engine_that_is_told(said: bytes) -> StreamEngine:
+    """Return an engine whose server has said hello and then this."""
+    return StreamEngine("server", lambda: Scripted(HELLO + ABLE + said))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"\xff" * 4,
+        framed({}),
+        framed({"status": "ok"}) + U32.pack(3) + b"abc" + U32.pack(3) + b"abc" + U32.pack(0),
+        framed({"status": "perhaps"}),
+        framed({"status": "error"}),
+        framed({"status": "error", "kind": 1, "message": "x"}),
+        OK + U32.pack(3) + b"abc" + U32.pack(0),
+        OK + U32.pack(1 << 21) + b"abc",
+        OK + U32.pack(3) + b"ab",
+        OK + U32.pack(0xFFFFFFFF) + OK,
+        OK + U32.pack(0xFFFFFFFF),
+    ],
+)
+def test_a_server_that_lies(said):
+    """Four bytes are asked for; fewer, more and nonsense are errors of ours."""
+    with engine_that_is_told(said) as engine, pytest.raises((IntegrityError, RemoteError)):
+        engine.read(KEY, 0, 4)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [7, [7], [[KEY]], [[KEY, -1, 0]], [[KEY, 1, "x"]], [[KEY, 1, 0]] * 501, [[7, 1, 0]]],
+)
+def test_listings_that_are_none(rows):
+    """Are errors of ours."""
+    data = encode(rows)
+    said = OK + U32.pack(len(data)) + data + U32.pack(0)
+    with engine_that_is_told(said) as engine, pytest.raises((IntegrityError, RemoteError)):
+        list(engine.list("packs/"))
+
+
+def test_listed_names_that_are_no_keys():
+    """Are left out; so is what was not asked for."""
+    data = encode([["../../etc/passwd", 1, 0], [KEY, 2, 3_000_000], [head_key(0), 1, 0]])
+    with engine_that_is_told(OK + U32.pack(len(data)) + data + U32.pack(0)) as engine:
+        (found,) = engine.list("packs/")
+    assert (found.key, found.size, found.modified) == (KEY, 2, 3.0)
+
+
+def test_more_than_was_expected():
+    """Is refused before it is read."""
+    with engine_that_is_told(framed({"status": "ok", "result": 1 << 40})) as engine, pytest.raises(IntegrityError):
+        engine.read_all(KEY, 100)
+
+
+def test_words_of_a_server_are_shown_without_tricks():
+    """Control characters, which move cursors and recolour terminals, are not."""
+    told = {"status": "error", "kind": "remote", "message": "\x1b[2Jgone\r\n" + "x" * 5000, "hint": None}
+    with engine_that_is_told(framed(told | {"transient": False})) as engine, pytest.raises(RemoteError) as caught:
+        engine.touch(KEY)
+    assert caught.value.message.isprintable()
+    assert "gone" in caught.value.message
+
+
+def test_a_server_of_another_version():
+    """Is refused with both versions."""
+    said = MAGIC + b"\x02\x00" + ABLE
+    with StreamEngine("s", lambda: Scripted(said)) as engine, pytest.raises(RemoteError, match="version 2"):
+        engine.touch(KEY)
