@@ -30,7 +30,7 @@ from mvc.settings import Remote
 
 @click.group("remote", no_args_is_help=True)
 def command() -> None:
-    """Name other stores."""
+    """Name other stores, which commits are pushed to and fetched from."""
 
 
 @command.command(
