@@ -228,6 +228,23 @@ def make_lab(tmp_path: Path) -> Callable[[str], Lab]:
 
 
 @pytest.fixture
+def new_lab(actor: Actor) -> Callable[[Path], Lab]:
+    """Return a function that makes a repository in a directory."""
+
+    def make(root: Path) -> Lab:
+        init(root, actor)
+        return Lab(root)
+
+    return make
+
+
+@pytest.fixture
+def open_lab() -> Callable[[Path], Lab]:
+    """Return a function that opens a repository which is there already."""
+    return Lab
+
+
+@pytest.fixture
 def actor() -> Actor:
     """Return who acts in tests."""
     return ACTOR

@@ -35,7 +35,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "Other machines": {
         "clone": "Make a repository with all that a remote has.",
-        "remote": "Name other stores.",
+        "remote": "Name other stores, which commits are pushed to and fetched from.",
         "push": "Bring commits to a remote.",
         "fetch": "Bring commits of a remote here.",
         "pull": "Fetch, and merge what is new.",

@@ -19,6 +19,7 @@ from mvc.types import ObjectId, TensorSpec, dtype_of, raw_id
 
 __all__ = [
     "FRAME_SLACK",
+    "MAX_DEPTH",
     "MAX_FRAME_WORDS",
     "PREFIX_BYTES",
     "Envelope",
@@ -41,7 +42,8 @@ _HEAD_BYTES: Final = 16 << 10
 """Bytes that are read first: the header of a blob of 1,300 frames, 2.7 GB of bf16."""
 _MAX_HEADER: Final = 256 << 20
 """Bytes of a header: a table of 16 Mi frames."""
-_MAX_DEPTH: Final = 64
+MAX_DEPTH: Final = 64
+"""Blobs below one that must be decoded before it, on the longest way."""
 _MAX_REFERENCES: Final = 8
 """Side tensors of one blob; today's codecs take one, companions of optimizer state may take two or three."""
 _PREFIX: Final = struct.Struct("<8sHHIQ")
@@ -279,7 +281,7 @@ class Envelope:
 
 def _read_reference(value: Value) -> Reference:
     role, id_, depth = array(value, "reference", (3,))
-    return Reference(text(role, "role", 32), oid(id_, "reference"), integer(depth, "depth", 0, _MAX_DEPTH))
+    return Reference(text(role, "role", 32), oid(id_, "reference"), integer(depth, "depth", 0, MAX_DEPTH))
 
 
 def header_length(prefix: bytes | memoryview) -> int:

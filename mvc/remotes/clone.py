@@ -21,6 +21,7 @@ from mvc.repo.partial import parse_filter
 from mvc.repo.progress import Progress, silent
 from mvc.repo.refs import RefState
 from mvc.repo.session import Promisor, Session
+from mvc.repo.workspace import Workspace
 from mvc.settings import Remote
 from mvc.types import object_id
 
@@ -131,9 +132,9 @@ def clone(
 def _first_branch(theirs: RefState, request: CloneRequest) -> str:
     """Return the full name of the branch that the clone begins with."""
     if request.branch is None:
-        return theirs.branch or next(
-            (name for name in sorted(theirs.refs) if name.startswith(BRANCHES)), BRANCHES + "main"
-        )
+        first = next((name for name in sorted(theirs.refs) if name.startswith(BRANCHES)), None)
+        followed = theirs.branch if theirs.branch in theirs.refs else first
+        return followed or theirs.branch or BRANCHES + "main"
     if BRANCHES + request.branch not in theirs.refs:
         raise NotFoundError(f"the remote has no branch {request.branch!r}", hint="mvc ls-remote URL")
     return BRANCHES + request.branch
@@ -141,19 +142,27 @@ def _first_branch(theirs: RefState, request: CloneRequest) -> str:
 
 def _prepared(root: Path, remote: Remote, request: CloneRequest, actor: Actor, first: str) -> Session:
     """Make the repository that is fetched into, or open one that an interrupted clone has made."""
-    if root.is_dir() and any(root.iterdir()):
-        return _begun(root, remote, request.name, first)
-    session = init(root, actor, first.removeprefix(BRANCHES))
-    add_remote(session, request.name, remote)
-    return session
-
-
-def _begun(root: Path, remote: Remote, name: str, first: str) -> Session:
     layout = Layout(root.resolve())
-    problem = AlreadyExistsError(f"{root} exists and is not empty", hint="choose another directory")
-    if {path.name for path in root.iterdir()} != {DIRECTORY} or not layout.format.is_file():
-        raise problem
+    if layout.format.is_file():
+        return _begun(layout, remote, request.name, first)
+    if root.is_dir() and {path.name for path in root.iterdir()} - {DIRECTORY}:
+        raise _in_use(root)
+    workspace = Workspace(layout)
+    if request.name not in workspace.settings.remotes:
+        layout.directory.mkdir(parents=True, exist_ok=True)
+        add_remote(workspace, request.name, remote)  # first of all: by this an interrupted clone is known
+    if workspace.settings.remotes != {request.name: remote}:
+        raise _in_use(root)
+    return init(root, actor, first.removeprefix(BRANCHES))
+
+
+def _begun(layout: Layout, remote: Remote, name: str, first: str) -> Session:
+    """Open what a clone of the same remote has begun; files are there if it ended while it wrote them."""
     session = Session(layout)
     if session.settings.remotes.get(name) != remote or first in session.refs.state().refs:
-        raise problem
+        raise _in_use(layout.root)
     return session
+
+
+def _in_use(root: Path) -> AlreadyExistsError:
+    return AlreadyExistsError(f"{root} exists and is not empty", hint="choose another directory")

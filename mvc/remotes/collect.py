@@ -96,7 +96,7 @@ class _Live:
 
     def reach(self, state: RefState, since: int) -> None:
         """Note everything that refs reach; and, as far as it is there, what operations since a time name."""
-        walk = MetadataWalk(self._store.engine, self._holdings, lambda _: ())
+        walk = MetadataWalk(self._store.engine, self._holdings, lambda _: (), lambda _: ())
         walk.follow(object_id(value) for value in state.refs.values() if not value.startswith(SYMBOLIC))
         for oid in self._named_since(state.operation, since):
             with suppress(IntegrityError):  # it was collected when nothing held it

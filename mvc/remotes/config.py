@@ -9,7 +9,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
-from mvc.errors import AlreadyExistsError, FormatError, NotFoundError, StorageError
+from mvc.errors import AlreadyExistsError, FormatError, InvalidInputError, NotFoundError, StorageError
 from mvc.objects.refnames import check_short_name
 from mvc.repo.workspace import Workspace
 from mvc.settings import Remote, Settings
@@ -25,8 +25,12 @@ def find_remote(settings: Settings, name: str) -> Remote:
     ------
     NotFoundError
         If there is none.
+    InvalidInputError
+        If the file has a table of a name that no remote may have.
     """
-    if name not in settings.remotes:
+    if name in settings.remotes:
+        _check_name(name)
+    else:
         known = ", ".join(settings.remotes) or "none"
         raise NotFoundError(f"there is no remote {name!r}; known are: {known}", hint=f"mvc remote add {name} URL")
     return settings.remotes[name]
@@ -42,7 +46,7 @@ def add_remote(workspace: Workspace, name: str, remote: Remote) -> None:
     InvalidInputError
         If it cannot name a remote.
     """
-    check_short_name(name)
+    _check_name(name)
     if name in workspace.settings.remotes:
         raise AlreadyExistsError(f"remote {name!r} exists already", hint=f"mvc remote remove {name} first")
     values = {item.name: getattr(remote, item.name) for item in fields(remote)}
@@ -54,6 +58,12 @@ def add_remote(workspace: Workspace, name: str, remote: Remote) -> None:
         _table(document, "remote", is_super=True)[name] = table
 
     _edit(workspace, change)
+
+
+def _check_name(name: str) -> None:
+    """Refuse names that cannot stand before the slash of ``REMOTE/BRANCH``, or name a directory."""
+    if "/" in check_short_name(name):
+        raise InvalidInputError(f"{name!r} cannot name a remote: it holds a slash", hint="choose another name")
 
 
 def remove_remote(workspace: Workspace, name: str) -> None:

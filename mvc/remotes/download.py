@@ -34,6 +34,9 @@ _MAX_ROUNDS: Final = 80
 """Times that blobs may turn out to need others: deltas are nested 64 deep at most (spec-v1, limits)."""
 _MOST_OF_A_BASE: Final = 64
 """How many times the bytes of the content that needs it a base may have: vocabularies grow, and shrink."""
+_SLACK: Final = 64 << 10
+"""Bytes of the envelope of a blob beside its frames, and of a small base. The frames take little more than what they
+hold (spec-v1, section 5), and far less than twice as much."""
 
 
 def download(
@@ -97,6 +100,7 @@ class _Download:
     stack: ExitStack
     gap: int
     tried: dict[ObjectId, int] = field(default_factory=dict)
+    bases: dict[ObjectId, int] = field(default_factory=dict)
     waiting: dict[ObjectId, Arrival] = field(default_factory=dict)
     spools: dict[Spool, set[ObjectId]] = field(default_factory=dict)
     received: int = 0
@@ -112,9 +116,9 @@ class _Download:
             pending = self._next(missing)
         raise IntegrityError(f"{self.engine.url} sends blobs that need each other more than {_MAX_ROUNDS} deep")
 
-    def _round(self, pending: Sequence[ObjectId]) -> frozenset[ObjectId]:
+    def _round(self, pending: Sequence[ObjectId]) -> set[ObjectId]:
         """Receive contents in batches, the next one while one is checked; return what is needed besides."""
-        missing: frozenset[ObjectId] = frozenset()
+        missing: set[ObjectId] = set()
         with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(self.engine.capabilities.connections) as pool:
             batches = self._batches(pending)
             coming: Future[_Batch] | None = _start(ahead, partial(self._receive, pool), batches)
@@ -147,7 +151,13 @@ class _Download:
                 f"{self.engine.url} lacks content {oid}" + (", or what it needs" if places else ""),
                 hint="mvc fsck on that side",
             )
+        if places[turn].length > 2 * self._raw_bytes(oid) + _SLACK:
+            raise IntegrityError(f"{self.engine.url} says that {oid} takes {places[turn].length:,} bytes: far too many")
         return places[turn]
+
+    def _raw_bytes(self, oid: ObjectId) -> int:
+        """Return the decoded bytes that a content has; at most, if no manifest tells."""
+        return self.wanted[oid][1] if oid in self.wanted else self.bases[oid]
 
     def _receive(self, pool: Executor, batch: Sequence[tuple[ObjectId, Place]]) -> _Batch:
         """Bring a batch into a temporary file."""
@@ -169,11 +179,11 @@ class _Download:
             pass
         return spool, arrivals
 
-    def _settle(self, spool: Spool, arrived: Sequence[Arrival]) -> frozenset[ObjectId]:
+    def _settle(self, spool: Spool, arrived: Sequence[Arrival]) -> set[ObjectId]:
         """Check what has arrived, with what was waiting, and store what is good; return what the rest needs."""
         self.spools[spool] = {arrival.id for arrival in arrived}
         self.waiting |= {arrival.id: arrival for arrival in arrived}
-        found = self.receiver.inspect([*self.waiting.values()], self.wanted)
+        found = self.receiver.inspect([*self.waiting.values()], self.wanted, self.bases)
         self.received += self.receiver.store(found)
         for arrival in found.good:
             del self.waiting[arrival.id]
@@ -181,9 +191,15 @@ class _Download:
         for empty in [spool for spool, ids in self.spools.items() if ids.isdisjoint(self.waiting)]:
             empty.close()
             del self.spools[empty]
-        return found.missing
+        for base, needing in found.missing.items():
+            self.bases.setdefault(base, max(self._most_of_base(oid) for oid in needing))
+        return set(found.missing)
 
-    def _next(self, missing: frozenset[ObjectId]) -> list[ObjectId]:
+    def _most_of_base(self, oid: ObjectId) -> int:
+        """Return how many bytes what a content needs may have; of what that needs, no more."""
+        return _MOST_OF_A_BASE * self.wanted[oid][1] + _SLACK if oid in self.wanted else self.bases[oid]
+
+    def _next(self, missing: set[ObjectId]) -> list[ObjectId]:
         """Return what to receive next: what is missing; or, where blobs wait for each other, other copies of these."""
         return sorted(missing - self.waiting.keys()) or sorted(self.waiting)
 

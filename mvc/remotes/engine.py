@@ -14,6 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from mvc.errors import IntegrityError
+from mvc.remotes.keys import MAX_BODY_BYTES, is_key
+
 __all__ = ["MAX_KEYS", "Body", "Capabilities", "Engine", "KeyInfo"]
 
 MAX_KEYS: Final = 10_000_000
@@ -87,6 +90,22 @@ class Engine(ABC):
 
         Keys that do not fit the grammar are left out. IntegrityError beyond `MAX_KEYS`.
         """
+
+    def keys(self, prefix: str) -> Iterator[KeyInfo]:
+        """Yield what `list` does, whatever an engine lets through: only keys, and not without an end.
+
+        Raises
+        ------
+        IntegrityError
+            Beyond `MAX_KEYS`, or at a size that no key has.
+        """
+        for number, item in enumerate(self.list(prefix)):
+            if number >= MAX_KEYS:
+                raise IntegrityError(f"{self.url} lists more than {MAX_KEYS:,} keys")
+            if item.key.startswith(prefix) and is_key(item.key):
+                if not 0 <= item.size <= MAX_BODY_BYTES:
+                    raise IntegrityError(f"{self.url} says that {item.key} has {item.size:,} bytes")
+                yield item
 
     @abstractmethod
     def read(self, key: str, offset: int, length: int) -> bytes:

@@ -6,13 +6,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mvc.errors import InvalidInputError, NotFoundError, RemoteError
+from mvc.errors import IntegrityError, InvalidInputError, NotFoundError, RemoteError
 from mvc.objects.manifest import SegmentKind
 from mvc.objects.operation import RefChange
+from mvc.objects.refnames import BRANCHES, TAGS
 from mvc.remotes.download import download
 from mvc.remotes.holdings import Holdings, IndexCache
 from mvc.remotes.metadata_walk import MetadataWalk
-from mvc.remotes.negotiation import is_ancestor, new_contents
+from mvc.remotes.negotiation import check_same, is_ancestor, new_contents
 from mvc.remotes.ranges import GAP_BYTES, SPARSE_GAP_BYTES
 from mvc.remotes.remote_store import RemoteStore
 from mvc.remotes.tracking import RefUpdate, plan_fetch
@@ -26,6 +27,9 @@ from mvc.repo.reliance import rely_on
 from mvc.repo.session import Session
 from mvc.repo.shallow import write_shallow
 from mvc.types import ObjectId
+
+_Counts = tuple[int, int, int, int, int]
+"""Commits, contents, received bytes, logical bytes, and contents that are promised."""
 
 __all__ = ["FetchRequest", "FetchResult", "fetch"]
 
@@ -132,11 +136,27 @@ def fetch(
     store.check_format()
     theirs = store.state()
     with session.store.leases.take("fetch"):
-        fetched = _Fetch(session, store, name).run(theirs, request, progress)
+        fetched = _brought(session, store, name, theirs, request, progress)
         updates = _plan(session, theirs, name, request)
+        _check_branches(session, store, updates)
         _move(session, updates, actor)
     session.refresh()
     return FetchResult(tuple(updates), theirs.branch, *fetched)
+
+
+def _brought(
+    session: Session, store: RemoteStore, name: str, theirs: RefState, request: FetchRequest, progress: Progress
+) -> _Counts:
+    """Bring everything here; return what `FetchResult` counts.
+
+    Indexes that were kept are forgotten where something is wrong: they may be what is.
+    """
+    cache = IndexCache(session.layout.directory, name, session.fs)
+    try:
+        return _Fetch(session, store, name, cache).run(theirs, request, progress)
+    except IntegrityError:
+        cache.keep_only(set())
+        raise
 
 
 def _plan(session: Session, theirs: RefState, name: str, request: FetchRequest) -> list[RefUpdate]:
@@ -148,13 +168,20 @@ def _plan(session: Session, theirs: RefState, name: str, request: FetchRequest) 
     return plan_fetch(theirs.refs, ours, name, branches=request.branches, prune=request.prune, is_ancestor=below)
 
 
+def _check_branches(session: Session, store: RemoteStore, updates: Sequence[RefUpdate]) -> None:
+    """Refuse branches that hold a tag object."""
+    tips = {update.new: update.source for update in updates if update.new and not update.target.startswith(TAGS)}
+    if strange := tips.keys() - session.records(tips).keys():
+        raise IntegrityError(f"{tips[min(strange)]} of {store.url} holds what is no commit", hint="mvc fsck there")
+
+
 def _move(session: Session, updates: Sequence[RefUpdate], actor: Actor) -> None:
     values = {update.target: update.new for update in updates if update.outcome != "kept"}
 
     def decide(current: RefState) -> tuple[RefChange, ...]:
         """Return the moves; a tag that another process has made meanwhile stays."""
         moves = (RefChange(ref, current.refs.get(ref), value) for ref, value in values.items())
-        return tuple(move for move in moves if move.old is None or not move.name.startswith("refs/tags/"))
+        return tuple(move for move in moves if move.old is None or not move.name.startswith(TAGS))
 
     session.refs.update(decide, actor)
 
@@ -162,13 +189,13 @@ def _move(session: Session, updates: Sequence[RefUpdate], actor: Actor) -> None:
 class _Fetch:
     """One fetch under way."""
 
-    def __init__(self, session: Session, store: RemoteStore, name: str) -> None:
+    def __init__(self, session: Session, store: RemoteStore, name: str, cache: IndexCache) -> None:
         self._session = session
         self._store = store
-        self._cache = IndexCache(session.layout.directory, name, session.fs)
+        self._cache = cache
         self._remote = session.settings.remotes.get(name)
 
-    def run(self, theirs: RefState, request: FetchRequest, progress: Progress) -> tuple[int, int, int, int, int]:
+    def run(self, theirs: RefState, request: FetchRequest, progress: Progress) -> _Counts:
         """Bring everything here; return what `FetchResult` counts."""
         tips = self._tips(theirs, request)
         unknown = self._unknown(tips)
@@ -183,11 +210,11 @@ class _Fetch:
 
     def _bring(
         self, tips: Sequence[ObjectId], unknown: Sequence[ObjectId], request: FetchRequest, progress: Progress
-    ) -> tuple[int, int, int, int, int]:
+    ) -> _Counts:
         """Bring everything below `tips` here; NotFoundError if something of the remote goes meanwhile."""
         self._session.refresh(force=True)  # what an earlier try has brought counts as stored
         holdings = Holdings(self._store.engine, self._cache)
-        walk = MetadataWalk(self._store.engine, holdings, self._whole)
+        walk = MetadataWalk(self._store.engine, holdings, self._whole, self._session.index.objects)
         if request.depth:
             walk.follow_down_to(self._peeled(tips, unknown), request.depth, self._below)
         else:
@@ -230,11 +257,11 @@ class _Fetch:
 
     @staticmethod
     def _tips(theirs: RefState, request: FetchRequest) -> list[ObjectId]:
-        names = {"refs/heads/" + name for name in request.branches}
+        names = {BRANCHES + name for name in request.branches}
         return [
             ObjectId(value)
             for name, value in sorted(theirs.refs.items())
-            if name.startswith("refs/tags/") or (name.startswith("refs/heads/") and (not names or name in names))
+            if name.startswith(TAGS) or (name.startswith(BRANCHES) and (not names or name in names))
         ]
 
     def _unknown(self, tips: Iterable[ObjectId]) -> list[ObjectId]:
@@ -251,6 +278,8 @@ class _Fetch:
     def _missing(self, wanted: Mapping[ObjectId, tuple[SegmentKind, int]]) -> dict[ObjectId, tuple[SegmentKind, int]]:
         """Return what must be received; what is stored already is protected from garbage collection."""
         there = self._session.chains(wanted)
+        for oid in wanted.keys() & there.keys():
+            check_same(oid, (there[oid].kind, there[oid].raw_bytes), wanted[oid])
         with self._session.store.begin() as batch:
             missing = {
                 oid: what

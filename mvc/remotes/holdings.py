@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mvc.errors import IntegrityError, MalformedError, MvcError, NotFoundError
+from mvc.errors import IntegrityError, MalformedError, MvcError, NotFoundError, RemoteError
 from mvc.remotes.engine import Engine, KeyInfo
 from mvc.remotes.keys import LOOSE, MAX_INDEX_BYTES, PACKS, index_key, pack_key
 from mvc.store.fs import FileSystem
@@ -22,6 +22,8 @@ from mvc.types import ObjectId
 
 __all__ = ["Holdings", "IndexCache", "Place"]
 
+_LOOKS: Final = 5
+"""Times that packs are listed whose indexes are then gone; each time, somebody has repacked them."""
 YOUNG_SECONDS: Final = 12 * 3600
 """Age up to which garbage collection surely leaves a file alone: half the grace period (remotes-v1, section 3)."""
 
@@ -88,7 +90,7 @@ class IndexCache:
     def keep_only(self, packs: set[ObjectId]) -> None:
         """Forget the indexes of packs that the remote has no more."""
         for name in self._fs.names(self._parents[-1]):
-            if name.removesuffix(".idx") not in packs:
+            if name.endswith(".idx") and name.removesuffix(".idx") not in packs:
                 with suppress(MvcError):
                     self._fs.unlink(self._parents[-1] / name)
 
@@ -112,11 +114,18 @@ class Holdings:
         self._indexes: dict[ObjectId, tuple[PackIndex, KeyInfo]] = {}
         self._loose: dict[ObjectId, KeyInfo] = {}
         self._load_packs(engine, cache)
-        for item in engine.list(LOOSE):
+        for item in engine.keys(LOOSE):
             self._loose[ObjectId(item.key[-69:-5])] = item
 
     def _load_packs(self, engine: Engine, cache: IndexCache | None) -> None:
-        listed = list(engine.list(PACKS))
+        """Read the indexes of all packs; again, if some were gone before they were read: others have come then."""
+        for _ in range(_LOOKS):
+            if self._load_listed(engine, cache):
+                return
+        raise RemoteError(f"{engine.url} changes faster than it can be read", transient=True)
+
+    def _load_listed(self, engine: Engine, cache: IndexCache | None) -> bool:
+        listed = list(engine.keys(PACKS))
         indexed = {item.key for item in listed if item.key.endswith(".idx")}
         packs = {
             pack: item
@@ -126,10 +135,14 @@ class Holdings:
         if cache is not None:
             cache.keep_only(set(packs))
         with ThreadPoolExecutor(engine.capabilities.connections) as pool:
-            for pack, index in zip(packs, pool.map(lambda pack: _index(engine, cache, pack), packs), strict=True):
-                if index is not None:
-                    self._lookup.add(index)
-                    self._indexes[pack] = (index, packs[pack])
+            found = [*pool.map(lambda pack: _index(engine, cache, pack), packs)]
+        if None in found:
+            return False
+        for pack, index in zip(packs, found, strict=True):
+            if index is not None:
+                self._lookup.add(index)
+                self._indexes[pack] = (index, packs[pack])
+        return True
 
     def __contains__(self, oid: ObjectId) -> bool:
         return oid in self._loose or next(self._packed(oid), None) is not None

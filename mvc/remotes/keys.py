@@ -14,6 +14,7 @@ __all__ = [
     "HEADS",
     "HEAD_BYTES",
     "LOOSE",
+    "MAX_BODY_BYTES",
     "MAX_FORMAT_BYTES",
     "MAX_INDEX_BYTES",
     "MAX_OPERATION_BYTES",
@@ -40,6 +41,8 @@ HEAD_BYTES: Final = 65
 """Bytes of a head file: an id and a line feed."""
 MAX_OPERATION_BYTES: Final = MAX_METADATA_BYTES + 8
 """Bytes of an operation with its checksum."""
+MAX_BODY_BYTES: Final = 1 << 62
+"""Bytes of a pack or a loose blob."""
 MAX_INDEX_BYTES: Final = 1 << 32
 """Bytes of the index of a pack: 76 million entries."""
 

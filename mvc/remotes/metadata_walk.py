@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from typing import Final
 
 from mvc.errors import IntegrityError
@@ -34,6 +34,8 @@ class MetadataWalk:
         What it holds.
     whole : callable
         Returns those of some ids that are commits which are here with all that they need.
+    stored : callable
+        Returns those of some ids that are metadata objects which are here, and need not be read along with others.
 
     Attributes
     ----------
@@ -48,11 +50,16 @@ class MetadataWalk:
     """
 
     def __init__(
-        self, engine: Engine, holdings: Holdings, whole: Callable[[Iterable[ObjectId]], Collection[ObjectId]]
+        self,
+        engine: Engine,
+        holdings: Holdings,
+        whole: Callable[[Iterable[ObjectId]], Collection[ObjectId]],
+        stored: Callable[[Iterable[ObjectId]], Collection[ObjectId]],
     ) -> None:
         self._engine = engine
         self._holdings = holdings
         self._whole = whole
+        self._stored = stored
         self._read: dict[ObjectId, bytes] = {}
         self._used: dict[ObjectId, tuple[EntryKind, bytes]] = {}
         self.commits: dict[ObjectId, Commit] = {}
@@ -74,11 +81,13 @@ class MetadataWalk:
     def follow_commits(self, tips: Iterable[ObjectId]) -> None:
         """Read the commits that `follow` does, and no manifests; errors as there."""
         pending = set(tips)
+        kinds: tuple[EntryKind, ...] = (EntryKind.COMMIT, EntryKind.TAG)
         while pending:
             self._fetch(pending)
             below: set[ObjectId] = set()
             for oid in sorted(pending):
-                below |= self._visit(oid)
+                below |= self._visit(oid, kinds)
+            kinds = (EntryKind.COMMIT,)  # a tag names a commit, and so does a commit
             below -= self.commits.keys() | self.boundary
             here = set(self._whole(below))
             self.boundary |= here
@@ -104,6 +113,7 @@ class MetadataWalk:
             As `follow`.
         """
         level, seen = set(tips), set[ObjectId]()
+        kinds: tuple[EntryKind, ...] = (EntryKind.COMMIT, EntryKind.TAG)
         for _ in range(depth):
             deeper: set[ObjectId] = set()
             while level:  # once, and once more for the commits that tags name
@@ -112,7 +122,8 @@ class MetadataWalk:
                 self.boundary |= here
                 deeper.update(below(here))
                 self._fetch(level - here, alone=True)
-                named = {oid: self._visit(oid) for oid in sorted(level - here)}
+                named = {oid: self._visit(oid, kinds) for oid in sorted(level - here)}
+                kinds = (EntryKind.COMMIT,)  # a tag names a commit, and so does a commit
                 deeper.update(*(named[oid] for oid in named if oid in self.commits))
                 level = {target for oid in named if oid not in self.commits for target in named[oid]} - seen
             level = deeper - seen
@@ -126,9 +137,9 @@ class MetadataWalk:
                 if kind is wanted:
                     yield kind, oid, body
 
-    def _visit(self, oid: ObjectId) -> set[ObjectId]:
+    def _visit(self, oid: ObjectId, kinds: tuple[EntryKind, ...]) -> set[ObjectId]:
         """Take note of a commit or a tag; return the commits that it names."""
-        found = self._decoded(oid, (EntryKind.COMMIT, EntryKind.TAG))
+        found = self._decoded(oid, kinds)
         if isinstance(found, Tag):
             return {found.target}
         assert isinstance(found, Commit)
@@ -161,14 +172,22 @@ class MetadataWalk:
         missing = [oid for oid in wanted if oid not in self._read]
         places = {oid: self._place(oid) for oid in missing}
         room = _KEPT_BYTES - sum(len(body) for body in self._read.values())
-        for other in () if alone else chain.from_iterable(map(self._holdings.neighbours, missing)):
+        for other in () if alone else self._along(missing):
             if other not in places and other not in self._read and other not in self._used:
                 place = self._place(other)
                 room -= place.length
                 if room < 0:
                     break
                 places[other] = place
-        self._read |= self._received(places)
+        self._receive(places)
+
+    def _along(self, wanted: Iterable[ObjectId]) -> Iterator[ObjectId]:
+        """Yield the metadata objects that lie in the same packs as `wanted`, and are not here."""
+        packs = {self._place(oid).key: oid for oid in wanted}
+        for oid in packs.values():
+            beside = [*self._holdings.neighbours(oid)]
+            here = set(self._stored(beside))
+            yield from (other for other in beside if other not in here)
 
     def _place(self, oid: ObjectId) -> Place:
         found = next((place for place in self._holdings.places(oid) if place.kind and place.kind.is_metadata), None)
@@ -180,18 +199,22 @@ class MetadataWalk:
             raise IntegrityError(f"{self._engine.url} says that object {oid} has {found.length:,} bytes")
         return found
 
-    def _received(self, places: dict[ObjectId, Place]) -> dict[ObjectId, bytes]:
-        offsets: dict[ObjectId, int] = {}
+    def _receive(self, places: Mapping[ObjectId, Place]) -> None:
+        """Read objects. Memory is taken for what has arrived, not for what an index promises."""
+        parts: dict[ObjectId, list[bytes]] = {oid: [] for oid in places}
+        targets: dict[int, ObjectId] = {}
+        starts: list[int] = []
         total, wants = 0, []
         for oid, place in places.items():
-            offsets[oid] = total
+            targets[total] = oid
+            starts.append(total)
             wants.append(Want(place.key, place.offset, place.length, total))
-            total += place.length
-        buffer = bytearray(total)
+            total += max(1, place.length)
+        ranges = plan_ranges(wants)
         with ThreadPoolExecutor(self._engine.capabilities.connections) as pool:
-            ranges = plan_ranges(wants)
             answers = pool.map(lambda item: self._engine.read(item.key, item.offset, item.length), ranges)
             for item, data in zip(ranges, answers, strict=True):
                 for piece in item.pieces:
-                    buffer[piece.target : piece.target + piece.length] = data[piece.start : piece.start + piece.length]
-        return {oid: bytes(buffer[offset : offset + places[oid].length]) for oid, offset in offsets.items()}
+                    oid = targets[starts[bisect_right(starts, piece.target) - 1]]
+                    parts[oid].append(data[piece.start : piece.start + piece.length])
+        self._read |= {oid: b"".join(found) for oid, found in parts.items()}

@@ -6,13 +6,14 @@ import heapq
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from mvc.errors import IntegrityError
 from mvc.index import CommitRecord
 from mvc.objects.manifest import Manifest, SegmentKind
 from mvc.repo.log import CommitPages
 from mvc.repo.session import Session
 from mvc.types import ObjectId
 
-__all__ = ["Between", "commits_between", "is_ancestor", "new_contents"]
+__all__ = ["Between", "check_same", "commits_between", "is_ancestor", "new_contents"]
 
 Contents = dict[ObjectId, tuple[SegmentKind, int]]
 """Kind and bytes of contents."""
@@ -76,11 +77,23 @@ def is_ancestor(session: Session, oid: ObjectId, of: ObjectId) -> bool:
 def new_contents(
     manifests: Iterable[Manifest], boundary: Collection[Manifest]
 ) -> Mapping[ObjectId, tuple[SegmentKind, int]]:
-    """Return the contents that `manifests` name, oldest first, and none of `boundary` does."""
-    known = {oid for manifest in boundary for _, oid in manifest.segments()}
+    """Return the contents that `manifests` name, oldest first, and none of `boundary` does.
+
+    Raises
+    ------
+    IntegrityError
+        If two manifests disagree on the kind or the size of one.
+    """
+    known = {oid: (kind, length) for item in boundary for (kind, oid), length in item.segments().items()}
     found: Contents = {}
     for manifest in manifests:
-        for (kind, oid), length in manifest.segments().items():
-            if oid not in known:
-                found.setdefault(oid, (kind, length))
+        for segment in (segment for file in manifest.files for segment in file.segments):
+            what = segment.kind, segment.length
+            check_same(segment.id, known.get(segment.id) or found.setdefault(segment.id, what), what)
     return found
+
+
+def check_same(oid: ObjectId, before: tuple[SegmentKind, int], now: tuple[SegmentKind, int]) -> None:
+    """Raise IntegrityError if a manifest says of a content what is not so elsewhere."""
+    if before != now:
+        raise IntegrityError(f"content {oid} is a {before[0]} of {before[1]:,} bytes, not a {now[0]} of {now[1]:,}")

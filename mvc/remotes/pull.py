@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mvc.errors import NotFoundError
-from mvc.objects.refnames import BRANCHES, REMOTES
+from mvc.objects.refnames import BRANCHES, REMOTES, TAGS
 from mvc.remotes.fetch import FetchRequest, FetchResult, fetch
 from mvc.remotes.remote_store import RemoteStore
 from mvc.remotes.tracking import tracking_ref
@@ -77,10 +77,12 @@ def pull(
     fetched = fetch(session, store, name, what, actor, progress)
     ref = tracking_ref(name, BRANCHES + branch)
     state = session.refs.state()
-    if ref not in state.refs:
+    if BRANCHES + branch not in {update.source for update in fetched.updates}:  # what was heard of it before is old
         raise NotFoundError(f"{name} has no branch {branch!r}", hint=f"mvc ls-remote {name}")
     if state.head is None:
         done = switch(session, object_id(state.refs[ref]), actor, branch=state.branch, create=True, progress=progress)
         return PullResult(fetched, None, done.written)
-    merged = merge(session, ref.removeprefix(REMOTES), how, actor, progress)
+    short = ref.removeprefix(REMOTES)
+    is_plain = state.refs.keys().isdisjoint({BRANCHES + short, TAGS + short})  # if not, that would be another one
+    merged = merge(session, short if is_plain else ref, how, actor, progress)
     return PullResult(fetched, merged, merged.written)

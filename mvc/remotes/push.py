@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 
-from mvc.errors import ConflictError, RemoteError
+from mvc.errors import ConflictError, InvalidInputError, RemoteError
 from mvc.objects.operation import RefChange
 from mvc.objects.refnames import BRANCHES
 from mvc.remotes.engine import Engine
@@ -22,6 +22,7 @@ from mvc.remotes.shallow_push import between_shallow
 from mvc.remotes.tracking import PushRules, RefUpdate, plan_push, tracking_ref
 from mvc.repo.clock import Actor
 from mvc.repo.materialize import ContentReader
+from mvc.repo.presence import reached
 from mvc.repo.progress import Progress, Tick, silent
 from mvc.repo.refs import RefState
 from mvc.repo.session import Session
@@ -111,7 +112,10 @@ def push(
         If the remote, or the way to it, failed: the same command goes on where it stopped.
     IntegrityError
         If what is to be sent is damaged here.
+    InvalidInputError
+        If a branch is to hold what is no commit, or a ref is named twice.
     """
+    _check_branches(session, request)
     store.check_format("write")
     state = store.state()
     checked_out = state.branch if store.engine.capabilities.worktree else None
@@ -139,13 +143,22 @@ def push(
     )
 
 
+def _check_branches(session: Session, request: PushRequest) -> None:
+    """Refuse to have a branch hold a tag object."""
+    values = {target: value for _, target, value in request.refs if value and target.startswith(BRANCHES)}
+    commits = session.records(values.values())
+    if strange := [target for target, value in values.items() if value not in commits]:
+        raise InvalidInputError(f"what {strange[0]} is to hold is no commit", hint="name a branch, or a plain tag")
+
+
 class _Known:
     """What refs of the remote hold, as far as it is known here."""
 
     def __init__(self, session: Session, state: RefState) -> None:
         self.values = {ObjectId(value) for value in state.refs.values() if len(value) == 64}
         self._session = session
-        self.haves = frozenset(session.index.commits(self.values))
+        found = set(session.index.commits(self.values))
+        self.haves = reached(session, session.refs.state(), found)  # others may lack what is below them by now
 
     def is_ancestor(self, old: ObjectId, new: ObjectId) -> bool:
         """Return whether what the remote has is known here, and is `new` or below it."""
@@ -263,7 +276,7 @@ def _index(engine: Engine, pack: OutgoingPack, sending: Future[None]) -> int:
 
 def _check_size(engine: Engine, pack: OutgoingPack, size: int) -> None:
     """Refuse to rely on a pack of the same name that is cut short."""
-    there = next((item.size for item in engine.list(pack_key(pack.id)) if item.key == pack_key(pack.id)), None)
+    there = next((item.size for item in engine.keys(pack_key(pack.id)) if item.key == pack_key(pack.id)), None)
     if there != size:
         raise RemoteError(
             f"{pack_key(pack.id)} of {engine.url} has {there} bytes, not {size}: it is damaged there",

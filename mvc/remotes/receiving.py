@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from mvc.errors import IntegrityError
-from mvc.objects.blob import Envelope
+from mvc.objects.blob import MAX_DEPTH, Envelope
 from mvc.objects.manifest import SegmentKind
 from mvc.repo.encode import LOOSE_BYTES
 from mvc.repo.materialize import ContentReader
@@ -65,14 +65,14 @@ class Inspection:
     ----------
     levels : sequence of sequence of Arrival
         Those that are what they claim to be; what others need to be decoded comes in an earlier level.
-    missing : frozenset of ObjectId
-        What the others need, and neither is stored here nor has arrived.
+    missing : mapping of ObjectId to set of ObjectId
+        What the others need, and neither is stored here nor has arrived; and which of them need it.
     waiting : tuple of Arrival
         Those others.
     """
 
     levels: Sequence[Sequence[Arrival]]
-    missing: frozenset[ObjectId]
+    missing: Mapping[ObjectId, Collection[ObjectId]]
     waiting: tuple[Arrival, ...]
 
     @property
@@ -123,6 +123,7 @@ class Receiver:
         self._overlaid.store = self._store
         self._pool = pool
         self._good: dict[ObjectId, Location] = {}
+        self._depths: dict[ObjectId, int] = {}
 
     def _locate(self, ids: Iterable[ObjectId]) -> dict[ObjectId, Location]:
         wanted = [*ids]
@@ -132,7 +133,11 @@ class Receiver:
         }
 
     def inspect(
-        self, arrivals: Sequence[Arrival], expected: Expected, tick: Callable[[int], None] = lambda _: None
+        self,
+        arrivals: Sequence[Arrival],
+        expected: Expected,
+        most: Mapping[ObjectId, int] | None = None,
+        tick: Callable[[int], None] = lambda _: None,
     ) -> Inspection:
         """Decode blobs and compare them with their ids, as far as what they need is there.
 
@@ -142,6 +147,8 @@ class Receiver:
             At most one for each id.
         expected : mapping of ObjectId to (SegmentKind, int)
             What manifests say of them; checked before anything is decoded.
+        most : mapping of ObjectId to int, optional
+            Decoded bytes that others of them have at most; checked, too.
         tick : callable
             Told how many bytes were decoded.
 
@@ -153,22 +160,35 @@ class Receiver:
         places = {arrival.id: self._store.admit(arrival) for arrival in arrivals}
         by_id = {arrival.id: arrival for arrival in arrivals}
         reader = ContentReader(self._overlaid, self._pool, self._locate, keep_bytes=_KEPT_BYTES)
-        needs = {oid: _needs(reader.copy(oid, place).envelope, expected.get(oid)) for oid, place in places.items()}
+        needs = {}
+        for oid, place in places.items():
+            envelope = reader.copy(oid, place).envelope
+            _check_size(envelope, expected.get(oid), (most or {}).get(oid))
+            needs[oid] = frozenset(reference.id for reference in envelope.references)
         absent = self._absent({side for sides in needs.values() for side in sides} - by_id.keys() - self._good.keys())
         levels: list[list[Arrival]] = []
         pending = dict(needs)
         while ready := [oid for oid, sides in pending.items() if sides.isdisjoint(pending) and not sides & absent]:
             for oid in ready:
+                self._note_depth(oid, needs[oid])
                 for frame in reader.check(reader.copy(oid, places[oid])):
                     tick(frame.size)
                 self._good[oid] = places[oid]
             pending = {oid: sides for oid, sides in pending.items() if oid not in self._good}
             levels.append([by_id[oid] for oid in ready])
-        missing = absent & {side for sides in pending.values() for side in sides}
-        return Inspection(levels, frozenset(missing), tuple(by_id[oid] for oid in pending))
+        missing = {side: {oid for oid, sides in pending.items() if side in sides} for side in absent}
+        return Inspection(levels, missing, tuple(by_id[oid] for oid in pending))
+
+    def _note_depth(self, oid: ObjectId, sides: Collection[ObjectId]) -> None:
+        """Refuse a blob below which are more deltas than readers follow: whole levels are decoded one by one here."""
+        depth = 1 + max((self._depths[side] for side in sides), default=-1)
+        if depth > MAX_DEPTH:
+            raise IntegrityError(f"more than {MAX_DEPTH} deltas are below {oid}")
+        self._depths[oid] = depth
 
     def _absent(self, ids: Collection[ObjectId]) -> frozenset[ObjectId]:
         stored = self._session.index.blobs(ids)
+        self._depths |= {oid: record.depth for oid, record in stored.items()}
         return frozenset(oid for oid in ids if oid not in stored or not stored[oid].reachable)
 
     def store(self, inspection: Inspection) -> int:
@@ -228,15 +248,16 @@ def inspect_pack(session: Session, path: Path, pack: ObjectId) -> None:
         raise IntegrityError(f"{found.waiting[0].id} of pack {pack[:12]} needs {needed}")
 
 
-def _needs(envelope: Envelope, expected: tuple[SegmentKind, int] | None) -> frozenset[ObjectId]:
-    """Return what a blob says that it needs; IntegrityError if it is not of the kind and size that are expected."""
+def _check_size(envelope: Envelope, expected: tuple[SegmentKind, int] | None, most: int | None) -> None:
+    """Refuse a blob that is not of the kind and size that are expected, before it is decoded."""
     found = envelope.kind, envelope.spec.nbytes
+    if most is not None and found[1] > most:
+        raise IntegrityError(f"the blob of {envelope.id} claims {found[1]:,} bytes; what needs it is far smaller")
     if expected is not None and found != expected:
         raise IntegrityError(
             f"the blob of {envelope.id} is a {found[0]} of {found[1]:,} bytes; the manifest says {expected[0]} of "
             f"{expected[1]:,}"
         )
-    return frozenset(reference.id for reference in envelope.references)
 
 
 def _reader_of(body: memoryview) -> Callable[[int, int], memoryview]:

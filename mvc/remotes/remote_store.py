@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,11 +47,13 @@ __all__ = ["RemoteStore"]
 _LACKING: Final[tuple[Feature, ...]] = ("shallow", "partial")
 """What a repository that serves as a remote must not be."""
 _KEEP: Final = 8
-"""Head files below the newest that stay, as in a repository on a disk."""
+"""Head files below the newest that stay, as in a repository on a disk; every so many writers one removes the others."""
 _WALK: Final = 64
 """Operations behind each other that may be without a view (spec-v1, section 4)."""
 _TRIES: Final = 100
 """Heads that are read before giving up because each was removed before it was read."""
+_OVERTAKEN: Final = 10_000
+"""Operations that others may append while one writer waits for an answer; a remote that claims more has no end."""
 _ATTEMPTS: Final = 100
 """Tries to append an operation; each failure means that another writer succeeded."""
 
@@ -96,7 +99,7 @@ class RemoteStore:
             raise NotFoundError(f"there is no repository at {self.url}", hint="mvc remote add NAME URL") from error
         try:
             document = tomllib.loads(data.decode())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FormatError(f"the format file of {self.url} is not TOML: {error}") from error
         check_document(document, self.url, access)
         if lacking := sorted({*_LACKING} & {*features_of(document, self.url)["read"]}):
@@ -203,36 +206,45 @@ class RemoteStore:
         self.engine.create(operation_key(operation.id), body)
 
     def _advance(self, operation: Operation) -> bool:
-        """Make a stored operation the head; return False if another writer was first."""
-        self.engine.create(head_key(operation.number), f"{operation.id}\n".encode("ascii"))
-        numbers = self._numbers()  # whoever had an answer or not: what is there now says who won
-        if not numbers or numbers[-1] < operation.number:
-            raise RemoteError(f"{self.url} does not list what was written to it", transient=True)
-        if not self._holds(operation.number, operation.id, numbers[-1]):
+        """Make a stored operation the head; return False if another writer was first.
+
+        Whether there was an answer or not: what is there now says who won.
+        """
+        problem = RemoteError(f"{self.url} does not list what was written to it", transient=True)
+        try:
+            self.engine.create(head_key(operation.number), f"{operation.id}\n".encode("ascii"))
+        except RemoteError as error:
+            problem = error
+        head = self.head()
+        if head is None or head.number < operation.number:
+            raise problem
+        if not self._holds(operation.number, operation.id, head):
             return False
-        self._prune(numbers, operation.number)
+        if operation.number % _KEEP == 0:
+            self._prune(operation.number)
         return True
 
-    def _holds(self, number: int, oid: ObjectId, highest: int) -> bool:
+    def _holds(self, number: int, oid: ObjectId, head: Head) -> bool:
         """Return whether an operation is the head, or is below it."""
-        if highest == number:
-            return self._named(number) == oid
-        above = self._checked(self._named(highest), highest)
-        while above.operation.number > number + 1 and above.operation.parents:
+        if head.number == number:
+            return head.oid == oid
+        if head.number - number > _OVERTAKEN:
+            raise RemoteError(f"{self.url} has moved on by {head.number - number:,} operations", transient=True)
+        above = self._checked(head.oid, head.number)
+        while above.operation.number > number + 1:
             above = self._checked(above.operation.parents[0], above.operation.number - 1)
-        return above.operation.parents[:1] == (oid,)
+        return above.operation.parents[0] == oid
 
-    def _prune(self, numbers: list[int], newest: int) -> None:
-        """Remove old head files; failing to is no error, the next writer will."""
-        for old in numbers:
-            if old < newest - _KEEP:
-                try:
-                    self.engine.delete(head_key(old))
-                except MvcError:
-                    return
+    def _prune(self, newest: int) -> None:
+        """Remove old head files, oldest first; failing to is no error, another writer will."""
+        with suppress(MvcError):
+            for old in self._numbers():
+                if old < newest - _KEEP:
+                    with suppress(NotFoundError):  # another writer was faster
+                        self.engine.delete(head_key(old))
 
     def _numbers(self) -> list[int]:
-        return sorted(int(item.key.removeprefix(HEADS)) for item in self.engine.list(HEADS))
+        return sorted(int(item.key.removeprefix(HEADS)) for item in self.engine.keys(HEADS))
 
     def _named(self, number: int) -> ObjectId:
         data = self.engine.read_all(head_key(number), HEAD_BYTES)

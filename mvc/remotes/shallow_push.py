@@ -39,7 +39,7 @@ def between_shallow(
     InvalidInputError
         If the remote lacks commits that are absent here.
     """
-    walk = MetadataWalk(engine, holdings, lambda _: ())
+    walk = MetadataWalk(engine, holdings, lambda _: (), lambda _: ())
     walk.follow_commits(theirs)
     haves = {record.id for record in history(session, tips)} & walk.commits.keys()
     found = commits_between(session, tips, haves)

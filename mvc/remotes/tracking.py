@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mvc.errors import ConflictError, NotFoundError
+from mvc.errors import ConflictError, InvalidInputError, NotFoundError
 from mvc.objects.operation import RefChange, Refs
 from mvc.objects.refnames import BRANCHES, REMOTES, TAGS, check_short_name
 from mvc.types import ObjectId, object_id
@@ -158,8 +159,14 @@ def plan_push(
         If a branch would lose commits, a tag would change, or a branch is checked out there.
     NotFoundError
         If what is to be deleted is not there.
+    InvalidInputError
+        If a ref is to become two things at once.
     """
-    return list(_pushed(wanted, theirs, rules, is_ancestor, remote))
+    updates = list(_pushed(wanted, theirs, rules, is_ancestor, remote))
+    targets = Counter(update.target for update in updates)
+    if twice := [target for target, count in targets.items() if count > 1]:
+        raise InvalidInputError(f"{short_ref(twice[0])!r} of {remote} is named more than once")
+    return updates
 
 
 def _pushed(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from mvc.errors import NotFoundError
 from mvc.repo.materialize import ContentReader
 from mvc.repo.prune_plan import PackRewrite, PrunePlan, Removal, Tally
 from mvc.repo.session import Session
@@ -171,7 +173,8 @@ def _make_durable(store: ObjectStore, found: Survey, staying: Collection[ObjectI
     """Have the names of what stays survive a crash: others may have stored it, and not have come to this yet."""
     for directory in {found.files[holder].path.parent for holder in staying}:
         store.fs.fsync_dir(directory)
-    store.fs.fsync_dir(store.loose.directory)
+    with suppress(NotFoundError):  # a bare repository that only clients have written has none
+        store.fs.fsync_dir(store.loose.directory)
 
 
 def _relied_on(store: ObjectStore, condemned: Sequence[Removal], needed: Collection[Place]) -> list[Removal]:

@@ -20,6 +20,17 @@ GOLDEN = Path(__file__).with_name("help.txt")
 ROOT = Path(__file__).parents[2]
 
 
+def command_of(name):
+    """Return a command, from the module that is called like it."""
+    return import_module(f"mvc.cli.commands.{name.replace('-', '_')}").command
+
+
+def parameters_of(command):
+    """Return the parameters of a command, and of those below it."""
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    return [*command.params, *(parameter for item in below for parameter in item.params)]
+
+
 def test_listing(anywhere):
     """``mvc --help`` lists every command by section; the golden file is what users see."""
     assert anywhere.bare("--help").stdout == GOLDEN.read_text()
@@ -27,14 +38,14 @@ def test_listing(anywhere):
 
 def test_every_module_is_listed():
     """Every file of a command stands in the catalogue, and nothing else does."""
-    modules = {path.stem.replace("_", "-") for path in COMMANDS.glob("*.py")} - {"--init--"}
+    modules = {path.stem.replace("_", "-") for path in COMMANDS.glob("[a-z]*.py")}
     assert modules == set(SUMMARIES) == {name for section in SECTIONS.values() for name in section}
 
 
 @pytest.mark.parametrize("name", SUMMARIES)
 def test_summaries(anywhere, name):
     """The summary in the catalogue is the first sentence of the command's help, which shows an example."""
-    command = import_module(f"mvc.cli.commands.{name.replace('-', '_')}").command
+    command = command_of(name)
     assert (command.help or "").partition("\n")[0] == SUMMARIES[name]
     assert f"Usage: mvc {name}" in anywhere.bare(name, "--help").stdout
     if not isinstance(command, click.Group):
@@ -44,8 +55,7 @@ def test_summaries(anywhere, name):
 @pytest.mark.parametrize("name", SUMMARIES)
 def test_options_are_explained(name):
     """Every option has a help text."""
-    command = import_module(f"mvc.cli.commands.{name.replace('-', '_')}").command
-    for parameter in command.params:
+    for parameter in parameters_of(command_of(name)):
         assert isinstance(parameter, click.Argument) or parameter.help, parameter.name
 
 
@@ -114,6 +124,6 @@ def test_reference_names_every_command(page):
     if page == "cli.md":
         for name in SUMMARIES:
             assert f"mvc {name}" in text, name
-            for parameter in import_module(f"mvc.cli.commands.{name.replace('-', '_')}").command.params:
+            for parameter in parameters_of(command_of(name)):
                 for option in parameter.opts if isinstance(parameter, click.Option) else ():
                     assert option in text, option
