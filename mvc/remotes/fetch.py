@@ -251,6 +251,7 @@ class _Fetch:
     def _list_absent(self, walk: MetadataWalk) -> None:
         """Say durably which commits are absent by design now: before a ref leads there, and after they have arrived."""
         if walk.absent or not self._session.absent.isdisjoint(walk.commits):
+            self._session.forget_index()  # it may not know what has arrived, and no operation may tell of it
             with self._session.store.leases.take_maintenance("fetch"):
                 write_shallow(self._session, self._session.absent - walk.commits.keys() | walk.absent)
 

@@ -55,6 +55,7 @@ from mvc.repo.shallow import read_shallow
 from mvc.repo.show import show, tensor_views
 from mvc.repo.tree import from_worktree
 from mvc.settings import Gc, Remote
+from mvc.testing.crashes import crash_everywhere, restart
 from mvc.types import ObjectId
 
 MAIN = BRANCHES + "main"
@@ -374,6 +375,42 @@ class TestShallow:
         """A depth is at least one."""
         with pytest.raises(InvalidInputError):
             sides.fetch(sides.full.session, depth=depth)
+
+
+@pytest.mark.parametrize("what", [{"unshallow": True}, {"depth": 1}], ids=["unshallow", "gap"])
+@pytest.mark.parametrize("mode", ["lose"])
+def test_crashes(sides, tmp_path, what, mode):
+    """Wherever a fetch that changes the list crashes, every parent is here or listed, and the next one completes it."""
+    commits = [_text_commit(sides.full, text) for text in "abc"]
+    sides.publish()
+    start = sides.clone("start", depth=1).layout.root
+    if "depth" in what:
+        commits += [_text_commit(sides.full, text) for text in "de"]
+        sides.publish()
+
+    def action(root, fs):
+        sides.fetch(Session(Layout(root), fs), **what)
+
+    def check(root):
+        restart(root / ".mvc")
+        session = Session(Layout(root))
+        assert not [fault for fault in fsck(session).faults if fault.kind != "derived"]
+        sides.fetch(session, **what)
+        finished(root)
+
+    def finished(root):
+        session = Session(Layout(root))
+        assert clean(session)
+        sides.fetch(session, unshallow=True)
+        assert [record.id for record in history(session, [commits[-1]])] == commits[::-1]
+        assert clean(session)
+
+    assert crash_everywhere(start, action, check, finished, mode) > 10
+
+
+def _text_commit(lab, text: str) -> ObjectId:
+    lab.write("a.txt", text)
+    return lab.commit(text).commit
 
 
 @pytest.fixture(scope="module")
