@@ -16,7 +16,8 @@
     ├── FormatError                 newer or unknown format: upgrade mvc
     ├── ReadOnlyError               nothing may be written here
     ├── RemoteError                 a remote, or the way to it, failed; ``transient`` says whether trying again can help
-    │   └── AuthenticationError     give the right token or key
+    │   ├── AuthenticationError     give the right token or key
+    │   └── NoRepositoryError       there is nothing at that URL
     └── StorageError                the medium failed; ``transient`` says whether trying again can help
 
 ``kind`` is a machine code. Codes are append-only: new ones may appear in any release, none is renamed or removed.
@@ -38,6 +39,7 @@ __all__ = [
     "InvalidInputError",
     "MalformedError",
     "MvcError",
+    "NoRepositoryError",
     "NotFoundError",
     "ReadOnlyError",
     "RemoteError",
@@ -177,3 +179,9 @@ class AuthenticationError(RemoteError):
     """The remote does not let us in, or not do this."""
 
     kind = "authentication"
+
+
+class NoRepositoryError(RemoteError):
+    """There is no repository at the URL of a remote."""
+
+    kind = "no-repository"

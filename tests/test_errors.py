@@ -23,6 +23,7 @@ TREE = {
     "ReadOnlyError": ("MvcError", "read-only"),
     "RemoteError": ("MvcError", "remote"),
     "AuthenticationError": ("RemoteError", "authentication"),
+    "NoRepositoryError": ("RemoteError", "no-repository"),
     "StorageError": ("MvcError", "storage"),
 }
 """Append only: names, bases and kinds are what scripts and handlers depend on."""

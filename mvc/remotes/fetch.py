@@ -133,8 +133,7 @@ def fetch(
     session.check_writable()
     if request.depth is not None and (request.depth < 1 or request.unshallow):
         raise InvalidInputError("a depth is at least 1, and excludes unshallow", hint="--depth 1: the tips only")
-    store.check_format()
-    theirs = store.state()
+    theirs = store.checked_state()
     with session.store.leases.take("fetch"):
         fetched = _brought(session, store, name, theirs, request, progress)
         updates = _plan(session, theirs, name, request)
@@ -201,6 +200,7 @@ class _Fetch:
         unknown = self._unknown(tips)
         if not (unknown or request.depth or (request.unshallow and self._session.absent)):
             return 0, 0, 0, 0, 0
+        self._store.check_format()
         for _ in range(_TRIES):
             try:
                 return self._bring(tips, unknown, request, progress)

@@ -19,7 +19,7 @@ from mvc.remotes.negotiation import Between, commits_between, is_ancestor, new_c
 from mvc.remotes.outgoing import OutgoingPack, SendPlan, pack_up, plan_sending
 from mvc.remotes.remote_store import RemoteStore
 from mvc.remotes.shallow_push import between_shallow
-from mvc.remotes.tracking import PushRules, RefUpdate, plan_push, tracking_ref
+from mvc.remotes.tracking import RefUpdate, check_moves, plan_push, tracking_ref
 from mvc.repo.clock import Actor
 from mvc.repo.materialize import ContentReader
 from mvc.repo.presence import reached
@@ -43,7 +43,7 @@ class PushRequest:
     refs : tuple of (str or None, str, ObjectId or None)
         Full name here, full name there, and the commit or tag object; None for both to delete.
     lease : mapping of str to ObjectId or None, optional
-        As for `PushRules`.
+        As for `plan_push`.
     dry_run : bool
         Say what would be done, and write nothing.
     """
@@ -116,12 +116,16 @@ def push(
         If a branch is to hold what is no commit, or a ref is named twice.
     """
     _check_branches(session, request)
-    store.check_format("write")
-    state = store.state()
-    checked_out = state.branch if store.engine.capabilities.worktree else None
+    state = store.checked_state()
     known = _Known(session, state)
-    updates = plan_push(request.refs, state.refs, PushRules(request.lease, checked_out), known.is_ancestor, name)
+    updates = plan_push(request.refs, state.refs, request.lease, known.is_ancestor, name)
     moved = [update for update in updates if update.outcome != "up to date"]
+    if not moved:
+        _track(session, name, updates, actor)
+        return PushResult(tuple(updates))
+    store.check_format("write")
+    if store.engine.capabilities.worktree:
+        check_moves(updates, state.branch, name)
     tips = [update.new for update in moved if update.new]
     with session.protected("push", *tips):
         sending = _Sending.of(

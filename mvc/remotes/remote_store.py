@@ -18,6 +18,7 @@ from mvc.errors import (
     InvalidInputError,
     MalformedError,
     MvcError,
+    NoRepositoryError,
     NotFoundError,
     RemoteError,
 )
@@ -88,15 +89,15 @@ class RemoteStore:
 
         Raises
         ------
-        NotFoundError
-            If there is no repository.
+        NoRepositoryError
+            If there is none.
         FormatError
             With the version or feature that is unknown; or if it is shallow or partial.
         """
         try:
             data = self.engine.read_all(FORMAT, MAX_FORMAT_BYTES)
         except NotFoundError as error:
-            raise NotFoundError(f"there is no repository at {self.url}", hint="mvc remote add NAME URL") from error
+            raise NoRepositoryError(f"there is no repository at {self.url}", hint="mvc remote add NAME URL") from error
         try:
             document = tomllib.loads(data.decode())
         except (ValueError, RecursionError) as error:
@@ -118,7 +119,7 @@ class RemoteStore:
         """
         try:
             self.check_format()
-        except NotFoundError:
+        except NoRepositoryError:
             pass
         else:
             raise AlreadyExistsError(f"there is a repository at {self.url} already")
@@ -147,6 +148,23 @@ class RemoteStore:
             except NotFoundError:  # removed since it was listed: the head has moved on
                 continue
         raise RemoteError(f"{self.url} changes faster than it can be read", transient=True)
+
+    def checked_state(self) -> RefState:
+        """Return all refs, as `state` does, of a format that this release knows.
+
+        The format file is read only where something else is wrong: who goes on to read objects, or to write, checks it
+        first (`check_format`). That saves a request where there is nothing to do.
+
+        Raises
+        ------
+        MvcError
+            As `check_format` and `state` do.
+        """
+        try:
+            return self.state()
+        except MvcError:
+            self.check_format()
+            raise
 
     def state(self) -> RefState:
         """Return all refs.

@@ -12,10 +12,14 @@ from mvc.objects.operation import RefChange, Refs
 from mvc.objects.refnames import BRANCHES, REMOTES, TAGS, check_short_name
 from mvc.types import ObjectId, object_id
 
-__all__ = ["PushRules", "RefUpdate", "plan_fetch", "plan_push", "short_ref", "tracked", "tracking_ref"]
+__all__ = ["RefUpdate", "check_moves", "plan_fetch", "plan_push", "short_ref", "tracked", "tracking_ref"]
 
 Outcome = Literal["new", "fast-forward", "forced", "deleted", "up to date", "kept"]
 """What becomes of a ref. ``kept``: a tag that is another one here, and stays."""
+
+
+Lease = Mapping[str, ObjectId | None]
+"""What branches (full names) of a remote are thought to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,26 +119,10 @@ def plan_fetch(
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class PushRules:
-    """What may be done to refs of a remote.
-
-    Parameters
-    ----------
-    lease : mapping of str to ObjectId or None, optional
-        What branches (full names) must be at the remote to be replaced by what does not descend from it.
-    checked_out : str or None
-        The branch that a work tree there follows, and that must not be moved from afar.
-    """
-
-    lease: Mapping[str, ObjectId | None] | None = None
-    checked_out: str | None = None
-
-
 def plan_push(
     wanted: Iterable[tuple[str | None, str, ObjectId | None]],
     theirs: Refs,
-    rules: PushRules,
+    lease: Lease | None,
     is_ancestor: Callable[[ObjectId, ObjectId], bool],
     remote: str,
 ) -> list[RefUpdate]:
@@ -146,8 +134,8 @@ def plan_push(
         Full name here, full name there, and the value; None, to delete.
     theirs : Refs
         Refs of the remote.
-    rules : PushRules
-        What may be done.
+    lease : mapping of str to ObjectId or None, optional
+        What branches (full names) must be at the remote to be replaced by what does not descend from it.
     is_ancestor : callable
         ``is_ancestor(old, new)``: whether a commit of the remote is known here and is another one, or is below it.
     remote : str
@@ -162,7 +150,7 @@ def plan_push(
     InvalidInputError
         If a ref is to become two things at once.
     """
-    updates = list(_pushed(wanted, theirs, rules, is_ancestor, remote))
+    updates = list(_pushed(wanted, theirs, lease, is_ancestor, remote))
     targets = Counter(update.target for update in updates)
     if twice := [target for target, count in targets.items() if count > 1]:
         raise InvalidInputError(f"{short_ref(twice[0])!r} of {remote} is named more than once")
@@ -172,7 +160,7 @@ def plan_push(
 def _pushed(
     wanted: Iterable[tuple[str | None, str, ObjectId | None]],
     theirs: Refs,
-    rules: PushRules,
+    lease: Lease | None,
     is_ancestor: Callable[[ObjectId, ObjectId], bool],
     remote: str,
 ) -> Iterator[RefUpdate]:
@@ -180,28 +168,38 @@ def _pushed(
         old = _value(theirs.get(target))
         if old is None and new is None:
             raise NotFoundError(f"{remote} has no {short_ref(target)!r}", hint=f"mvc ls-remote {remote}")
-        if old != new and target == rules.checked_out:
-            raise ConflictError(
-                f"{short_ref(target)!r} is checked out at {remote}: its work tree would no longer be what it says",
-                hint="push to another branch, or to a bare repository: mvc init --bare",
-            )
         outcome = _outcome(old, new, is_ancestor if target.startswith(BRANCHES) else _never)
-        if outcome == "forced" or (outcome == "deleted" and rules.lease is not None):
-            _check_lease(target, old, rules, remote)
+        if outcome == "forced" or (outcome == "deleted" and lease is not None):
+            _check_lease(target, old, lease, remote)
         yield RefUpdate(source, target, old, new, outcome)
 
 
-def _check_lease(target: str, old: ObjectId | None, rules: PushRules, remote: str) -> None:
+def check_moves(updates: Iterable[RefUpdate], checked_out: str | None, remote: str) -> None:
+    """Refuse to move the branch that a work tree at the remote follows.
+
+    Raises
+    ------
+    ConflictError
+        If it would be moved.
+    """
+    if any(update.target == checked_out and update.old != update.new for update in updates):
+        raise ConflictError(
+            f"{short_ref(checked_out or '')!r} is checked out at {remote}: its work tree would not be what it says",
+            hint="push to another branch, or to a bare repository: mvc init --bare",
+        )
+
+
+def _check_lease(target: str, old: ObjectId | None, lease: Lease | None, remote: str) -> None:
     """Refuse to take commits from a branch unless it is what the user thinks it is; and to change a tag."""
     name = short_ref(target)
     if not target.startswith(BRANCHES):
         raise ConflictError(f"tag {name!r} is another one at {remote}", hint=f"mvc push {remote} --delete {name} first")
-    if rules.lease is None:
+    if lease is None:
         raise ConflictError(
             f"{name!r} of {remote} has commits that yours lacks: nothing was pushed",
             hint=f"mvc pull {remote} {name}, or --force-with-lease to replace them",
         )
-    if rules.lease.get(target) != old:
+    if lease.get(target) != old:
         raise ConflictError(
             f"{name!r} of {remote} is no longer what it was when you last heard of it: nothing was pushed",
             hint=f"mvc fetch {remote}, and look at what is new",

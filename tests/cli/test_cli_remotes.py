@@ -181,8 +181,8 @@ class TestUnreachable:
     def test_no_repository(self, story, tmp_path):
         """At a directory that is empty, or none."""
         for url in (tmp_path, tmp_path / "nowhere"):
-            assert "there is no repository at" in story.err("clone", str(url), str(tmp_path / "copy"), code=1)
-            assert "there is no repository at" in story.err("ls-remote", str(url), code=1)
+            assert "there is no repository at" in story.err("clone", str(url), str(tmp_path / "copy"), code=4)
+            assert "there is no repository at" in story.err("ls-remote", str(url), code=4)
         assert not (tmp_path / "copy").exists()
 
     def test_a_host_that_is_not_there(self, story, pair):
@@ -208,7 +208,7 @@ class TestUnreachable:
 
 
 UPDATE = ["source", "name", "old", "new", "outcome"]
-FETCHED = ["refs", "commits", "contents", "received_bytes", "logical_bytes", "saved_bytes"]
+FETCHED = ["refs", "commits", "contents", "received_bytes", "logical_bytes", "saved_bytes", "promised"]
 
 
 class TestJson:

@@ -410,7 +410,8 @@ def test_crashes(sides, tmp_path, what, mode):
 
 def _text_commit(lab, text: str) -> ObjectId:
     lab.write("a.txt", text)
-    return lab.commit(text).commit
+    made: ObjectId = lab.commit(text).commit
+    return made
 
 
 @pytest.fixture(scope="module")

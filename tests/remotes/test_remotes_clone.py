@@ -133,7 +133,7 @@ def test_a_directory_that_is_in_use(machines, ada, make_lab, what):
 
 def test_no_repository_there(machines, tmp_path):
     """No directory is made."""
-    with pytest.raises(NotFoundError, match="no repository"):
+    with pytest.raises(RemoteError, match="no repository"):
         clone_of(tmp_path / "nowhere", tmp_path / "copy", machines)
     assert not (tmp_path / "copy").exists()
 

@@ -58,7 +58,7 @@ class TestFetch:
         engine = machines.counted()
         before = bob.session.refs.newest()
         assert outcomes(machines.fetch(bob, engine=engine)) == {}
-        assert dict(engine.requests) == {"read_all": 3, "list": 1}
+        assert dict(engine.requests) == {"read_all": 2, "list": 1}
         assert bob.session.refs.newest() == before
 
     def test_one_branch(self, machines, ada, bob):

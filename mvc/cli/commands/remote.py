@@ -14,7 +14,7 @@ from mvc.cli.notes import tell
 from mvc.cli.options import json_option, remote_options
 from mvc.cli.remotes import open_remote, open_url
 from mvc.cli.text import columns, counted, printable, short, size
-from mvc.errors import NotFoundError, RemoteError
+from mvc.errors import NoRepositoryError, RemoteError
 from mvc.objects.refnames import BRANCHES, branch_ref
 from mvc.remotes.collect import collect_remote
 from mvc.remotes.config import add_remote, find_remote, remove_remote
@@ -75,7 +75,7 @@ def add(
         store = RemoteStore(engine)
         try:
             store.check_format()
-        except NotFoundError:
+        except NoRepositoryError:
             _check_conditions(store, single_writer=single_writer)
             branch = workspace.refs.state().branch or branch_ref("main")
             store.initialize(app.actor(workspace.settings), branch)
