@@ -47,6 +47,12 @@ with the file, allowing 0.1 %. Corpora that are held out were not looked at whil
         """Each step is a process, from start to exit; *x cp* compares with `cp` and fsync of the same file, which is in
 the page cache. Private memory is sampled.""",
     ),
+    "remotes": (
+        "Remotes",
+        """An epoch is pushed after the history before it; what is sent is compared with what the commit stored. A clone
+without checkout, which decodes and verifies everything, is timed beside the engine's own client that copies the same
+files (`cp -r`, rclone, `scp -r`, curl), on one machine.""",
+    ),
     "repack": (
         "Repacking a family",
         """A base, two fine-tunes of four epochs each on branches of their own, and a sibling under other names. Bytes

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import ipaddress
-import socket
 import threading
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +18,7 @@ from granian.server.embed import Server
 from starlette.applications import Starlette
 
 from mvc.remotes.posix import PosixEngine
+from mvc.testing.ports import free_ports, wait_for_port
 
 __all__ = ["Certificate", "RawDirectory", "RunningServer", "make_certificate"]
 
@@ -57,9 +56,7 @@ class RunningServer:
     """An application that answers on a port of 127.0.0.1, run by a thread."""
 
     def __init__(self, app: Starlette, certificate: Certificate | None = None) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        (self.port,) = free_ports(1)
         self.scheme = "https" if certificate else "http"
         self._server = Server(
             app,
@@ -73,7 +70,8 @@ class RunningServer:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        self._wait()
+        if not wait_for_port(self.port):
+            raise AssertionError("the server does not listen")
 
     @property
     def url(self) -> str:
@@ -84,14 +82,6 @@ class RunningServer:
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(self._server.serve())
         self._loop.close()
-
-    def _wait(self) -> None:
-        for _ in range(200):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.02)
-        raise AssertionError("the server does not listen")
 
     def stop(self) -> None:
         """End it."""

