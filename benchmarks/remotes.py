@@ -115,7 +115,7 @@ def http(scratch: Path) -> Iterator[Place]:
     def copy(to: Path) -> list[str]:
         """Return a call of curl for every file there is."""
         files = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.suffix in {".pack", ".idx"}]
-        words = [word for file in files for word in ("-o", str(to / file), f"{url}/{file}")]
+        words = [word for file in files for word in ("-o", str(to / file), f"{url}/-/v1/keys/{file}")]
         return ["curl", "-sSf", "--create-dirs", "-H", f"Authorization: Bearer {token}", *words]
 
     with subprocess.Popen([*words, "--listen", f"127.0.0.1:{port}", "--root", str(path.parent)]) as server:
