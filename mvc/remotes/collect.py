@@ -13,11 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from mvc.errors import IntegrityError, InvalidInputError, NotFoundError
-from mvc.objects.blob import Envelope
+from mvc.remotes.dependence import references_of
 from mvc.remotes.engine import Engine, KeyInfo
-from mvc.remotes.holdings import Holdings, Place
+from mvc.remotes.holdings import SKEW_SECONDS, YOUNG_SECONDS, Holdings
 from mvc.remotes.keys import LOOSE, PACKS
 from mvc.remotes.metadata_walk import MetadataWalk
 from mvc.remotes.remote_store import RemoteStore
@@ -27,6 +28,10 @@ from mvc.settings import Gc
 from mvc.types import ObjectId, object_id
 
 __all__ = ["RemoteGarbage", "collect_remote"]
+
+
+_LEAST_GRACE: Final = YOUNG_SECONDS + 2 * SKEW_SECONDS
+"""Seconds; shorter, and what a push has just found to be young enough could go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ class RemoteGarbage:
     kept_bytes: int
 
 
-def collect_remote(store: RemoteStore, bounds: Gc, *, dry_run: bool = False) -> RemoteGarbage:
+def collect_remote(store: RemoteStore, bounds: Gc, *, dry_run: bool = False, exclusive: bool = False) -> RemoteGarbage:
     """Remove what no ref of a remote reaches, and no operation of the time that its log keeps names.
 
     Parameters
@@ -57,30 +62,37 @@ def collect_remote(store: RemoteStore, bounds: Gc, *, dry_run: bool = False) -> 
         Grace period and retention.
     dry_run : bool
         Remove nothing.
+    exclusive : bool
+        The user says that nobody pushes meanwhile: then the grace period may be as short as one likes.
 
     Raises
     ------
     InvalidInputError
-        If there is a server behind the engine, or somebody works in that directory.
+        If there is a server behind the engine, or somebody works in that directory; or if the grace period is shorter
+        than pushes rely on.
     IntegrityError
         If something that a ref reaches is missing or damaged: nothing is removed.
     """
     capabilities = store.engine.capabilities
     if capabilities.checked or capabilities.worktree:
         raise InvalidInputError(f"{store.url} collects its own garbage", hint="run mvc gc on that side")
+    if not (exclusive or dry_run) and bounds.grace_hours * 3600 < _LEAST_GRACE:
+        raise InvalidInputError(
+            f"pushes rely on files that are younger than {YOUNG_SECONDS // 3600} hours, so these must stay",
+            hint="a longer --grace, or --exclusive if nobody pushes meanwhile",
+        )
     store.check_format("gc")
     limit = time.time() - 3600 * bounds.grace_hours
+    state = store.state()  # first: what a push has brought by then is found in what is listed after
     live = _Live(store)
-    live.reach(store.state(), now() - int(86_400e6 * bounds.retention_days))
+    live.reach(state, now() - int(86_400e6 * bounds.retention_days))
     files = [item for prefix in (PACKS, LOOSE) for item in store.engine.list(prefix) if not item.key.endswith(".idx")]
     dead = [item for item in files if item.key not in live.keys and item.modified < limit]
     if dead:
         live.follow_references()
         dead = [item for item in dead if item.key not in live.keys]
     if not dry_run:
-        dead = [item for item in dead if _is_unchanged(store.engine, item)]
-        for item in dead:
-            _remove(store.engine, item.key)
+        dead = [item for item in dead if _remove_unchanged(store.engine, item)]
     freed = sum(item.size for item in dead)
     return RemoteGarbage(tuple(item.key for item in dead), freed, sum(item.size for item in files) - freed)
 
@@ -92,22 +104,27 @@ class _Live:
         self._store = store
         self._holdings = Holdings(store.engine)
         self._contents: set[ObjectId] = set()
+        self._metadata: set[ObjectId] = set()
         self.keys: set[str] = set()
 
     def reach(self, state: RefState, since: int) -> None:
         """Note everything that refs reach; and, as far as it is there, what operations since a time name."""
+        self._follow(object_id(value) for value in state.refs.values() if not value.startswith(SYMBOLIC))
+        for oid in dict.fromkeys(self._named_since(state.operation, since)):
+            if oid not in self._metadata:
+                with suppress(IntegrityError):  # it was collected, in part or whole, when nothing held it
+                    self._follow([oid])
+
+    def _follow(self, tips: Iterable[ObjectId]) -> None:
         walk = MetadataWalk(self._store.engine, self._holdings, lambda _: (), lambda _: ())
-        walk.follow(object_id(value) for value in state.refs.values() if not value.startswith(SYMBOLIC))
-        for oid in self._named_since(state.operation, since):
-            with suppress(IntegrityError):  # it was collected when nothing held it
-                walk.follow([oid])
+        walk.follow(tips)
         for _, oid, _ in walk.bodies():
+            self._metadata.add(oid)
             self._keep(oid)
-        for manifest in walk.manifests.values():
-            for _, oid in manifest.segments():
-                self._contents.add(oid)
-        for oid in self._contents:
+        named = {oid for manifest in walk.manifests.values() for _, oid in manifest.segments()}
+        for oid in named - self._contents:
             self._keep(oid)
+        self._contents |= named
 
     def follow_references(self) -> None:
         """Note what the blobs of live contents need to be decoded."""
@@ -115,7 +132,9 @@ class _Live:
         with ThreadPoolExecutor(self._store.engine.capabilities.connections) as pool:
             while pending:
                 places = [place for oid in sorted(pending) for place in self._holdings.places(oid)]
-                needed = {oid for found in pool.map(partial(_references, self._store.engine), places) for oid in found}
+                needed = {
+                    oid for found in pool.map(partial(references_of, self._store.engine), places) for oid in found
+                }
                 pending = needed - self._contents
                 self._contents |= pending
                 for oid in pending:
@@ -133,26 +152,19 @@ class _Live:
         pending: ObjectId | None = newest
         while pending is not None:
             operation = self._store.operation(pending)
-            if operation.time < since:
-                return
-            for change in operation.changes:
+            for change in operation.changes if operation.time >= since else ():  # clocks of machines differ
                 for value in (change.old, change.new):
                     if value and not value.startswith(SYMBOLIC):
                         yield object_id(value)
             pending = operation.parents[0] if operation.parents else None
 
 
-def _references(engine: Engine, place: Place) -> list[ObjectId]:
-    def read(offset: int, length: int) -> bytes:
-        """Return bytes of the blob."""
-        return engine.read(place.key, place.offset + offset, length)
-
-    return [reference.id for reference in Envelope.fetch(place.length, read).references]
-
-
-def _is_unchanged(engine: Engine, item: KeyInfo) -> bool:
-    """Return whether nobody has touched a key since it was judged."""
-    return any(found.key == item.key and found.modified == item.modified for found in engine.list(item.key))
+def _remove_unchanged(engine: Engine, item: KeyInfo) -> bool:
+    """Remove a file unless somebody has touched it since it was judged; see `Dependence`."""
+    unchanged = any(found.key == item.key and found.modified == item.modified for found in engine.keys(item.key))
+    if unchanged:
+        _remove(engine, item.key)
+    return unchanged
 
 
 def _remove(engine: Engine, key: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mvc.errors import IntegrityError, InvalidInputError, NotFoundError, RemoteError
+from mvc.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError, RemoteError
 from mvc.objects.manifest import SegmentKind
 from mvc.objects.operation import RefChange
 from mvc.objects.refnames import BRANCHES, TAGS
@@ -24,6 +24,7 @@ from mvc.repo.presence import reached
 from mvc.repo.progress import Progress, silent
 from mvc.repo.refs import RefState
 from mvc.repo.reliance import rely_on
+from mvc.repo.renewing import renewing
 from mvc.repo.session import Session
 from mvc.repo.shallow import write_shallow
 from mvc.types import ObjectId
@@ -134,10 +135,15 @@ def fetch(
     if request.depth is not None and (request.depth < 1 or request.unshallow):
         raise InvalidInputError("a depth is at least 1, and excludes unshallow", hint="--depth 1: the tips only")
     theirs = store.checked_state()
-    with session.store.leases.take("fetch"):
-        fetched = _brought(session, store, name, theirs, request, progress)
+    with session.store.leases.take("fetch") as lease:
+        fetched = _brought(session, store, name, theirs, request, renewing(lease, progress))
         updates = _plan(session, theirs, name, request)
         _check_branches(session, store, updates)
+        if not lease.renew():
+            raise ConflictError(
+                "this fetch was taken for dead, and what it has brought may be gone: no ref was moved",
+                hint="fetch again",
+            )
         _move(session, updates, actor)
     session.refresh()
     return FetchResult(tuple(updates), theirs.branch, *fetched)
@@ -266,8 +272,9 @@ class _Fetch:
 
     def _unknown(self, tips: Iterable[ObjectId]) -> list[ObjectId]:
         """Return the tips that no ref here reaches."""
-        values = {*self._session.refs.state().refs.values()}
-        new = [oid for oid in dict.fromkeys(tips) if oid not in values]
+        held = {ObjectId(value) for value in self._session.refs.state().refs.values()} & {*tips}
+        there = self._session.index.objects(held)  # a ref may hold what was lost: then it is brought again
+        new = [oid for oid in dict.fromkeys(tips) if oid not in there]
         return [oid for oid in new if not self._whole([oid])]
 
     def _whole(self, ids: Iterable[ObjectId]) -> set[ObjectId]:

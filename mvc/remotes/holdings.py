@@ -20,12 +20,14 @@ from mvc.store.pack_lookup import PackLookup
 from mvc.store.tmp import Temporaries
 from mvc.types import ObjectId
 
-__all__ = ["Holdings", "IndexCache", "Place"]
+__all__ = ["SKEW_SECONDS", "YOUNG_SECONDS", "Holdings", "IndexCache", "Place", "is_young"]
 
 _LOOKS: Final = 5
 """Times that packs are listed whose indexes are then gone; each time, somebody has repacked them."""
 YOUNG_SECONDS: Final = 12 * 3600
 """Age up to which garbage collection surely leaves a file alone: half the grace period (remotes-v1, section 3)."""
+SKEW_SECONDS: Final = 3600
+"""By how much the clocks of two machines are thought to differ at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,15 @@ class Place:
     @property
     def is_young(self) -> bool:
         """Whether garbage collection leaves it alone for hours."""
-        return time.time() - self.modified < YOUNG_SECONDS
+        return is_young(self.modified)
+
+
+def is_young(modified: float) -> bool:
+    """Return whether garbage collection leaves a file of this time of last change alone for hours.
+
+    One that seems to come from far in the future does not count: a clock is wrong, here or there.
+    """
+    return -SKEW_SECONDS <= time.time() - modified < YOUNG_SECONDS
 
 
 class IndexCache:

@@ -6,14 +6,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from mvc.errors import ConflictError, InvalidInputError, RemoteError
 from mvc.objects.operation import RefChange
 from mvc.objects.refnames import BRANCHES
+from mvc.remotes.dependence import Dependence
 from mvc.remotes.engine import Engine
-from mvc.remotes.holdings import Holdings, IndexCache
+from mvc.remotes.holdings import Holdings, IndexCache, is_young
 from mvc.remotes.keys import index_key, pack_key
 from mvc.remotes.negotiation import Between, commits_between, is_ancestor, new_contents
 from mvc.remotes.outgoing import OutgoingPack, SendPlan, pack_up, plan_sending
@@ -24,7 +25,7 @@ from mvc.repo.clock import Actor
 from mvc.repo.materialize import ContentReader
 from mvc.repo.presence import reached
 from mvc.repo.progress import Progress, Tick, silent
-from mvc.repo.refs import RefState
+from mvc.repo.refs import SYMBOLIC, RefState
 from mvc.repo.session import Session
 from mvc.store.layout import EntryKind
 from mvc.store.metadata import wrap_metadata
@@ -121,7 +122,8 @@ def push(
     updates = plan_push(request.refs, state.refs, request.lease, known.is_ancestor, name)
     moved = [update for update in updates if update.outcome != "up to date"]
     if not moved:
-        _track(session, name, updates, actor)
+        if not request.dry_run:
+            _track(session, name, updates, actor)
         return PushResult(tuple(updates))
     store.check_format("write")
     if store.engine.capabilities.worktree:
@@ -129,11 +131,17 @@ def push(
     tips = [update.new for update in moved if update.new]
     with session.protected("push", *tips):
         sending = _Sending.of(
-            session, store.engine, tips, known, IndexCache(session.layout.directory, name, session.fs)
+            session,
+            store.engine,
+            tips,
+            known,
+            IndexCache(session.layout.directory, name, session.fs),
+            dry_run=request.dry_run,
         )
         sent = 0
         if not request.dry_run:
             sent = sending.run(progress)
+            sending.confirm()
             _move(store, moved, actor, state)
     if not request.dry_run:
         _track(session, name, updates, actor)
@@ -159,7 +167,7 @@ class _Known:
     """What refs of the remote hold, as far as it is known here."""
 
     def __init__(self, session: Session, state: RefState) -> None:
-        self.values = {ObjectId(value) for value in state.refs.values() if len(value) == 64}
+        self.values = {ObjectId(value) for value in state.refs.values() if not value.startswith(SYMBOLIC)}
         self._session = session
         found = set(session.index.commits(self.values))
         self.haves = reached(session, session.refs.state(), found)  # others may lack what is below them by now
@@ -178,10 +186,18 @@ class _Sending:
     between: Between
     plan: SendPlan
     metadata: Sequence[tuple[EntryKind, ObjectId]]
+    there: Dependence | None
 
     @classmethod
     def of(
-        cls, session: Session, engine: Engine, tips: Sequence[ObjectId], known: _Known, cache: IndexCache
+        cls,
+        session: Session,
+        engine: Engine,
+        tips: Sequence[ObjectId],
+        known: _Known,
+        cache: IndexCache,
+        *,
+        dry_run: bool,
     ) -> _Sending:
         """Plan it. The remote is asked what it holds only if it lacks something."""
         commits = session.records(tips)
@@ -189,56 +205,46 @@ class _Sending:
         targets = [oid if oid in commits else session.tag(oid).target for oid in tips]
         between = commits_between(session, targets, known.haves)
         if not between.commits and not tags:
-            return cls(session, engine, between, SendPlan((), ()), ())
-        there = _There(engine, Holdings(engine, cache))
+            return cls(session, engine, between, SendPlan((), ()), (), None)
+        there = Dependence(engine, Holdings(engine, cache), dry_run=dry_run)
         if any(record.absent for record in between.commits):
             between = between_shallow(session, engine, there.holdings, targets, known.values)
         boundary = [session.manifest(oid) for oid in sorted(between.boundary)]
         named = new_contents((session.manifest(record.id) for record in between.commits), boundary)
-        wanted = [oid for oid in named if not there.relies_on(oid)]
+        relied = there.on_contents(oid for oid in named if oid in there.holdings)
+        wanted = [oid for oid in named if oid not in relied]
         session.supply({(named[oid][0], oid): named[oid][1] for oid in wanted})
         chains = session.chains(wanted)
         sides = {side.id for record in chains.values() for side in record.references} - set(wanted)
-        plan = plan_sending(wanted, chains, {oid for oid in sides if there.relies_on(oid)})
+        held = sides & {oid for manifest in boundary for _, oid in manifest.segments()}  # by refs of the remote
+        there_too = held | there.on_contents(oid for oid in sides - held if oid in there.holdings)
+        plan = plan_sending(wanted, chains, there_too)
         objects = [(EntryKind.MANIFEST, record.manifest) for record in between.commits]
         objects += [(EntryKind.COMMIT, record.id) for record in between.commits]
         objects += [(EntryKind.TAG, oid) for oid in tags]
-        missing = [(kind, oid) for kind, oid in dict.fromkeys(objects) if not there.relies_on(oid)]
-        return cls(session, engine, between, plan, missing)
+        missing = [(kind, oid) for kind, oid in dict.fromkeys(objects) if not there.on_metadata(oid)]
+        return cls(session, engine, between, plan, missing, there)
+
+    def confirm(self) -> None:
+        """Check that the remote still has what refs are about to need; see `Dependence.confirm`."""
+        if self.there is not None:
+            self.there.confirm()
 
     def run(self, progress: Progress) -> int:
         """Send it; return the bytes."""
-        if not (self.plan.as_stored or self.plan.anew or self.metadata):
+        if self.there is None or not (self.plan.as_stored or self.plan.anew or self.metadata):
             return 0
         with self.session.pool() as pool, progress("sending", self.plan.stored_bytes) as tick:
             reader = ContentReader(self.session, pool)
             with closing(pack_up(self.session, self.plan, self._bodies(), reader, pool)) as packs:
-                return _upload(self.engine, packs, tick)
+                return _upload(self.engine, packs, self.there, tick)
 
     def _bodies(self) -> Iterator[tuple[EntryKind, ObjectId, bytes]]:
         for kind, oid in self.metadata:
             yield kind, oid, wrap_metadata(self.session.store.load_metadata(oid))
 
 
-@dataclass
-class _There:
-    """What the remote has, and keeps (remotes-v1, section 3)."""
-
-    engine: Engine
-    holdings: Holdings
-    _answers: dict[str, bool] = field(default_factory=dict)
-
-    def relies_on(self, oid: ObjectId) -> bool:
-        """Return whether an object need not be sent: a copy of it is young, or was made so."""
-        return any(self._keeps(place.key, is_young=place.is_young) for place in self.holdings.places(oid))
-
-    def _keeps(self, key: str, *, is_young: bool) -> bool:
-        if key not in self._answers:
-            self._answers[key] = is_young or self.engine.touch(key)
-        return self._answers[key]
-
-
-def _upload(engine: Engine, packs: Iterator[OutgoingPack], tick: Tick) -> int:
+def _upload(engine: Engine, packs: Iterator[OutgoingPack], there: Dependence, tick: Tick) -> int:
     """Send packs as they come, several at once, and return the bytes.
 
     Their indexes, by which packs are found, are sent in order: whoever finds a blob finds what it needs, wherever this
@@ -251,6 +257,7 @@ def _upload(engine: Engine, packs: Iterator[OutgoingPack], tick: Tick) -> int:
         try:
             for pack in packs:
                 running.append((pack, pool.submit(_send, engine, pack, tick)))
+                there.on_sent(pack_key(pack.id))
                 if len(running) >= most:
                     sent += _index(engine, *running.popleft())
             while running:
@@ -266,7 +273,7 @@ def _send(engine: Engine, pack: OutgoingPack, tick: Tick) -> None:
     """Send a pack. One that is there already holds the same bytes."""
     with pack.draft as draft:
         if not engine.create(pack_key(pack.id), draft.path):
-            _check_size(engine, pack, draft.size)
+            _check_there(engine, pack, draft.size)
     tick(pack.draft.size)
 
 
@@ -278,13 +285,19 @@ def _index(engine: Engine, pack: OutgoingPack, sending: Future[None]) -> int:
     return pack.draft.size + len(index)
 
 
-def _check_size(engine: Engine, pack: OutgoingPack, size: int) -> None:
-    """Refuse to rely on a pack of the same name that is cut short."""
-    there = next((item.size for item in engine.keys(pack_key(pack.id)) if item.key == pack_key(pack.id)), None)
-    if there != size:
+def _check_there(engine: Engine, pack: OutgoingPack, size: int) -> None:
+    """Refuse to rely on a pack of the same name that is cut short, or so old that it may be collected."""
+    key = pack_key(pack.id)
+    there = next((item for item in engine.keys(key) if item.key == key), None)
+    if there is None or there.size != size:
         raise RemoteError(
-            f"{pack_key(pack.id)} of {engine.url} has {there} bytes, not {size}: it is damaged there",
-            hint="mvc fsck --remote",
+            f"{key} of {engine.url} is not what was to be stored there: it is damaged, or was just removed",
+            hint="push again; if that does not help, mvc fsck --remote",
+        )
+    if not engine.touch(key) and not is_young(there.modified):
+        raise RemoteError(
+            f"{key} is left at {engine.url} by an earlier push, and may be collected at any time",
+            hint="mvc remote gc, then push again",
         )
 
 

@@ -92,7 +92,7 @@ def _split(text: str) -> SplitResult:
         parts = urlsplit(text)
         _ = parts.port
     except ValueError as error:
-        raise InvalidInputError(f"that is no URL of a remote: {error}") from error
+        raise InvalidInputError("that is no URL of a remote: its host or port makes no sense") from error
     return parts
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from mvc.objects.operation import Refs
-from mvc.objects.refnames import REMOTES, TAGS
+from mvc.objects.refnames import REMOTES
 from mvc.repo.check_history import History
 from mvc.repo.partial import may_be_promised
 from mvc.types import ObjectId
@@ -15,10 +15,11 @@ __all__ = ["promised_contents", "refs_of_remotes", "without_contents"]
 
 
 def refs_of_remotes(refs: Refs, remotes: Sequence[str]) -> Refs:
-    """Return the refs that say what some remotes have: their tracking branches, and tags if there is a remote."""
-    if not remotes:
-        return {}
-    prefixes = (TAGS, *(f"{REMOTES}{name}/" for name in remotes))
+    """Return the refs that say what some remotes have: their tracking branches.
+
+    Tags do not: one may have been made here, on a commit that no remote has ever seen.
+    """
+    prefixes = tuple(f"{REMOTES}{name}/" for name in remotes)
     return {name: value for name, value in refs.items() if name.startswith(prefixes)}
 
 

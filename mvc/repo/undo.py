@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from mvc.errors import InvalidInputError
 from mvc.objects.operation import Operation, RefChange
-from mvc.objects.refnames import HEAD, REMOTES
+from mvc.objects.refnames import HEAD, REMOTES, TAGS
 from mvc.repo.checkout import bring_worktree, move_refs, session_status
 from mvc.repo.clock import Actor
 from mvc.repo.presence import reached
@@ -40,7 +40,7 @@ class UndoResult:
 def undo(session: Session, actor: Actor, *, force: bool = False, progress: Progress = silent) -> UndoResult:
     """Take back the newest operation by a new one; undoing twice does it again.
 
-    What was only heard of remotes is passed over: to forget it would undo nothing there.
+    What was only heard of remotes, and tags that came along, is passed over: to forget it would undo nothing there.
 
     If the operation had moved HEAD to another branch or commit, or had merged something into its branch, the work tree
     goes back with it, as in ``mvc switch``. If it was a commit, the work tree stays as it is: what was committed shows
@@ -69,10 +69,18 @@ def undo(session: Session, actor: Actor, *, force: bool = False, progress: Progr
     return UndoResult(oid, operation.command, changes)
 
 
+def _is_hearsay(operation: Operation) -> bool:
+    """Return whether an operation only noted what a remote has: its branches, and tags that were not here before."""
+    names = [change.name for change in operation.changes]
+    new_tags = all(change.old is None for change in operation.changes if change.name.startswith(TAGS))
+    heard = all(name.startswith((REMOTES, TAGS)) for name in names) and any(name.startswith(REMOTES) for name in names)
+    return heard and new_tags
+
+
 def _last(session: Session) -> tuple[ObjectId, Operation]:
     """Return the newest operation that moved a ref of this repository."""
     for oid, operation in session.refs.walk():
-        if operation.parents and not all(change.name.startswith(REMOTES) for change in operation.changes):
+        if operation.parents and not _is_hearsay(operation):
             return oid, operation
     raise InvalidInputError("there is nothing to undo: this is the first operation", hint="mvc op log")
 

@@ -14,7 +14,7 @@ from mvc.cli.progress import terminal_progress
 from mvc.cli.remotes import current_branch, default_remote, open_remote, open_session, update_documents, update_lines
 from mvc.cli.text import counted, percent, printable, size
 from mvc.errors import InvalidInputError, NotFoundError
-from mvc.objects.refnames import BRANCHES, TAGS, branch_ref
+from mvc.objects.refnames import BRANCHES, HEAD, TAGS, branch_ref, check_short_name
 from mvc.remotes.config import set_upstream
 from mvc.remotes.push import PushRequest, PushResult, push
 from mvc.remotes.remote_store import RemoteStore
@@ -61,14 +61,17 @@ def command(
 ) -> None:
     """Bring commits to a remote.
 
-    They go with everything that they need. Without BRANCH, pushes the current one to the branch of the same name.
-    Only what the remote lacks is sent. A push that is cut off leaves the remote as it was; the next one goes on.
+    They go with everything that they need. Without BRANCH, pushes the current one to the branch that it follows, or
+    that of the same name. Only what the remote lacks is sent. A push that is cut off leaves the remote as it was; the
+    next one goes on.
     """
     session = open_session(app)
     state = session.refs.state()
     name = remote or default_remote(session.settings, (state.branch or "").removeprefix(BRANCHES))
+    follows = session.settings.upstreams.get((state.branch or "").removeprefix(BRANCHES), "")
+    followed = follows.removeprefix(f"{name}/") if follows.startswith(f"{name}/") else None
     with open_remote(app, session, name).engine as engine:
-        wanted = [*_wanted(state, refs, deleted, everything=everything, tags=tags)]
+        wanted = [*_wanted(state, refs, deleted, followed, everything=everything, tags=tags)]
         lease: Mapping[str, ObjectId | None] | None = tracked(state.refs, name) if force else None
         request = PushRequest(tuple(wanted), lease, dry_run)
         result = push(session, RemoteStore(engine), name, request, app.actor(session.settings), terminal_progress())
@@ -91,7 +94,13 @@ def command(
 
 
 def _wanted(
-    state: RefState, refs: Sequence[str], deleted: Sequence[str], *, everything: bool, tags: bool
+    state: RefState,
+    refs: Sequence[str],
+    deleted: Sequence[str],
+    upstream: str | None,
+    *,
+    everything: bool,
+    tags: bool,
 ) -> Iterator[Wanted]:
     """Yield what is to be pushed: full name here, full name there, value."""
     if everything and refs:
@@ -102,24 +111,43 @@ def _wanted(
             (ref, ref, object_id(value)) for ref, value in sorted(state.refs.items()) if ref.startswith(BRANCHES)
         )
     else:
-        names = refs or ([] if deleted or tags else [current_branch(state).removeprefix(BRANCHES)])
+        names = refs or ([] if deleted or tags else [_default(state, upstream)])
         yield from (_named(state, name) for name in names)
     if tags:
         yield from ((ref, ref, object_id(value)) for ref, value in sorted(state.refs.items()) if ref.startswith(TAGS))
+
+
+def _default(state: RefState, upstream: str | None) -> str:
+    """Return what is pushed if nothing is named: the current branch, to the one that it follows, which pull merges."""
+    branch = current_branch(state).removeprefix(BRANCHES)
+    return f"{branch}:{upstream}" if upstream else branch
 
 
 def _named(state: RefState, text: str) -> Wanted:
     source, colon, target = text.partition(":")
     if colon and not (source and target):
         raise InvalidInputError(f"{text!r} is not of the form SOURCE:TARGET", hint="--delete NAME deletes")
-    name = next((ref for ref in (BRANCHES + source, TAGS + source, source) if ref in state.refs), None)
+    if source in {HEAD, "@"}:
+        if state.branch is None and not colon:
+            raise InvalidInputError("HEAD is detached: say which branch it is to go to", hint=f"{source}:BRANCH")
+        if state.head is None:
+            raise NotFoundError("HEAD has no commit yet", hint="mvc commit -m MESSAGE")
+        return state.branch, _target(target, BRANCHES) if colon else current_branch(state), state.head
+    tried = (BRANCHES + source, TAGS + source, source if source.startswith((BRANCHES, TAGS)) else "")
+    name = next((ref for ref in tried if ref in state.refs), None)
     if name is None:
         if state.branch == BRANCHES + source:
             raise NotFoundError(f"{source} has no commit yet", hint="mvc commit -m MESSAGE")
         raise NotFoundError(f"there is no branch or tag {source!r}", hint="mvc branch, mvc tag")
     prefix = TAGS if name.startswith(TAGS) else BRANCHES
-    there = target if target.startswith((BRANCHES, TAGS)) else prefix + target
-    return name, there if colon else name, object_id(state.refs[name])
+    return name, _target(target, prefix) if colon else name, object_id(state.refs[name])
+
+
+def _target(text: str, prefix: str) -> str:
+    """Return the full name of what is moved there; a short name is of the kind of what is pushed."""
+    full = text if text.startswith((BRANCHES, TAGS)) else prefix + text
+    check_short_name(full.removeprefix(BRANCHES).removeprefix(TAGS))
+    return full
 
 
 def _deletion(state: RefState, name: str) -> Wanted:
@@ -129,11 +157,12 @@ def _deletion(state: RefState, name: str) -> Wanted:
 
 
 def _set_upstreams(session: Session, remote: str, wanted: Sequence[Wanted], *, always: bool) -> None:
-    """Have branches follow what they were pushed to, unless they follow something already."""
+    """Have branches follow what they were pushed to: if that is asked for, or of the same name and the first."""
     for source, target, _ in wanted:
         if source is not None and source.startswith(BRANCHES) and target.startswith(BRANCHES):
             branch = source.removeprefix(BRANCHES)
-            if always or branch not in session.settings.upstreams:
+            same = source == target and branch not in session.settings.upstreams
+            if always or same:
                 set_upstream(session, branch, remote, target.removeprefix(BRANCHES))
 
 

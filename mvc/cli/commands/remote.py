@@ -108,15 +108,16 @@ def _check_conditions(store: RemoteStore, *, single_writer: bool) -> None:
 @click.argument("name")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be freed; change nothing.")
 @click.option("--grace", type=DURATION, metavar="DURATION", help="Keep what is younger than this (default: a day).")
+@click.option("--exclusive", is_flag=True, help="Nobody pushes meanwhile: --grace may be as short as you like.")
 @json_option
 @click.pass_obj
-def gc(app: App, /, *, name: str, dry_run: bool, grace: float | None, as_json: bool) -> None:
+def gc(app: App, /, *, name: str, dry_run: bool, grace: float | None, exclusive: bool, as_json: bool) -> None:
     """Remove packs of a directory or bucket in which nothing is reached any more. A server collects its own garbage."""
     workspace = Workspace.find(app.start)
     bounds = workspace.settings.gc
     bounds = bounds if grace is None else replace(bounds, grace_hours=grace / 3600)
     with open_remote(app, workspace, name).engine as engine:
-        found = collect_remote(RemoteStore(engine), bounds, dry_run=dry_run)
+        found = collect_remote(RemoteStore(engine), bounds, dry_run=dry_run, exclusive=exclusive)
     if as_json:
         sizes = {"freed_bytes": found.freed_bytes, "kept_bytes": found.kept_bytes}
         emit("mvc.remote-gc/1", remote=name, dry_run=dry_run, freed_files=len(found.keys), **sizes)
