@@ -8,9 +8,10 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Final, Self
 
-from mvc.errors import AlreadyExistsError, ConflictError
+from mvc.errors import AlreadyExistsError, ConflictError, InvalidInputError
 from mvc.index import CommitRecord
 from mvc.migration.plan import ORIGIN, Branch, ImportPlan, PlannedCommit, PlannedTag
+from mvc.migration.recorded import unrecorded
 from mvc.migration.sources import Sources
 from mvc.objects.commit import Tag
 from mvc.objects.operation import RefChange
@@ -47,7 +48,7 @@ class ImportResult:
     imported : int
         Commits that were recorded.
     skipped : int
-        Commits that were there already.
+        Commits that were there already, with every file that they would have now.
     logical_bytes : int
         Sizes of all files of the commits that were recorded, added up.
     stored_bytes : int
@@ -60,6 +61,15 @@ class ImportResult:
     skipped: int
     logical_bytes: int
     stored_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What is new of a branch, and what its ref, `ref`, held when that was found out."""
+
+    ref: str
+    old: str | None
+    commits: tuple[PlannedCommit, ...]
 
 
 @dataclass
@@ -106,8 +116,8 @@ class Import:
             if git:
                 self._graph(sources)
             else:
-                for branch in self.plan.branches:
-                    self._line(branch, sources)
+                for line in self._lines():
+                    self._extend(line, sources)
         refs = self.session.refs.state().refs
         return ImportResult(
             {branch.name: object_id(refs[branch_ref(branch.name)]) for branch in self.plan.branches},
@@ -118,22 +128,48 @@ class Import:
             self.stored_bytes,
         )
 
-    def _line(self, branch: Branch, sources: Sources) -> None:
-        """Put what is new of a branch on top of it, commit by commit: whenever it ends, what is there is whole."""
+    def _lines(self) -> list[_Line]:
+        """Return what is new of every branch: before anything is recorded, since one of them may be refused."""
+        # Whoever allows damaged files now, or did before: the comparison takes them as they are.
+        files = Sources(None, self.session.layout.directory / "tmp", opaque=True)
+        with self.session.index.connected(), self.session.pool() as pool:
+            return [self._line(branch, files, pool) for branch in self.plan.branches]
+
+    def _line(self, branch: Branch, files: Sources, pool: Executor) -> _Line:
         ref = branch_ref(branch.name)
         old = self.session.refs.state().refs.get(ref)
-        there = self._origins(old)
+        there: dict[object, list[CommitRecord]] = {}
+        for record in history(self.session, [object_id(old)]) if old else ():
+            there.setdefault(record.metadata.get(ORIGIN), []).append(record)
+        new = []
         for planned in branch.commits:
-            if planned.origin in there:
-                self.skipped += 1
-                continue
-            target = Target(ref, old, (object_id(old),) if old else ())
-            old = self._record(planned, target, sources)
+            records = there.get(planned.origin)
+            if records is None or not self._is_there(planned, records, branch, files, pool):
+                new.append(planned)
+        self.skipped += len(branch.commits) - len(new)
+        return _Line(ref, old, tuple(new))
 
-    def _origins(self, tip: str | None) -> set[object]:
-        """Return what the commits of a branch were made of."""
-        records = history(self.session, [object_id(tip)]) if tip else ()
-        return {record.metadata.get(ORIGIN) for record in records}
+    def _is_there(
+        self, planned: PlannedCommit, records: Iterable[CommitRecord], branch: Branch, files: Sources, pool: Executor
+    ) -> bool:
+        """Return True if one of the commits of the same origin holds what is planned; refuse another checkpoint."""
+        manifests = [self.session.manifest(record.id) for record in records]
+        with files.open(planned.files) as opened:
+            path = unrecorded(opened, manifests, pool)
+        if path is not None and self.plan.kind == "checkpoints":
+            raise InvalidInputError(
+                f"{planned.message} on branch {branch.name!r} is another checkpoint: {path!r} differs or is not there; "
+                "nothing was imported",
+                hint="--branch NAME, with the directory of one run, imports it as another line",
+            )
+        return path is None
+
+    def _extend(self, line: _Line, sources: Sources) -> None:
+        """Put what is new of a branch on top of it, commit by commit: whenever it ends, what is there is whole."""
+        old = line.old
+        for planned in line.commits:
+            target = Target(line.ref, old, (object_id(old),) if old else ())
+            old = self._record(planned, target, sources)
 
     def _graph(self, sources: Sources) -> None:
         """Record a history that branches and merges, and in the end move all refs at once: it is there whole, or not.

@@ -7,6 +7,7 @@ which other users' repositories are safe to read.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,10 @@ from typing import IO, Final
 
 from mvc.errors import InvalidInputError, MvcError, NotFoundError, StorageError
 
-__all__ = ["Git", "Objects"]
+__all__ = ["OBJECT_ID", "Git", "Objects"]
+
+OBJECT_ID: Final = re.compile(r"[0-9a-fA-F]{40,64}")
+"""git's id of an object. It would take other words, too, such as names of refs, and answer for them."""
 
 _NOTHING_RUNS: Final = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "protocol.allow=never")
 _CHUNK: Final = 1 << 20
@@ -131,7 +135,7 @@ class Objects:
         NotFoundError
             If it is missing.
         InvalidInputError
-            If it is large.
+            If it is large, or the id is none.
         """
         kind, size = self._ask(oid)
         if size > _MOST_BYTES:
@@ -150,12 +154,17 @@ class Objects:
             out.write(chunk)
 
     def _ask(self, oid: str) -> tuple[str, int]:
+        if OBJECT_ID.fullmatch(oid) is None:
+            raise InvalidInputError(f"{oid[:80]!r} is not an id of a git object", hint="git fsck")
         try:
             self._questions.write(oid.encode() + b"\n")
             self._questions.flush()
         except OSError as error:
             raise StorageError("git stopped while its objects were read", hint="git fsck") from error
-        _, *rest = self._answers.readline().decode().split()
+        answer = self._answers.readline()
+        if not answer:
+            raise StorageError("git stopped while its objects were read", hint="git fsck")
+        _, *rest = answer.decode().split()
         if len(rest) != 2:
             raise _missing(oid)
         return rest[0], int(rest[1])
@@ -195,6 +204,7 @@ def _environment() -> dict[str, str]:
         "GIT_ALLOW_PROTOCOL": "none",
         "GIT_NO_LAZY_FETCH": "1",
         "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_GRAFT_FILE": os.devnull,
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_TERMINAL_PROMPT": "0",
     }

@@ -59,9 +59,10 @@ def plan_git(source: Path, shard: Shard, branch: str | None = None) -> ImportPla
     NotFoundError
         If an object is missing, or there is no such branch.
     InvalidInputError
-        If git refuses, a name or path is not acceptable, or there is no commit.
+        If git refuses, the clone is shallow, a name or path is not acceptable, or there is no commit.
     """
     git = Git(source)
+    _check_whole(git)
     refs = _refs(git)
     heads = _heads(refs, branch)
     check_branches([*heads], hint="git branch -m OLD NEW, or --branch")
@@ -78,6 +79,15 @@ def plan_git(source: Path, shard: Shard, branch: str | None = None) -> ImportPla
     wanted = tuple(tag for tag in planned_tags if tag.target in {commit.origin for commit in commits.values()})
     notes = history.notes(len(planned_tags) - sum(tag.target.removeprefix("git:") in lines for tag in planned_tags))
     return ImportPlan("git-lfs", source, branches, wanted, notes)
+
+
+def _check_whole(git: Git) -> None:
+    """Refuse a shallow clone: git would pass off the oldest commit that it has as the first one."""
+    if git.run("rev-parse", "--is-shallow-repository").strip() == b"true":
+        raise InvalidInputError(
+            f"{git.directory} is a shallow clone, which lacks the beginning of its history",
+            hint="git fetch --unshallow, then git lfs fetch --all",
+        )
 
 
 def _refs(git: Git) -> dict[str, str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mvc.errors import InvalidInputError
+from mvc.migration.git import OBJECT_ID
 
 __all__ = ["Change", "Signed", "parse_changes", "parse_signed"]
 
@@ -83,6 +84,8 @@ def parse_signed(oid: str, data: bytes) -> Signed:
     if match is None or abs(int(match[2])) > _LATEST:
         raise InvalidInputError(f"git object {oid} does not say who made it and when", hint="git fsck")
     target = fields.get(b"object", b"").decode("ascii", "replace")
+    if target and OBJECT_ID.fullmatch(target) is None:
+        raise InvalidInputError(f"git object {oid} names {target[:80]!r}, which is no id of an object", hint="git fsck")
     return Signed(target, match[1] or "unknown", int(match[2]) * 1_000_000, _decoded(message, encoding).strip())
 
 

@@ -93,6 +93,9 @@ def execute_import(
 ) -> ImportResult:
     """Do what a plan says. What was imported before is skipped, also by a run that was killed.
 
+    Before files are skipped, they are read and compared with what is recorded. A snapshot of a Hugging Face cache that
+    holds more by now is recorded again.
+
     Parameters
     ----------
     session : Session
@@ -114,6 +117,8 @@ def execute_import(
     ------
     AlreadyExistsError
         If a branch or tag is taken by something else.
+    InvalidInputError
+        If a checkpoint has the name of one that was imported, and not its content; nothing was imported.
     IntegrityError
         If an object of git-lfs is not what its pointer says.
     ConflictError

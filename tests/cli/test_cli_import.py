@@ -69,6 +69,18 @@ def test_import_and_checkout(lab, program, tmp_path):
     assert "0 commits imported, 6 here already" in text
 
 
+def test_another_run_of_the_same_name(lab, program, tmp_path):
+    """It is not reported as here already: the command fails, and says how to bring it in."""
+    write_runs(tmp_path / "exp1", lab, names=("output",))
+    write_runs(tmp_path / "exp2", lab, names=("other", "output"))
+    program.run("import", str(tmp_path / "exp1/output"))
+    said = program.err("import", str(tmp_path / "exp2/output"), code=1)
+    assert "checkpoint-100 on branch 'output' is another checkpoint" in said
+    assert "--branch NAME" in said
+    again = program.json("import", str(tmp_path / "exp2/output"), "--branch", "exp2")
+    assert (again["imported"], again["skipped"]) == (3, 0)
+
+
 def test_the_current_branch(lab, program, tmp_path):
     """An import onto the branch that HEAD follows leaves the work tree alone; restore brings the files."""
     write_runs(tmp_path / "runs", lab, names=("a",))

@@ -90,6 +90,67 @@ def test_again(lab, migration, tmp_path):
     assert migration.run(tmp_path / "run").branches == done.branches
 
 
+def test_two_runs_of_one_name(lab, migration, digests, tmp_path):
+    """The second is refused, and nothing of it imported; under another name it comes over whole."""
+    write_run(lab, tmp_path / "exp1/output", numbers=(500, 1000))
+    first = migration.run(tmp_path / "exp1/output")
+    written = write_run(lab, tmp_path / "exp2/output", numbers=(250, 500, 1000))
+    written[1000]["model.safetensors"] = safetensors(lab.tuned(lab.model(), 7))
+    (tmp_path / "exp2/output/checkpoint-1000/model.safetensors").write_bytes(written[1000]["model.safetensors"])
+    with pytest.raises(InvalidInputError, match=r"checkpoint-1000 .*'model.safetensors' differs") as caught:
+        migration.run(tmp_path / "exp2/output")
+    assert "--branch NAME" in (caught.value.hint or "")
+    assert lab.again().session.refs.state().refs["refs/heads/output"] == first.branches["output"]
+    done = migration.run(tmp_path / "exp2/output", branch="exp2")
+    assert (done.imported, done.skipped) == (3, 0)
+    for commit, number in zip(migration.log("exp2"), (250, 500, 1000), strict=True):
+        assert migration.digests(commit.id, tmp_path / f"out-{number}") == digests(written[number])
+
+
+def test_a_refusal_comes_before_other_runs(lab, migration, tmp_path):
+    """One run of several that is refused keeps the others from being imported."""
+    write_run(lab, tmp_path / "runs/z", numbers=(500,))
+    migration.run(tmp_path / "runs")
+    write_run(lab, tmp_path / "runs/a", numbers=(500,))
+    (tmp_path / "runs/z/checkpoint-500/model.safetensors").write_bytes(safetensors(lab.tuned(lab.model(), 7)))
+    with pytest.raises(InvalidInputError, match="on branch 'z'"):
+        migration.run(tmp_path / "runs")
+    assert "refs/heads/a" not in lab.again().session.refs.state().refs
+
+
+@pytest.mark.parametrize("content", [b"", b"moments"])
+def test_a_checkpoint_completed_later(lab, migration, tmp_path, content):
+    """A file that came after the import is missed, also an empty one."""
+    write_run(lab, tmp_path / "run", numbers=(500,))
+    migration.run(tmp_path / "run")
+    (tmp_path / "run/checkpoint-500/rng_state").write_bytes(content)
+    with pytest.raises(InvalidInputError, match=r"'rng_state' differs or is not there"):
+        migration.run(tmp_path / "run")
+
+
+def test_what_was_recorded_damaged_is_known_again(lab, migration, tmp_path):
+    """Damaged bytes are compared as such; a checkpoint that was damaged after its import is not taken for it."""
+    written = write_run(lab, tmp_path / "run", numbers=(500,))
+    model = tmp_path / "run/checkpoint-500/model.safetensors"
+    model.write_bytes(written[500]["model.safetensors"][:-1])
+    migration.run(tmp_path / "run", allow_damaged=True)
+    assert migration.run(tmp_path / "run").skipped == 1
+    model.write_bytes(written[500]["model.safetensors"])
+    with pytest.raises(InvalidInputError, match="another checkpoint"):
+        migration.run(tmp_path / "run")
+
+
+def test_a_checkpoint_that_lost_files(lab, migration, tmp_path):
+    """What is left of it is recorded, with other times and modes: it is here already."""
+    write_run(lab, tmp_path / "run", numbers=(500,))
+    migration.run(tmp_path / "run")
+    (tmp_path / "run/checkpoint-500/trainer_state.json").unlink()
+    (tmp_path / "run/checkpoint-500/model.safetensors").chmod(0o755)
+    os.utime(tmp_path / "run/checkpoint-500/model.safetensors")
+    done = migration.run(tmp_path / "run")
+    assert (done.imported, done.skipped) == (0, 1)
+
+
 def test_several_runs_and_shards(lab, migration, tmp_path):
     """Each run is a branch, and falls into one shard; a directory without checkpoints is none."""
     names = {f"seed-{number}" for number in range(6)}

@@ -306,6 +306,51 @@ def test_nothing_that_the_repository_configures_runs(git, migration, tmp_path):
     assert not ran.exists()
 
 
+def test_a_shallow_clone(lab, git, migration, tmp_path):
+    """It is refused, since its history would come over without its beginning; once it is whole, it is imported."""
+    for text in ("one", "two", "three"):
+        git.write("a.txt", text.encode())
+        git.commit(text)
+    git("clone", "-q", "--depth=1", f"file://{git.root}", str(tmp_path / "clone"))
+    with pytest.raises(InvalidInputError, match="shallow clone") as caught:
+        migration.run(tmp_path / "clone")
+    assert "git fetch --unshallow" in (caught.value.hint or "")
+    assert lab.again().session.index.all_commits() == []
+    git("-C", str(tmp_path / "clone"), "fetch", "-q", "--unshallow")
+    assert migration.run(tmp_path / "clone").imported == 3
+
+
+def test_grafts(git, migration):
+    """A file that tells git to lie about parents is not believed."""
+    git.write("a.txt", b"a")
+    git.commit("one")
+    tip = git.commit("two")
+    (git.root / ".git/info").mkdir(exist_ok=True)
+    (git.root / ".git/info/grafts").write_text(f"{tip}\n")
+    assert git("rev-list", "HEAD").split() == [tip]  # git itself does
+    assert migration.run(git.root).imported == 2
+
+
+@pytest.mark.parametrize("target", ["{head} junk", "HEAD", "{head} commit 1", "-h", "{short}", ""])
+def test_a_tag_that_names_no_object(lab, git, migration, target):
+    """What stands for the id in a hostile tag is not handed to git, which would answer for other words as well."""
+    git.write("a.txt", b"a")
+    head = git.commit("one")
+    named = target.format(head=head, short=head[:12])
+    text = f"object {named}\ntype commit\ntag evil\ntagger Eve <e@x> 1700000000 +0000\n\nhi\n"
+    made = subprocess.run(
+        ["git", "hash-object", "-t", "tag", "--literally", "-w", "--stdin"],
+        cwd=git.root,
+        input=text.encode(),
+        capture_output=True,
+        check=True,
+    )
+    (git.root / ".git/refs/tags/evil").write_text(made.stdout.decode())
+    with pytest.raises(InvalidInputError, match="id of"):
+        migration.run(git.root)
+    assert lab.again().session.index.all_commits() == []
+
+
 def test_refs_in_the_way(lab, git, migration):
     """A branch or tag of the name that holds something else stays as it is, and nothing is imported."""
     git.write("a.txt", b"a")

@@ -86,6 +86,23 @@ def test_again_and_another_name(hub, migration):
         plan_import(hub, branch="one")
 
 
+def test_a_snapshot_that_grew(lab, hub, migration, tmp_path):
+    """What was downloaded since is a new commit on top, once; the files that a smaller cache has are here already."""
+    first = migration.run(hub).branches["gpt2"]
+    weights = safetensors(lab.model())
+    write_snapshot(hub / "models--gpt2", 7, {"model.safetensors": weights}, ref="main")
+    done = migration.run(hub)
+    assert (done.imported, done.skipped) == (1, 4 - 1)
+    commits = migration.log("gpt2")
+    assert [commit.parents for commit in commits] == [(), (first,)]
+    assert {commit.metadata["imported_from"] for commit in commits} == {f"hf:gpt2:{revision(7)}"}
+    expected = {"config.json": b"{}", "model.safetensors": weights}
+    assert lab.again().exported("gpt2", tmp_path / "out") == expected
+    assert migration.run(hub).imported == 0
+    write_snapshot(tmp_path / "other/models--gpt2", 7, {"config.json": b"{}"}, ref="main")
+    assert migration.run(tmp_path / "other").branches["gpt2"] == done.branches["gpt2"]
+
+
 def test_links_out_of_the_cache(hub, tmp_path):
     """A link may lead to a blob of its model, and nowhere else."""
     secret = tmp_path / "secret"
