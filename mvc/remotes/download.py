@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final
 
 from mvc.errors import IntegrityError
+from mvc.objects.blob import Envelope
 from mvc.objects.manifest import SegmentKind
 from mvc.remotes.engine import Engine
 from mvc.remotes.holdings import Holdings, Place
@@ -141,9 +142,12 @@ class _Download:
         if batch:
             yield batch
 
+    def _copies(self, oid: ObjectId) -> list[Place]:
+        return [place for place in self.holdings.places(oid) if place.kind is None or not place.kind.is_metadata]
+
     def _place(self, oid: ObjectId) -> Place:
         """Return the next copy of a content that was not tried yet."""
-        places = [place for place in self.holdings.places(oid) if place.kind is None or not place.kind.is_metadata]
+        places = self._copies(oid)
         turn = self.tried.get(oid, 0)
         self.tried[oid] = turn + 1
         if turn >= len(places):
@@ -200,8 +204,15 @@ class _Download:
         return _MOST_OF_A_BASE * self.wanted[oid][1] + _SLACK if oid in self.wanted else self.bases[oid]
 
     def _next(self, missing: set[ObjectId]) -> list[ObjectId]:
-        """Return what to receive next: what is missing; or, where blobs wait for each other, other copies of these."""
-        return sorted(missing - self.waiting.keys()) or sorted(self.waiting)
+        """Return what to receive next: what is missing; other copies of what needs something that is nowhere.
+
+        Where blobs only wait for each other, other copies of all of these.
+        """
+        absent = missing - self.waiting.keys()
+        there = {oid for oid in absent if self.tried.get(oid, 0) < len(self._copies(oid))}
+        nowhere = absent - there
+        others = {oid for oid, arrival in self.waiting.items() if nowhere and not nowhere.isdisjoint(_needs(arrival))}
+        return sorted(there | others) or sorted(self.waiting)
 
 
 def _start(
@@ -217,3 +228,7 @@ def _read(spool: Spool, start: int, length: int, offset: int, count: int) -> mem
     if not 0 <= offset <= offset + count <= length:
         raise IntegrityError(f"a blob of {length:,} bytes has none at {offset + count:,}")
     return spool.read(start + offset, count)
+
+
+def _needs(arrival: Arrival) -> frozenset[ObjectId]:
+    return frozenset(reference.id for reference in Envelope.fetch(arrival.length, arrival.read).references)

@@ -213,7 +213,7 @@ def test_sizes(story):
 def test_maintenance(story):
     """``fsck`` and ``reindex`` say what they looked at."""
     assert story.out("fsck").endswith("decoded: no faults\n")
-    assert story.out("fsck", "--quick").endswith("headers only: no faults\n")
+    assert "headers only, 3 commits known from an earlier check: no faults\n" in story.out("fsck", "--quick")
     assert story.out("reindex").startswith("Indexed 3 packs and ")
 
 

@@ -102,7 +102,7 @@ def test_names_that_are_refused(name):
     assert not is_ref_name(f"refs/tags/{name}")
 
 
-@pytest.mark.parametrize("name", ["", "main", "refs", "refs/", "refs/heads", "refs/heads/", "refs/remotes/a", "head"])
+@pytest.mark.parametrize("name", ["", "main", "refs", "refs/", "refs/heads", "refs/heads/", "refs/notes/a", "head"])
 def test_what_is_no_full_name(name):
     """Only HEAD, branches and tags are refs."""
     assert not is_ref_name(name)

@@ -134,7 +134,7 @@ class TestThreeWay:
         refs = lab.again().repo.status().refs
         assert (refs.head, refs.branch, refs.refs["refs/heads/main"]) == (result.commit, None, before)
         assert lab.tree() == expected
-        undo(lab.session, lab.repo._actor("undo"))
+        undo(lab.session, lab.repo.actor("undo"))
         assert lab.repo.status().refs.head == before
         assert lab.repo.status().clean
 
@@ -254,7 +254,7 @@ class TestConflicts:
         """They are refused, unless that is allowed; then what is not the same conflicts."""
         lab.write("a", "one")
         first = lab.commit("one").commit
-        lab.session.refs.update(lambda found: (RefChange("refs/heads/main", first, None),), lab.repo._actor("forget"))
+        lab.session.refs.update(lambda found: (RefChange("refs/heads/main", first, None),), lab.repo.actor("forget"))
         lab.write("a", "two")
         lab.write("b", "two")
         lab.commit("two")
@@ -318,7 +318,7 @@ class TestFastForward:
         """It begins where the other one is."""
         lab, tip = behind
         lab.session.refs.update(
-            lambda found: (RefChange("HEAD", "ref: refs/heads/main", "ref: refs/heads/empty"),), lab.repo._actor("x")
+            lambda found: (RefChange("HEAD", "ref: refs/heads/main", "ref: refs/heads/empty"),), lab.repo.actor("x")
         )
         (lab.root / "a").unlink()
         with pytest.raises(InvalidInputError, match="no commit yet"):
