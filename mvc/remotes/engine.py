@@ -88,7 +88,8 @@ class Engine(ABC):
     def list(self, prefix: str) -> Iterator[KeyInfo]:
         """Yield every key that begins with `prefix`, in no order; nothing if there is none.
 
-        Keys that do not fit the grammar are left out. IntegrityError beyond `MAX_KEYS`.
+        Keys that do not fit the grammar are left out. IntegrityError beyond `MAX_KEYS`; MalformedError, which is one,
+        at a prefix with which no key begins.
         """
 
     def keys(self, prefix: str) -> Iterator[KeyInfo]:

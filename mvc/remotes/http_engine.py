@@ -26,7 +26,7 @@ from mvc.errors import (
 )
 from mvc.objects.fields import array, integer, text
 from mvc.remotes.engine import MAX_KEYS, Body, Capabilities, Engine, KeyInfo
-from mvc.remotes.keys import check_key, is_key
+from mvc.remotes.keys import check_key, check_prefix, is_key
 from mvc.remotes.schemes import RemoteUrl
 from mvc.remotes.tokens import find_token
 from mvc.remotes.wire import DIRECT_BYTES, MAX_NUMBER, body_size, error_of
@@ -114,6 +114,7 @@ class HttpEngine(Engine):
 
     def list(self, prefix: str) -> Iterator[KeyInfo]:
         """See `Engine.list`."""
+        check_prefix(prefix)
         after, count = "", 0
         while True:
             page = self._document("keys?" + urlencode({"prefix": prefix, "after": after}), _PAGE_BYTES)

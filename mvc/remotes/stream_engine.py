@@ -13,7 +13,7 @@ from mvc.errors import IntegrityError, MalformedError, MvcError, RemoteError
 from mvc.objects.canonical import Value, decode
 from mvc.objects.fields import array, integer, text
 from mvc.remotes.engine import MAX_KEYS, Body, Capabilities, Engine, KeyInfo
-from mvc.remotes.keys import check_key, is_key
+from mvc.remotes.keys import check_key, check_prefix, is_key
 from mvc.remotes.wire import (
     DIRECT_BYTES,
     LISTED,
@@ -80,6 +80,7 @@ class StreamEngine(Engine):
 
     def list(self, prefix: str) -> Iterator[KeyInfo]:
         """See `Engine.list`."""
+        check_prefix(prefix)
         with self._channel() as channel:
             self._ask(channel, {"verb": "list", "prefix": prefix})
             count = 0

@@ -169,7 +169,15 @@ def _grants(path: Path) -> Iterable[_Grant]:
 
 
 class Directory(Protocol):
-    """From the name of a repository and a token to an engine."""
+    """From the name of a repository and a token to an engine.
+
+    Attributes
+    ----------
+    root : Path
+        Where the repositories are; no client is told.
+    """
+
+    root: Path
 
     def open(self, name: str, token: str | None) -> Engine:
         """Return the repository as the bearer of the token may use it.
@@ -204,7 +212,7 @@ class Repositories:
     def __init__(
         self, root: Path, tokens: TokenFile, public: Collection[str] = (), largest: int = LARGEST_PACK
     ) -> None:
-        self._root = root.resolve()
+        self.root = root.resolve()
         self._tokens = tokens
         self._public = frozenset(public)
         self._largest = largest
@@ -234,7 +242,7 @@ class Repositories:
             return self._open[name]
 
     def _find(self, name: str) -> Repository:
-        path = self._root / name
+        path = self.root / name
         if not is_name(name) or path.resolve() != path:  # no link leads out
             raise NotFoundError(_ABSENT)
         layout = find_layout(path) if path.is_dir() else None

@@ -25,8 +25,9 @@ from mvc.errors import (
     NotFoundError,
     RemoteError,
 )
+from mvc.objects.canonical import Value
 from mvc.remotes.engine import Engine, KeyInfo
-from mvc.remotes.keys import check_key
+from mvc.remotes.keys import check_key, check_prefix
 from mvc.remotes.sizes import read_pieces, size_of
 from mvc.remotes.wire import DIRECT_BYTES, error_value
 from mvc.server.access import Directory, UnknownTokenError, is_name
@@ -39,8 +40,8 @@ _PAGE: Final = 1000
 """Keys of a page of a listing: 130 KB."""
 _BUFFER: Final = 1 << 20
 """Bytes of a body that are gathered before they are written."""
-_PREFIX: Final = 100
-"""Characters of a prefix: the longest key has 81."""
+_AFTER: Final = 100
+"""Characters of the key behind which a page begins: the longest has 81."""
 _RANGE: Final = re.compile(r"bytes=([0-9]{1,19})-([0-9]{1,19})")
 
 
@@ -98,14 +99,16 @@ class _Server:
         try:
             return await self._route(request)
         except _Refusal as refusal:
-            return _error(refusal.error, refusal.status)
+            return _error(refusal.error, refusal.status, self._directory.root)
         except MvcError as error:
-            return _error(error, _status(error))
+            return _error(error, _status(error), self._directory.root)
         except ClientDisconnect:
             return Response(status_code=400)
         except OSError:
             _LOGGER.exception("a request failed")
-            return _error(RemoteError("the server failed: its medium may be full", transient=True), 503)
+            return _error(
+                RemoteError("the server failed: its medium may be full", transient=True), 503, self._directory.root
+            )
 
     async def _route(self, request: Request) -> Response:
         name, separator, rest = request.path_params["path"].partition("/-/v1/")
@@ -229,7 +232,11 @@ async def _hello(engine: Engine) -> Response:
 
 
 async def _list(engine: Engine, request: Request) -> Response:
-    prefix, after = (request.query_params.get(name, "")[:_PREFIX] for name in ("prefix", "after"))
+    try:
+        prefix = check_prefix(request.query_params.get("prefix", ""))
+    except MvcError as error:
+        raise _Refusal(400, error) from error
+    after = request.query_params.get("after", "")[:_AFTER]
     found = await run_sync(_page, engine, prefix, after)
     rows = [[item.key, item.size, int(item.modified * 1e6)] for item in found[:_PAGE]]
     return JSONResponse({"keys": rows, "next": rows[-1][0] if len(found) > _PAGE else None})
@@ -284,7 +291,12 @@ def _status(error: MvcError) -> int:
     return found or 500
 
 
-def _error(error: MvcError, status: int) -> Response:
-    document = {name: value for name, value in error_value(error).items() if name != "status"}
+def _error(error: MvcError, status: int, root: Path) -> Response:
+    document = {name: _hidden(value, root) for name, value in error_value(error).items() if name != "status"}
     headers = {"WWW-Authenticate": 'Bearer realm="mvc"'} if status == 401 else {}
     return JSONResponse(document, status, headers)
+
+
+def _hidden(value: Value, root: Path) -> Value:
+    """Return it without the path of the directory that is served: where that is concerns nobody else."""
+    return value.replace(f"{root}/", "").replace(str(root), "the server") if isinstance(value, str) else value

@@ -27,6 +27,7 @@ from mvc.remotes.keys import (
     LOOSE,
     OPERATIONS,
     PACKS,
+    PROBES,
     check_key,
     index_key,
     pack_key,
@@ -48,7 +49,6 @@ from mvc.types import ObjectId, object_id
 
 __all__ = ["Repository", "Scope", "Service"]
 
-_PROBES: Final = "probe/"
 _HEADS_KEPT: Final = 8
 """Head files below the newest that nobody may remove (spec-v1, section 9)."""
 
@@ -75,7 +75,7 @@ class Repository:
     """
 
     def __init__(self, layout: Layout, largest: int = LARGEST_PACK, decoded: int = DECODED_BYTES) -> None:
-        self.engine = PosixEngine(layout.root)
+        self.engine = PosixEngine(layout.root, url="the repository")
         self.session = Session(layout)
         self.bare = layout.bare
         self.largest = largest
@@ -136,7 +136,7 @@ class Service(Engine):
         RemoteError
             If without it there would be no repository.
         """
-        own = check_key(key).startswith(_PROBES)
+        own = check_key(key).startswith(PROBES)
         self._need(Scope.WRITE if own else Scope.ADMIN, "remove anything from")
         if key == FORMAT or (key.startswith(HEADS) and int(key[len(HEADS) :]) >= self._newest() - _HEADS_KEPT):
             raise RemoteError(f"{key} is not to be removed: the repository needs it")

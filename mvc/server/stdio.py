@@ -13,7 +13,7 @@ from mvc.errors import IntegrityError, MalformedError, MvcError, RemoteError
 from mvc.objects.canonical import Value, encode
 from mvc.objects.fields import integer, record, text
 from mvc.remotes.engine import Engine, KeyInfo
-from mvc.remotes.keys import check_key
+from mvc.remotes.keys import check_key, check_prefix
 from mvc.remotes.sizes import read_pieces, size_of
 from mvc.remotes.wire import (
     DIRECT_BYTES,
@@ -112,7 +112,7 @@ class _Served:
             self._stream.send(error_value(_told(error)))
 
     def _list(self, prefix: str) -> None:
-        self._reply(None, _batches(self._engine.list(prefix)))
+        self._reply(None, _batches(self._engine.list(check_prefix(prefix))))
 
     def _read(self, key: str, offset: int, length: int) -> None:
         check_key(key)

@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlencode
 
 import pytest
 
@@ -221,6 +222,23 @@ class TestHostileClients:
             status, _, body = world.raw(method, path, world.reader, If_None_Match="*")
             assert status in {400, 404, 422}
             assert b"root:" not in body
+
+    @pytest.mark.parametrize("prefix", ["/etc/x", "../../x", "packs/../../x", "\0", "packs/\0/x", "tmp/", "x" * 500])
+    def test_prefixes_that_lead_elsewhere(self, world, prefix):
+        """Are answered all alike, whether there is something there or not; and nothing is walked."""
+        status, _, body = world.raw("GET", f"/open/-/v1/keys?{urlencode({'prefix': prefix})}")
+        assert status == 400
+        assert json.loads(body)["kind"] == "malformed"
+        assert str(world.root) not in body.decode()
+
+    def test_where_the_server_keeps_things(self, world):
+        """Is in no message, whatever fails."""
+        init(world.root / "odd", Actor("Ada", "init"), bare=True)
+        (world.root / "odd" / FORMAT).write_text("this is not TOML")
+        status, _, body = world.raw("GET", "/odd/-/v1/hello", world.admin)
+        assert status == 500
+        assert b"not valid TOML" in body
+        assert str(world.root) not in body.decode()
 
     def test_links(self, world, tmp_path):
         """That lead out of the root are not followed."""

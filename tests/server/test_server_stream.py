@@ -96,6 +96,15 @@ def test_another_protocol(client, said):
     assert isinstance(client.end(), BrokenStreamError)
 
 
+@pytest.mark.parametrize("prefix", ["/etc/x", "../../x", "packs/../../x", "packs/\0/x", "tmp/", "x" * 99])
+def test_prefixes_that_lead_elsewhere(client, prefix):
+    """Are refused, all alike; the stream stays of use."""
+    client.greet()
+    reply = client.ask(verb="list", prefix=prefix)
+    assert (reply["status"], reply["kind"]) == ("error", "malformed")
+    assert client.ask(verb="list", prefix="packs/")["status"] == "ok"
+
+
 def test_a_client_that_says_nothing(client):
     """Is no error."""
     assert client.end() is None
