@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from mvc.errors import IntegrityError
-from mvc.remotes.keys import MAX_BODY_BYTES, is_key
+from mvc.remotes.keys import MAX_BODY_BYTES, check_key, is_key
 
 __all__ = ["MAX_KEYS", "Body", "Capabilities", "Engine", "KeyInfo"]
 
@@ -131,6 +131,18 @@ class Engine(ABC):
         IntegrityError
             If there are more, before they are in memory.
         """
+
+    def admit(self, key: str, size: int) -> None:  # noqa: ARG002 - whoever checks more asks for it
+        """Refuse what `create` would refuse whatever the body is, so that no byte of that has to come first.
+
+        Parameters
+        ----------
+        key : str
+            What is to be created.
+        size : int
+            Bytes of its body.
+        """
+        check_key(key)
 
     @abstractmethod
     def create(self, key: str, body: Body) -> bool:

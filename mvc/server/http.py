@@ -136,6 +136,7 @@ class _Server:
         if request.headers.get("if-none-match") != "*":
             raise _Refusal(428, InvalidInputError("keys are only created: send If-None-Match: *"))
         size = _content_length(request)
+        await run_sync(engine.admit, key, 0)  # a body of those who may not write is not taken, however small
         try:
             check_size(key, size, self._largest)
         except MvcError as error:

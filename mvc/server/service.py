@@ -142,6 +142,19 @@ class Service(Engine):
             raise RemoteError(f"{key} is not to be removed: the repository needs it")
         self._engine.delete(key)
 
+    def admit(self, key: str, size: int) -> None:
+        """See `Engine.admit`.
+
+        Raises
+        ------
+        AuthenticationError
+            If he may not write.
+        RemoteError
+            If it is larger than what is taken here.
+        """
+        self._need(Scope.WRITE, "write to")
+        check_size(check_key(key), size, self._repository.largest)
+
     def create(self, key: str, body: Body) -> bool:
         """See `Engine.create`: what is not what its key says, or needs what is not here, is refused.
 
@@ -156,8 +169,7 @@ class Service(Engine):
         RemoteError
             If it is larger than what is taken here, or a move of refs that is not.
         """
-        self._need(Scope.WRITE, "write to")
-        check_size(check_key(key), body_size(body), self._repository.largest)
+        self.admit(key, body_size(body))
         if any(found.key == key for found in self._engine.list(key)):
             return False
         with self._repository.lock:
