@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hmac
 import json
 import os
 import re
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -98,19 +100,21 @@ class TokenFile:
                 raise InvalidInputError(f"{repository!r} cannot name a repository")
         if not repositories:
             raise InvalidInputError("a token is for at least one repository")
-        grants = self._read()
-        if any(grant.name == name for grant in grants):
-            raise AlreadyExistsError(f"there is a token {name!r} already", hint="remove it first")
-        token = _PREFIX + secrets.token_urlsafe(_TOKEN_BYTES)
-        self._write([*grants, _Grant(name, frozenset(repositories), scope, _hash(token))])
+        with self._alone():
+            grants = self._read()
+            if any(grant.name == name for grant in grants):
+                raise AlreadyExistsError(f"there is a token {name!r} already", hint="remove it first")
+            token = _PREFIX + secrets.token_urlsafe(_TOKEN_BYTES)
+            self._write([*grants, _Grant(name, frozenset(repositories), scope, _hash(token))])
         return token
 
     def remove(self, name: str) -> None:
         """Have a token not be known any more; NotFoundError if it is not."""
-        grants = self._read()
-        if all(grant.name != name for grant in grants):
-            raise NotFoundError(f"there is no token {name!r}")
-        self._write([grant for grant in grants if grant.name != name])
+        with self._alone():
+            grants = self._read()
+            if all(grant.name != name for grant in grants):
+                raise NotFoundError(f"there is no token {name!r}")
+            self._write([grant for grant in grants if grant.name != name])
 
     def names(self) -> list[tuple[str, list[str], str]]:
         """Return name, repositories and scope of every token."""
@@ -146,15 +150,34 @@ class TokenFile:
                 self._seen = seen
             return self._grants
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep everybody else from changing the file: a change of what was read before another would undo that one.
+
+        That is a lock of the system on a file beside it, which ends with the process that holds it: all who change the
+        tokens of a server are on its machine, unlike those who write to a repository, where no lock is relied on.
+        """
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
     def _write(self, grants: Iterable[_Grant]) -> None:
         document = {"version": 1, "tokens": [grant.document() for grant in grants]}
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        draft = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(document, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self.path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
 
 
 def _grants(path: Path) -> Iterable[_Grant]:

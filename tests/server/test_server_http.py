@@ -170,6 +170,21 @@ class TestTokenFile:
         with pytest.raises(UnknownTokenError):
             tokens.scope_of(json.loads((tmp_path / "tokens").read_text())["tokens"][0]["hash"], "a/b")
 
+    def test_changes_at_one_time(self, tmp_path):
+        """Are all made: a token that was taken back does not come back with one that is added meanwhile."""
+        path = tmp_path / "tokens"
+        for number in range(40):
+            TokenFile(path).add(f"old-{number}", ["a"], Scope.READ)
+
+        def change_tokens(number: int) -> None:
+            TokenFile(path).add(f"new-{number}", ["a"], Scope.READ)
+            TokenFile(path).remove(f"old-{number}")
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(change_tokens, range(40)))
+        assert {name for name, _, _ in TokenFile(path).names()} == {f"new-{number}" for number in range(40)}
+        assert sorted(item.name for item in tmp_path.iterdir()) == [".tokens.lock", "tokens"]
+
     def test_a_file_that_others_may_read(self, tmp_path):
         """Is not used."""
         tokens = TokenFile(tmp_path / "tokens")
@@ -279,6 +294,12 @@ class TestHostileClients:
         assert world.raw("HEAD", f"/team/one/-/v1/keys/{KEY}", world.writer)[0] == 404
         after = {path.name for path in (world.root / "team/one").rglob("*") if path.suffix == ".tmp"}
         assert len(after - before) <= 1  # the one that is being given up
+
+    @pytest.mark.parametrize("size", [1, 2_000_000])
+    def test_a_body_of_those_who_may_not_write(self, world, size):
+        """Is refused before its first byte has come: nobody waits for that."""
+        lines = f"PUT /team/one/-/v1/keys/{KEY} HTTP/1.1", f"Content-Length: {size}"
+        assert self.said(world, *lines, token=world.reader) == 403
 
     def test_a_slow_body(self, world):
         """Is given up after its time."""
