@@ -19,9 +19,8 @@ from blake3 import blake3
 
 from mvc.errors import AlreadyExistsError, AuthenticationError, FormatError, InvalidInputError, NotFoundError
 from mvc.remotes.engine import Engine
-from mvc.repo.layout import check_format, find_layout
 from mvc.server.limits import LARGEST_PACK
-from mvc.server.service import Repository, Scope, Service
+from mvc.server.service import Repository, Scope, Service, check_complete, find_served
 
 __all__ = ["EVERYTHING", "Directory", "Repositories", "TokenFile", "UnknownTokenError", "is_name"]
 
@@ -247,7 +246,9 @@ class Repositories:
         scope = self._scope(name, token)
         if scope is None:
             raise UnknownTokenError("this takes a token") if token is None else NotFoundError(_ABSENT)
-        return Service(self._repository(name), scope, name)
+        repository = self._repository(name)
+        check_complete(repository.session.layout)  # it may have become shallow since it was opened
+        return Service(repository, scope, name)
 
     def spool(self, name: str) -> Path | None:
         """See `Directory.spool`."""
@@ -268,8 +269,7 @@ class Repositories:
         path = self.root / name
         if not is_name(name) or path.resolve() != path:  # no link leads out
             raise NotFoundError(_ABSENT)
-        layout = find_layout(path) if path.is_dir() else None
+        layout = find_served(path)
         if layout is None:
             raise NotFoundError(_ABSENT)
-        check_format(layout, "write")
         return Repository(layout, self._largest)

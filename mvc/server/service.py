@@ -35,7 +35,7 @@ from mvc.remotes.keys import (
 from mvc.remotes.posix import PosixEngine
 from mvc.remotes.receiving import Arrival, Receiver, inspect_pack
 from mvc.remotes.wire import body_size
-from mvc.repo.layout import Layout
+from mvc.repo.layout import Layout, check_format, find_layout, read_features
 from mvc.repo.presence import check_present
 from mvc.repo.refs import RefState
 from mvc.repo.session import Session
@@ -47,7 +47,7 @@ from mvc.store.pack_index import encode_index
 from mvc.store.pack_scan import scan_pack
 from mvc.types import ObjectId, object_id
 
-__all__ = ["Repository", "Scope", "Service"]
+__all__ = ["Repository", "Scope", "Service", "check_complete", "find_served"]
 
 _HEADS_KEPT: Final = 8
 """Head files below the newest that nobody may remove (spec-v1, section 9)."""
@@ -59,6 +59,39 @@ class Scope(IntEnum):
     READ = 0
     WRITE = 1
     ADMIN = 2
+
+
+def find_served(path: Path) -> Layout | None:
+    """Return the repository at `path`, which may be served; None if there is none.
+
+    Raises
+    ------
+    FormatError
+        If this release cannot write it.
+    RemoteError
+        If it does not hold everything.
+    """
+    layout = find_layout(path) if path.is_dir() else None
+    if layout is not None:
+        check_format(layout, "write")
+        check_complete(layout)
+    return layout
+
+
+def check_complete(layout: Layout) -> None:
+    """Refuse a repository that lacks something by design: who clones it relies on its having everything.
+
+    Raises
+    ------
+    RemoteError
+        If it is shallow or partial (spec-v1, section 12).
+    """
+    features = sorted({name for names in read_features(layout).values() for name in names})
+    if features or layout.shallow.exists():
+        raise RemoteError(
+            f"the repository is {' and '.join(features) or 'shallow'}: it does not hold everything, and is not served",
+            hint="serve a full clone; mvc fetch --unshallow makes a shallow one whole",
+        )
 
 
 class Repository:
@@ -306,7 +339,7 @@ class Service(Engine):
         session = self._repository.session
         session.refresh(force=True)
         try:
-            check_present(session, state, wanted)
+            check_present(session, state, wanted, complete=True)
             for change in changes:
                 if change.new:
                     self._check_target(change.name, object_id(change.new))

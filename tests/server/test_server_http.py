@@ -24,6 +24,7 @@ from mvc.remotes.keys import FORMAT, head_key, pack_key
 from mvc.remotes.schemes import connect, parse_url
 from mvc.remotes.tokens import find_token
 from mvc.repo.clock import Actor
+from mvc.repo.features import set_feature
 from mvc.repo.init import init
 from mvc.repo.layout import Layout
 from mvc.repo.session import Session
@@ -150,6 +151,17 @@ class TestAccess:
             world.tokens.remove("guest")
             with pytest.raises(AuthenticationError):
                 engine.read_all(FORMAT, 1000)
+
+
+def test_a_repository_that_becomes_partial(world):
+    """Is not served from then on, and clients are told why."""
+    made = init(world.root / "cut", Actor("Ada", "init"), bare=True)
+    assert world.raw("GET", "/cut/-/v1/hello", world.admin)[0] == 200
+    set_feature(made, "partial", present=True)
+    status, _, body = world.raw("GET", "/cut/-/v1/hello", world.admin)
+    assert status == 409
+    assert "is partial" in json.loads(body)["message"]
+    assert world.raw("GET", "/cut/-/v1/hello", world.reader)[0] == 404
 
 
 class TestTokenFile:

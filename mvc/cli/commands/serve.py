@@ -16,10 +16,9 @@ from mvc.cli.notes import tell
 from mvc.cli.text import columns
 from mvc.errors import InvalidInputError, NotFoundError
 from mvc.remotes.wire import Stream
-from mvc.repo.layout import check_format, find_layout
 from mvc.server.access import TokenFile
 from mvc.server.limits import LARGEST_PACK
-from mvc.server.service import Repository, Scope, Service
+from mvc.server.service import Repository, Scope, Service, find_served
 from mvc.server.stdio import Opened, serve_stream
 
 listen = LazyModule("mvc.server.listen")
@@ -86,10 +85,9 @@ def command(
 def _serve_stdio(root: Path, name: str, max_pack: int) -> None:
     def opening() -> Opened:
         """Open the repository; the client is told if there is none."""
-        layout = find_layout(root.resolve()) if root.is_dir() else None
+        layout = find_served(root.resolve())
         if layout is None:
             raise NotFoundError(f"there is no repository at {name}", hint="mvc init --bare makes one there")
-        check_format(layout, "write")
         repository = Repository(layout, max_pack)
         return Opened(Service(repository, Scope.ADMIN, name), repository.spool)
 
