@@ -6,7 +6,7 @@ import heapq
 import logging
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -53,11 +53,14 @@ class Timing(NamedTuple):
     start : float
         Seconds that everybody has.
     rate : float
-        Bytes a second that a body must bring beyond that.
+        Bytes a second that a body must bring beyond that, measured since it began.
+    idle : float
+        Seconds in which something of it must come.
     """
 
     start: float = 60.0
     rate: float = 16 << 10
+    idle: float = 60.0
 
 
 class _Refusal(Exception):  # noqa: N818 - an answer
@@ -151,26 +154,20 @@ class _Server:
 
     async def _small(self, request: Request, size: int) -> bytes:
         body = bytearray()
-        with self._limit(size):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > size:
-                    raise _Refusal(413, InvalidInputError("the body is longer than its Content-Length"))
+        async for chunk in self._chunks(request, size):
+            body += chunk
         return bytes(_whole(body, len(body), size))
 
     async def _create_large(self, engine: Engine, spool: Path | None, key: str, request: Request, size: int) -> bool:
         file = await run_sync(_private_file, spool)
         try:
             done, gathered = 0, bytearray()
-            with self._limit(size):
-                async for chunk in request.stream():
-                    gathered += chunk
-                    done += len(chunk)
-                    if done > size:
-                        raise _Refusal(413, InvalidInputError("the body is longer than its Content-Length"))
-                    if len(gathered) >= _BUFFER:
-                        await run_sync(file.write, bytes(gathered))
-                        gathered.clear()
+            async for chunk in self._chunks(request, size):
+                gathered += chunk
+                done += len(chunk)
+                if len(gathered) >= _BUFFER:
+                    await run_sync(file.write, bytes(gathered))
+                    gathered.clear()
             await run_sync(file.write, bytes(gathered))
             await run_sync(file.flush)
             _whole(b"", done, size)
@@ -179,24 +176,22 @@ class _Server:
             with anyio.CancelScope(shield=True):
                 await run_sync(file.close)
 
-    def _limit(self, size: int) -> _Deadline:
-        return _Deadline(self._timing.start + size / self._timing.rate)
-
-
-class _Deadline:
-    """A block that must be through in time."""
-
-    def __init__(self, seconds: float) -> None:
-        self._scope = anyio.fail_after(seconds)
-
-    def __enter__(self) -> None:
-        self._scope.__enter__()
-
-    def __exit__(self, *exception: object) -> bool | None:
-        try:
-            return self._scope.__exit__(*exception)  # type: ignore[arg-type]
-        except TimeoutError as error:
-            raise _Refusal(408, RemoteError("the body comes too slowly", transient=True)) from error
+    async def _chunks(self, request: Request, size: int) -> AsyncIterator[bytes]:
+        """Yield the parts of a body of at most `size` bytes, as long as it keeps coming, and fast enough."""
+        parts, began, done = request.stream(), anyio.current_time(), 0
+        while True:
+            allowed = self._timing.start + done / self._timing.rate - (anyio.current_time() - began)
+            try:
+                with anyio.fail_after(max(0.0, min(allowed, self._timing.idle))):
+                    chunk = await anext(parts, None)
+            except TimeoutError as error:
+                raise _Refusal(408, RemoteError("the body comes too slowly", transient=True)) from error
+            if chunk is None:
+                return
+            done += len(chunk)
+            if done > size:
+                raise _Refusal(413, InvalidInputError("the body is longer than its Content-Length"))
+            yield chunk
 
 
 def _whole(body: bytes | bytearray, done: int, size: int) -> bytes | bytearray:
