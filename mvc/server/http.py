@@ -6,7 +6,9 @@ import heapq
 import logging
 import re
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -26,8 +28,8 @@ from mvc.errors import (
     RemoteError,
 )
 from mvc.objects.canonical import Value
-from mvc.remotes.engine import Engine, KeyInfo
-from mvc.remotes.keys import check_key, check_prefix
+from mvc.remotes.engine import Body, Engine, KeyInfo
+from mvc.remotes.keys import LOOSE, PACKS, check_key, check_prefix
 from mvc.remotes.sizes import read_pieces, size_of
 from mvc.remotes.wire import DIRECT_BYTES, error_value
 from mvc.server.access import Directory, UnknownTokenError, is_name
@@ -42,6 +44,14 @@ _BUFFER: Final = 1 << 20
 """Bytes of a body that are gathered before they are written."""
 _AFTER: Final = 100
 """Characters of the key behind which a page begins: the longest has 81."""
+_CHECKERS: Final = 64
+"""Threads that check, or wait for their turn to, of packs and of moves of refs each: those of all repositories. What
+takes no lock is answered by others, those of the library, which nothing that is being checked keeps."""
+_WAITING: Final = 16
+"""Requests of one repository that are checked or wait for it, of packs and of moves of refs each: so many pushes at a
+time that more are told to come again later."""
+_RETRY_SECONDS: Final = "2"
+"""After which they may."""
 _RANGE: Final = re.compile(r"bytes=([0-9]{1,19})-([0-9]{1,19})")
 
 
@@ -72,6 +82,29 @@ class _Refusal(Exception):  # noqa: N818 - an answer
         self.error = error
 
 
+class _Lane:
+    """Threads for requests that wait for each other, of which one repository may not have all."""
+
+    def __init__(self) -> None:
+        self._threads = anyio.CapacityLimiter(_CHECKERS)
+        self._waiting: Counter[str] = Counter()
+
+    async def create(self, engine: Engine, name: str, key: str, body: Body) -> bool:
+        """Have the engine of a repository create a key, unless too many wait for that already."""
+        self.check(name)
+        self._waiting[name] += 1
+        try:
+            return await run_sync(engine.create, key, body, limiter=self._threads)
+        finally:
+            self._waiting[name] -= 1
+            self._waiting += Counter()  # forgets those of which none waits
+
+    def check(self, name: str) -> None:
+        """Refuse another request where too many wait."""
+        if self._waiting[name] >= _WAITING:
+            raise _Refusal(503, RemoteError("too many pushes to this repository at a time", transient=True))
+
+
 def create_app(directory: Directory, largest: int = LARGEST_PACK, timing: Timing = Timing()) -> Starlette:  # noqa: B008
     """Return the application.
 
@@ -96,6 +129,7 @@ class _Server:
         self._directory = directory
         self._largest = largest
         self._timing = timing
+        self._packs, self._refs = _Lane(), _Lane()
 
     async def answer(self, request: Request) -> Response:
         """Answer a request; whatever goes wrong is a status and a document."""
@@ -140,6 +174,8 @@ class _Server:
             raise _Refusal(428, InvalidInputError("keys are only created: send If-None-Match: *"))
         size = _content_length(request)
         await run_sync(engine.admit, key, 0)  # a body of those who may not write is not taken, however small
+        lane = self._packs if key.startswith((PACKS, LOOSE)) else self._refs
+        lane.check(name)
         try:
             check_size(key, size, self._largest)
         except MvcError as error:
@@ -147,9 +183,10 @@ class _Server:
         if await run_sync(_exists, engine, key):
             return Response(status_code=412)
         if size <= DIRECT_BYTES:
-            free = await run_sync(engine.create, key, await self._small(request, size))
+            free = await lane.create(engine, name, key, await self._small(request, size))
         else:
-            free = await self._create_large(engine, await run_sync(self._directory.spool, name), key, request, size)
+            async with self._spooled(await run_sync(self._directory.spool, name), request, size) as file:
+                free = await lane.create(engine, name, key, file)
         return Response(status_code=201 if free else 412)
 
     async def _small(self, request: Request, size: int) -> bytes:
@@ -158,7 +195,9 @@ class _Server:
             body += chunk
         return bytes(_whole(body, len(body), size))
 
-    async def _create_large(self, engine: Engine, spool: Path | None, key: str, request: Request, size: int) -> bool:
+    @asynccontextmanager
+    async def _spooled(self, spool: Path | None, request: Request, size: int) -> AsyncIterator[Path]:
+        """Yield a file with the body, which is gone afterwards."""
         file = await run_sync(_private_file, spool)
         try:
             done, gathered = 0, bytearray()
@@ -171,7 +210,7 @@ class _Server:
             await run_sync(file.write, bytes(gathered))
             await run_sync(file.flush)
             _whole(b"", done, size)
-            return await run_sync(engine.create, key, Path(file.name))
+            yield Path(file.name)
         finally:
             with anyio.CancelScope(shield=True):
                 await run_sync(file.close)
@@ -289,8 +328,8 @@ def _status(error: MvcError) -> int:
 
 def _error(error: MvcError, status: int, root: Path) -> Response:
     document = {name: _hidden(value, root) for name, value in error_value(error).items() if name != "status"}
-    headers = {"WWW-Authenticate": 'Bearer realm="mvc"'} if status == 401 else {}
-    return JSONResponse(document, status, headers)
+    told = {401: {"WWW-Authenticate": 'Bearer realm="mvc"'}, 503: {"Retry-After": _RETRY_SECONDS}}
+    return JSONResponse(document, status, told.get(status, {}))
 
 
 def _hidden(value: Value, root: Path) -> Value:

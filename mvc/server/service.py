@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from threading import RLock
+from threading import Lock
 from typing import Final
 
 from mvc.errors import AuthenticationError, ConflictError, IntegrityError, MalformedError, NotFoundError, RemoteError
@@ -95,7 +95,10 @@ def check_complete(layout: Layout) -> None:
 
 
 class Repository:
-    """What all services of one repository share: its session, and that one thing is checked at a time.
+    """What all services of one repository share.
+
+    One pack is checked at a time, and one move of refs; neither waits for the other, for a pack may take hours. So each
+    has a session of its own, as two processes would.
 
     Parameters
     ----------
@@ -110,11 +113,13 @@ class Repository:
     def __init__(self, layout: Layout, largest: int = LARGEST_PACK, decoded: int = DECODED_BYTES) -> None:
         self.engine = PosixEngine(layout.root, url="the repository")
         self.session = Session(layout)
+        self.packs = Session(layout)
         self.bare = layout.bare
         self.largest = largest
         self.decoded = decoded
         self.spool = layout.directory / "tmp"
-        self.lock = RLock()
+        self.lock = Lock()
+        self.packs_lock = Lock()
         self.session.fs.mkdir(self.spool)
 
 
@@ -205,15 +210,12 @@ class Service(Engine):
         self.admit(key, body_size(body))
         if any(found.key == key for found in self._engine.list(key)):
             return False
-        with self._repository.lock:
-            if key.startswith(PACKS):
-                return self._create_pack(key, body)
-            if key.startswith(LOOSE):
-                return self._create_loose(key, body)
-            if key.startswith(OPERATIONS):
-                return self._create_operation(key, body)
-            if key.startswith(HEADS):
-                return self._create_head(key, body)
+        if key.startswith((PACKS, LOOSE)):
+            with self._repository.packs_lock:
+                return self._create_pack(key, body) if key.startswith(PACKS) else self._create_loose(key, body)
+        if key.startswith((OPERATIONS, HEADS)):
+            with self._repository.lock:
+                return self._create_operation(key, body) if key.startswith(OPERATIONS) else self._create_head(key, body)
         if key == FORMAT:
             raise RemoteError("this repository is being made: try again", transient=True)
         return self._engine.create(key, body)
@@ -235,7 +237,7 @@ class Service(Engine):
             return self._index_pack(pack)
         with _as_file(body, self._repository.spool) as path:
             self._check_decoded(path)
-            session = self._repository.session
+            session = self._repository.packs
             session.refresh(force=True)
             inspect_pack(session, path, pack)
             free = self._engine.create(key, path)
@@ -243,13 +245,13 @@ class Service(Engine):
         return free
 
     def _index_pack(self, pack: ObjectId) -> bool:
-        session = self._repository.session
+        session = self._repository.packs
         data = session.fs.map_file(self._engine.root / pack_key(pack))
         return self._engine.create(index_key(pack), encode_index(pack, scan_pack(data, f"pack {pack[:12]}")))
 
     def _check_decoded(self, path: Path) -> None:
         """Refuse a pack whose blobs claim to be more than anybody has, before one of them is decoded."""
-        data = self._repository.session.fs.map_file(path)
+        data = self._repository.packs.fs.map_file(path)
         total = 0
         for entry in scan_pack(data, "the pack"):
             if not entry.kind.is_metadata:
@@ -260,7 +262,7 @@ class Service(Engine):
 
     def _create_loose(self, key: str, body: Body) -> bool:
         oid = object_id(key.rpartition("/")[2].removesuffix(".blob"))
-        session = self._repository.session
+        session = self._repository.packs
         with _as_file(body, self._repository.spool) as path:
             data = session.fs.map_file(path)
             if _claimed(data) > self._repository.decoded:

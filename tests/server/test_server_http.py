@@ -21,6 +21,7 @@ import pytest
 from mvc.errors import AuthenticationError, IntegrityError, InvalidInputError, MvcError, NotFoundError, RemoteError
 from mvc.remotes.http_engine import HttpEngine
 from mvc.remotes.keys import FORMAT, head_key, pack_key
+from mvc.remotes.posix import PosixEngine
 from mvc.remotes.schemes import connect, parse_url
 from mvc.remotes.tokens import find_token
 from mvc.repo.clock import Actor
@@ -32,7 +33,7 @@ from mvc.server.access import Repositories, TokenFile, UnknownTokenError, is_nam
 from mvc.server.http import Timing, create_app
 from mvc.server.listen import parse_address
 from mvc.server.service import Scope
-from mvc.testing.http_server import RunningServer
+from mvc.testing.http_server import RawDirectory, RunningServer
 from mvc.testing.parcels import change, move_head
 from mvc.types import ObjectId
 
@@ -353,6 +354,66 @@ class TestHostileClients:
                 engine.create(parcel.key, parcel.path.read_bytes()[:-1])
             assert not list(engine.list("packs/"))
             assert not list((world.root / "team/two/tmp").iterdir())
+
+
+class Slow(PosixEngine):
+    """A repository in which packs take long to be checked."""
+
+    done: threading.Event
+
+    def create(self, key, body):
+        """Wait, and create it."""
+        if key.startswith("packs/"):
+            assert self.done.wait(30)
+        return super().create(key, body)
+
+
+class SlowDirectory(RawDirectory):
+    """Such repositories."""
+
+    def __init__(self, root) -> None:
+        super().__init__(root)
+        self.done = threading.Event()
+
+    def open(self, name, token):
+        """Return one."""
+        engine = Slow(super().open(name, token).root)
+        engine.done = self.done
+        return engine
+
+
+def test_a_crowd_that_waits(tmp_path):
+    """For packs that are being checked is turned away beyond a bound, and keeps nobody else from being answered."""
+    directory = SlowDirectory(tmp_path)
+    server = RunningServer(create_app(directory))
+
+    def push(number: int) -> tuple[int, str | None]:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=40)
+        connection.request("PUT", f"/a/busy/-/v1/keys/packs/{number:064x}.pack", b"x", {"If-None-Match": "*"})
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        if answer.status == 503:
+            turned_away.set()
+        return answer.status, answer.getheader("Retry-After")
+
+    turned_away = threading.Event()
+    try:
+        with ThreadPoolExecutor(60) as pool:
+            pushes = [pool.submit(push, number) for number in range(60)]
+            try:
+                assert turned_away.wait(20)
+                for name in ("a/busy", "a/other"):
+                    with HttpEngine(f"{server.url}/{name}", None) as engine:
+                        assert not list(engine.list("packs/"))
+                        assert engine.create(head_key(1), b"x")
+            finally:
+                directory.done.set()
+            answers = [push.result() for push in pushes]
+    finally:
+        server.stop()
+    assert {status for status, _ in answers} == {201, 503}
+    assert all(later for status, later in answers if status == 503)
 
 
 class TestSecrets:

@@ -308,6 +308,21 @@ class TestHeads:
         assert "refs/heads/late" not in state_of(repository).refs
 
 
+def test_while_a_pack_is_checked(repository, service, sender, tmp_path):
+    """Heads move, and whoever tries whether he may write is told."""
+    first, second = sender.parcel(), write_pack(tmp_path, [next(iter(sender.entries()))])
+    assert service.create(first.key, first.path)
+    state = state_of(repository)
+    with ThreadPoolExecutor(2) as pool:
+        with repository.packs_lock:  # as whoever checks one has it
+            checked = pool.submit(service.create, second.key, second.path)
+            probed = pool.submit(service.create, f"probe/{'0' * 32}", b"x")
+            assert probed.result(20)
+            assert move_head(service, sender.operation(state, [change(state, MAIN, tip(sender))]))
+            assert not checked.done()
+        assert checked.result(20)
+
+
 class TestIncomplete:
     """What lacks something by design is not served, and pushes make nothing so."""
 
