@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from granian import Granian
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from starlette.applications import Starlette
@@ -118,6 +118,7 @@ def run(offer: Offer, address: Address) -> None:
         address.host,
         address.port,
         interface=Interfaces.ASGI,
+        http=HTTPModes.http1,  # to find out which of two is spoken, it would wait for ever for the first byte
         websockets=False,
         backlog=_BACKLOG,
         backpressure=_CONNECTIONS,
