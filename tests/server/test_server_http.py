@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 import pytest
 
 from mvc.errors import AuthenticationError, IntegrityError, InvalidInputError, MvcError, NotFoundError, RemoteError
+from mvc.remotes import http_engine
 from mvc.remotes.http_engine import HttpEngine
 from mvc.remotes.keys import FORMAT, head_key, pack_key
 from mvc.remotes.posix import PosixEngine
@@ -457,7 +458,8 @@ class TestSecrets:
         assert find_token("box:7333", environment) == self.SECRET
         assert find_token("box", environment) is None
         assert find_token("box", {"HOME": str(tmp_path / "nobody")}) is None
-        assert find_token("box:7333", environment | {"MVC_TOKEN": "other"}) == "other"
+        assert find_token("box:7333", environment | {"MVC_TOKEN": "other"}) == self.SECRET
+        assert find_token("box", environment | {"MVC_TOKEN": "other"}) == "other"
         with pytest.raises(MvcError):
             find_token("bad", environment)
         file.chmod(0o640)
@@ -468,6 +470,14 @@ class TestSecrets:
         with pytest.raises(MvcError) as caught:
             find_token("box", environment)
         assert self.SECRET not in "".join(traceback.format_exception(caught.value))
+
+    def test_for_one_host(self, tmp_path):
+        """The variable may be bound to a host: no other is sent what it holds, nor another port of it."""
+        environment = {"HOME": str(tmp_path), "MVC_TOKEN": self.SECRET, "MVC_TOKEN_HOST": "box:7333"}
+        assert find_token("box:7333", environment) == self.SECRET
+        for other in ("box", "box:7334", "ox:7333", "box:7333.evil", ""):
+            assert find_token(other, environment) is None
+        assert find_token("box:7333", environment | {"MVC_TOKEN_HOST": ""}) is None
 
 
 class Scripted(socketserver.ThreadingTCPServer):
@@ -501,6 +511,23 @@ class _Handler(socketserver.BaseRequestHandler):
         self.request.sendall(self.server.said)
 
 
+class Counting(Scripted):
+    """A server whose listing goes on for ever, and holds no key."""
+
+    def __init__(self) -> None:
+        super().__init__(b"")
+
+    @property
+    def said(self) -> bytes:
+        """A page that leads to another one."""
+        rows = [["../x", 1, 1]] * 1000
+        return answer("200 OK", json.dumps({"keys": rows, "next": f"{len(self.heard):020}"}).encode())
+
+    @said.setter
+    def said(self, _: bytes) -> None:
+        return
+
+
 def answer(status: str, body: bytes, *headers: str) -> bytes:
     """Return an answer."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers, "", ""]
@@ -520,6 +547,7 @@ class TestHostileServers:
             answer("404 No", b"\x00\xff"),
             answer("404 No", b'{"kind": 7}'),
             answer("418 No", b"[]"),
+            answer("404 No", b"[" * 60_000),
             b"nonsense\r\n\r\n",
         ],
     )
@@ -561,6 +589,7 @@ class TestHostileServers:
             b'{"keys": [[1, 2, 3]], "next": null}',
             b'{"keys": [], "next": ""}',
             b'{"keys": [], "next": 7}',
+            b'{"keys": [], "next": "z"}',
             b"[" * 100_000,
             b"x" * (2 << 20),
         ],
@@ -583,6 +612,14 @@ class TestHostileServers:
             pytest.raises(IntegrityError),
         ):
             list(engine.list(""))
+
+    def test_listings_of_nothing_without_end(self, monkeypatch):
+        """What is no key counts, too: pages of such rows come to an end."""
+        monkeypatch.setattr(http_engine, "MAX_KEYS", 2500)
+        with Counting() as server, HttpEngine(server.url, None) as engine:
+            with pytest.raises(IntegrityError, match="more than"):
+                list(engine.list(""))
+            assert len(server.heard) == 3
 
     def test_what_fails_for_a_moment(self):
         """Is tried again, some times."""

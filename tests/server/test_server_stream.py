@@ -244,7 +244,7 @@ def test_a_server_that_lies(said):
 
 @pytest.mark.parametrize(
     "rows",
-    [7, [7], [[KEY]], [[KEY, -1, 0]], [[KEY, 1, "x"]], [[KEY, 1, 0]] * 501, [[7, 1, 0]]],
+    [7, [], [7], [[KEY]], [[KEY, -1, 0]], [[KEY, 1, "x"]], [[KEY, 1, 0]] * 501, [[7, 1, 0]]],
 )
 def test_listings_that_are_none(rows):
     """Are errors of ours."""
