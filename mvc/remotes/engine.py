@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from mvc.errors import IntegrityError
-from mvc.remotes.keys import MAX_BODY_BYTES, is_key
+from mvc.remotes.keys import MAX_BODY_BYTES, check_key, is_key
 
 __all__ = ["MAX_KEYS", "Body", "Capabilities", "Engine", "KeyInfo"]
 
@@ -88,7 +88,8 @@ class Engine(ABC):
     def list(self, prefix: str) -> Iterator[KeyInfo]:
         """Yield every key that begins with `prefix`, in no order; nothing if there is none.
 
-        Keys that do not fit the grammar are left out. IntegrityError beyond `MAX_KEYS`.
+        Keys that do not fit the grammar are left out. IntegrityError beyond `MAX_KEYS`; MalformedError, which is one,
+        at a prefix with which no key begins.
         """
 
     def keys(self, prefix: str) -> Iterator[KeyInfo]:
@@ -130,6 +131,18 @@ class Engine(ABC):
         IntegrityError
             If there are more, before they are in memory.
         """
+
+    def admit(self, key: str, size: int) -> None:  # noqa: ARG002 - whoever checks more asks for it
+        """Refuse what `create` would refuse whatever the body is, so that no byte of that has to come first.
+
+        Parameters
+        ----------
+        key : str
+            What is to be created.
+        size : int
+            Bytes of its body.
+        """
+        check_key(key)
 
     @abstractmethod
     def create(self, key: str, body: Body) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, Final, TypeVar
@@ -24,9 +24,10 @@ from mvc.errors import (
     NotFoundError,
     RemoteError,
 )
+from mvc.objects.canonical import Value
 from mvc.objects.fields import array, integer, text
 from mvc.remotes.engine import MAX_KEYS, Body, Capabilities, Engine, KeyInfo
-from mvc.remotes.keys import check_key, is_key
+from mvc.remotes.keys import check_key, check_prefix, is_key
 from mvc.remotes.schemes import RemoteUrl
 from mvc.remotes.tokens import find_token
 from mvc.remotes.wire import DIRECT_BYTES, MAX_NUMBER, body_size, error_of
@@ -114,18 +115,19 @@ class HttpEngine(Engine):
 
     def list(self, prefix: str) -> Iterator[KeyInfo]:
         """See `Engine.list`."""
+        check_prefix(prefix)
         after, count = "", 0
         while True:
             page = self._document("keys?" + urlencode({"prefix": prefix, "after": after}), _PAGE_BYTES)
-            for item in _listed(page, prefix):
-                count += 1
-                if count > MAX_KEYS:
-                    raise IntegrityError(f"{self.url} lists more than {MAX_KEYS:,} keys")
-                yield item
+            rows = array(page.get("keys"), "listing", most=_PAGE_KEYS)
+            count += len(rows)  # those, too, that are no keys: a listing without an end may consist of them
+            if count > MAX_KEYS:
+                raise IntegrityError(f"{self.url} lists more than {MAX_KEYS:,} keys")
+            yield from _listed(rows, prefix)
             following = page.get("next")
             if following is None:
                 return
-            if not isinstance(following, str) or following <= after:
+            if not rows or not isinstance(following, str) or following <= after:
                 raise IntegrityError(f"{self.url} lists pages that lead nowhere")
             after = following
 
@@ -256,7 +258,7 @@ class HttpEngine(Engine):
         try:
             told = json.loads(answer.read(_ERROR_BYTES))
             error = error_of(told, self.url) if isinstance(told, dict) else None
-        except (ValueError, IntegrityError):
+        except (ValueError, RecursionError, IntegrityError):
             error = None
         hint = "set MVC_TOKEN, or write a token file: docs/guides/remotes.md"
         if answer.status == 401:
@@ -318,8 +320,8 @@ def _json(limit: int) -> Callable[[_Answer], Mapping[str, Any]]:
     return receive
 
 
-def _listed(page: Mapping[str, Any], prefix: str) -> Iterator[KeyInfo]:
-    for row in array(page.get("keys"), "listing", most=_PAGE_KEYS):
+def _listed(rows: Sequence[Value], prefix: str) -> Iterator[KeyInfo]:
+    for row in rows:
         key, size, modified = array(row, "listed key", (3,))
         name = text(key, "key")
         if is_key(name) and name.startswith(prefix):

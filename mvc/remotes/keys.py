@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from mvc.errors import IntegrityError
+from mvc.errors import IntegrityError, MalformedError
 from mvc.store.layout import MAX_METADATA_BYTES
 from mvc.types import ObjectId
 
@@ -20,10 +20,13 @@ __all__ = [
     "MAX_OPERATION_BYTES",
     "OPERATIONS",
     "PACKS",
+    "PROBES",
     "check_key",
+    "check_prefix",
     "head_key",
     "index_key",
     "is_key",
+    "is_prefix",
     "loose_key",
     "operation_key",
     "pack_key",
@@ -34,6 +37,8 @@ HEADS: Final = "op_head/"
 OPERATIONS: Final = "ops/"
 PACKS: Final = "packs/"
 LOOSE: Final = "objects/"
+PROBES: Final = "probe/"
+"""Keys that mean nothing, and are removed again."""
 
 MAX_FORMAT_BYTES: Final = 64 << 10
 """Bytes of ``format.toml``: a version and some names of features."""
@@ -68,6 +73,33 @@ def check_key(text: str) -> str:
     if not is_key(text):
         raise IntegrityError(f"{text[:80]!r} is not a key of a remote")
     return text
+
+
+def is_prefix(text: str) -> bool:
+    """Return True if some key begins with `text`.
+
+    Examples
+    --------
+    >>> is_prefix(""), is_prefix("ops/a"), is_prefix("ops/ab/ac"), is_prefix("packs/../../etc/")
+    (True, True, False, False)
+    """
+    return any(is_key(text + example[len(text) :]) for example in _examples(text))
+
+
+def check_prefix(text: str) -> str:
+    """Return `text` if some key begins with it; MalformedError if none does."""
+    if not is_prefix(text):
+        raise MalformedError(f"no key of a remote begins with {text[:80]!r}")
+    return text
+
+
+def _examples(text: str) -> list[str]:
+    """Return a key of each kind; where ids lie in directories by their first digits, those that `text` says."""
+    found = [FORMAT, f"{HEADS}{0:020}", f"{PACKS}{0:064}.pack", f"{PACKS}{0:064}.idx", f"{PROBES}{0:032}"]
+    for top, end in ((OPERATIONS, ""), (LOOSE, ".blob")):
+        digits = (text[len(top) : len(top) + 2] + "00")[:2]
+        found.append(f"{top}{digits}/{digits}{0:062}{end}")
+    return found
 
 
 def head_key(number: int) -> str:

@@ -16,10 +16,9 @@ import obstore
 
 from mvc.errors import AlreadyExistsError, AuthenticationError, IntegrityError, MvcError, NotFoundError, RemoteError
 from mvc.remotes.engine import MAX_KEYS, Body, Capabilities, Engine, KeyInfo
-from mvc.remotes.keys import LOOSE, OPERATIONS, PACKS, check_key, is_key
+from mvc.remotes.keys import LOOSE, OPERATIONS, PACKS, PROBES, check_key, check_prefix, is_key
 from mvc.remotes.obstore_errors import MAKE_BUCKET, failing
 from mvc.remotes.obstore_stores import PIECE, open_store
-from mvc.remotes.probe import PROBES
 from mvc.remotes.schemes import RemoteUrl
 
 if TYPE_CHECKING:  # these exist for type checkers only
@@ -70,7 +69,7 @@ class ObstoreEngine(Engine):
 
     def list(self, prefix: str) -> Iterator[KeyInfo]:
         """See `Engine.list`. Foreign keys count, for a listing without an end may consist of them."""
-        if is_key(prefix):
+        if is_key(check_prefix(prefix)):
             meta = self._meta(prefix)
             if meta is not None:
                 yield KeyInfo(prefix, meta["size"], meta["last_modified"].timestamp())

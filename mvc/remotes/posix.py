@@ -7,6 +7,7 @@ own, so that of several writers one wins, and no lock is needed. Works on NFS.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from mvc.errors import (
     StorageError,
 )
 from mvc.remotes.engine import MAX_KEYS, Body, Capabilities, Engine, KeyInfo
-from mvc.remotes.keys import check_key, is_key
+from mvc.remotes.keys import FORMAT, HEADS, LOOSE, OPERATIONS, PACKS, PROBES, check_key, check_prefix, is_key
 from mvc.remotes.schemes import RemoteUrl
 from mvc.repo.layout import DIRECTORY
 from mvc.store.fs import FileSystem
@@ -35,6 +36,8 @@ _PIECE: Final = 8 << 20
 """Bytes of a body that are in memory at once."""
 _CONNECTIONS: Final = 4
 """Requests at once: disks gain little from more."""
+_TOPS: Final = (HEADS, LOOSE, OPERATIONS, PACKS, PROBES)
+"""The directories of keys: nothing else is ever walked."""
 
 
 def repository_directory(path: Path) -> Path:
@@ -52,10 +55,12 @@ class PosixEngine(Engine):
         A work tree, a bare repository, or a directory that becomes one.
     fs : FileSystem, optional
         Where to read and write.
+    url : str, optional
+        What messages call it; its path if not given.
     """
 
-    def __init__(self, path: Path, fs: FileSystem | None = None) -> None:
-        self.url = path.as_posix()
+    def __init__(self, path: Path, fs: FileSystem | None = None, url: str | None = None) -> None:
+        self.url = url or path.as_posix()
         self.root = repository_directory(path)
         self._fs = fs or LocalFileSystem()
         self._temporaries = Temporaries(self.root, self._fs)
@@ -67,19 +72,15 @@ class PosixEngine(Engine):
 
     def list(self, prefix: str) -> Iterator[KeyInfo]:
         """See `Engine.list`."""
-        top = prefix.rpartition("/")[0]
+        check_prefix(prefix)
         count = 0
-        for path in self._files(self.root / top if top else self.root):
-            key = path.relative_to(self.root).as_posix()
+        for key in self._candidates(prefix):
             if key.startswith(prefix) and is_key(key):
                 count += 1
                 if count > MAX_KEYS:
                     raise IntegrityError(f"{self.url} lists more than {MAX_KEYS:,} keys")
-                try:
-                    stat = path.stat()
-                except FileNotFoundError:  # removed since it was listed
-                    continue
-                yield KeyInfo(key, stat.st_size, stat.st_mtime)
+                if (found := self._info(key)) is not None:  # None: removed since it was listed
+                    yield found
 
     def read(self, key: str, offset: int, length: int) -> bytes:
         """See `Engine.read`."""
@@ -131,20 +132,43 @@ class PosixEngine(Engine):
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
 
-    def _files(self, directory: Path) -> Iterator[Path]:
-        """Yield files below a directory, not following links."""
+    def _candidates(self, prefix: str) -> Iterator[str]:
+        """Yield names of files that may begin with `prefix`, one that is checked, in directories that hold keys."""
+        if is_key(prefix):
+            yield prefix
+            return
+        if FORMAT.startswith(prefix):
+            yield FORMAT
+        for top in _TOPS:
+            if prefix.startswith(top):
+                yield from self._files(prefix.rpartition("/")[0])
+            elif top.startswith(prefix):
+                yield from self._files(top.removesuffix("/"))
+
+    def _info(self, key: str) -> KeyInfo | None:
+        """Return what a listing says of a key; None if there is no file, or something else in its place."""
         try:
-            with os.scandir(directory) as entries:
+            status = (self.root / key).lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise RemoteError(f"{key} of {self.url} cannot be looked at: {error.strerror}") from error
+        return KeyInfo(key, status.st_size, status.st_mtime) if stat.S_ISREG(status.st_mode) else None
+
+    def _files(self, directory: str) -> Iterator[str]:
+        """Yield the names of files below a directory, not following links."""
+        try:
+            with os.scandir(self.root / directory) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
         except FileNotFoundError:
             return
         except OSError as error:
-            raise RemoteError(f"{directory} cannot be listed: {error.strerror}") from error
+            raise RemoteError(f"{directory} of {self.url} cannot be listed: {error.strerror}") from error
         for entry in found:
             if entry.is_dir(follow_symlinks=False):
-                yield from self._files(Path(entry.path))
+                yield from self._files(f"{directory}/{entry.name}")
             elif entry.is_file(follow_symlinks=False):
-                yield Path(entry.path)
+                yield f"{directory}/{entry.name}"
 
     def _make_directories(self, path: Path) -> None:
         """Make the directory of a file, durably, with those above it up to the root, and that of temporaries."""

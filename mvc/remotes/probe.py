@@ -10,11 +10,9 @@ from typing import Final
 
 from mvc.errors import IntegrityError, MvcError
 from mvc.remotes.engine import Engine
+from mvc.remotes.keys import PROBES
 
-__all__ = ["PROBES", "honours_conditions"]
-
-PROBES: Final = "probe/"
-"""Keys that mean nothing, and are removed again."""
+__all__ = ["honours_conditions"]
 
 _RACERS: Final = 4
 """Writers of one key at one time: enough to meet, few enough for the smallest server."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from queue import LifoQueue
 from threading import Lock
@@ -13,7 +13,7 @@ from mvc.errors import IntegrityError, MalformedError, MvcError, RemoteError
 from mvc.objects.canonical import Value, decode
 from mvc.objects.fields import array, integer, text
 from mvc.remotes.engine import MAX_KEYS, Body, Capabilities, Engine, KeyInfo
-from mvc.remotes.keys import check_key, is_key
+from mvc.remotes.keys import check_key, check_prefix, is_key
 from mvc.remotes.wire import (
     DIRECT_BYTES,
     LISTED,
@@ -80,16 +80,17 @@ class StreamEngine(Engine):
 
     def list(self, prefix: str) -> Iterator[KeyInfo]:
         """See `Engine.list`."""
+        check_prefix(prefix)
         with self._channel() as channel:
             self._ask(channel, {"verb": "list", "prefix": prefix})
             count = 0
-            found = []
+            found: list[KeyInfo] = []
             for chunk in self._body(channel, None):
-                for item in self._listed(chunk, prefix):
-                    count += 1
-                    if count > MAX_KEYS:
-                        raise BrokenStreamError(f"{self.url} lists more than {MAX_KEYS:,} keys")
-                    found.append(item)
+                rows = array(decode(chunk), "listing", most=LISTED)
+                count += len(rows)  # those, too, that are no keys: a listing without an end may consist of them
+                if not rows or count > MAX_KEYS:
+                    raise BrokenStreamError(f"{self.url} lists nothing, or more than {MAX_KEYS:,} keys")
+                found += _listed(rows, prefix)
         yield from found
 
     def read(self, key: str, offset: int, length: int) -> bytes:
@@ -160,14 +161,6 @@ class StreamEngine(Engine):
             self._reply(channel)
             raise MalformedError(f"{self.url} breaks off, and does not say why") from None
 
-    def _listed(self, chunk: bytes, prefix: str) -> Iterator[KeyInfo]:
-        for row in array(decode(chunk), "listing", most=LISTED):
-            key, size, modified = array(row, "listed key", (3,))
-            name = text(key, "key")
-            if is_key(name) and name.startswith(prefix):
-                micro = integer(modified, "time", -MAX_NUMBER, MAX_NUMBER)
-                yield KeyInfo(name, integer(size, "size", 0, MAX_NUMBER), micro / 1e6)
-
     @contextmanager
     def _channel(self) -> Iterator[Channel]:
         """Lend a channel that is greeted. One whose use ended in anything but a told error is closed."""
@@ -236,6 +229,15 @@ def _capabilities(value: Value) -> Capabilities:
         raise MalformedError("the hello of a server does not say what it can do")
     integer(value.get("connections"), "connections", 1, 64)
     return Capabilities(_boolean(value.get("checked")), _CONNECTIONS, _boolean(value.get("worktree")))
+
+
+def _listed(rows: Sequence[Value], prefix: str) -> Iterator[KeyInfo]:
+    for row in rows:
+        key, size, modified = array(row, "listed key", (3,))
+        name = text(key, "key")
+        if is_key(name) and name.startswith(prefix):
+            micro = integer(modified, "time", -MAX_NUMBER, MAX_NUMBER)
+            yield KeyInfo(name, integer(size, "size", 0, MAX_NUMBER), micro / 1e6)
 
 
 def _boolean(value: Value) -> bool:

@@ -13,6 +13,8 @@ from mvc.errors import FormatError, InvalidInputError, StorageError
 __all__ = ["find_token"]
 
 _VARIABLE: Final = "MVC_TOKEN"
+_HOST_VARIABLE: Final = "MVC_TOKEN_HOST"
+"""The only host, with port if the URL has one, to which what the variable holds is sent."""
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{1,4096}")
 """What a header may carry (RFC 6750)."""
 
@@ -20,8 +22,8 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{1,4096}")
 def find_token(host: str, environment: Mapping[str, str]) -> str | None:
     """Return the token for a host, with port if the URL has one; None if there is none.
 
-    ``MVC_TOKEN`` goes before ``mvc/tokens.toml`` in the user's directory of configuration, which holds lines
-    ``"HOST" = "TOKEN"``.
+    What ``mvc/tokens.toml`` in the user's directory of configuration says of the host, in a line ``"HOST" = "TOKEN"``,
+    goes before ``MVC_TOKEN``, which is for any host unless ``MVC_TOKEN_HOST`` names one.
 
     Raises
     ------
@@ -30,10 +32,15 @@ def find_token(host: str, environment: Mapping[str, str]) -> str | None:
     FormatError
         If the file is not TOML.
     """
-    token = environment.get(_VARIABLE) or _from_file(host, environment)
+    token = _from_file(host, environment) or _from_variable(host, environment)
     if token is not None and not _TOKEN.fullmatch(token):
         raise InvalidInputError(f"the token for {host} has characters that no token has", hint=f"look at {_VARIABLE}")
     return token
+
+
+def _from_variable(host: str, environment: Mapping[str, str]) -> str | None:
+    only = environment.get(_HOST_VARIABLE)
+    return environment.get(_VARIABLE) or None if only is None or only == host else None
 
 
 def _from_file(host: str, environment: Mapping[str, str]) -> str | None:

@@ -18,7 +18,7 @@ from mvc.types import ObjectId
 __all__ = ["check_present", "reached"]
 
 
-def check_present(session: Session, state: RefState, wanted: Iterable[ObjectId]) -> None:
+def check_present(session: Session, state: RefState, wanted: Iterable[ObjectId], *, complete: bool = False) -> None:
     """Refuse those of `wanted`, commits or tag objects, that refs do not reach and of which something is gone.
 
     To be called while a lease pins them: what is there now then stays.
@@ -31,6 +31,9 @@ def check_present(session: Session, state: RefState, wanted: Iterable[ObjectId])
         What refs hold; everything that they reach is there.
     wanted : iterable of ObjectId
         Objects that refs are to hold.
+    complete : bool
+        Nothing may be missing by design either: neither parents of a shallow history, nor contents of which a remote
+        promises that it has them.
 
     Raises
     ------
@@ -42,7 +45,7 @@ def check_present(session: Session, state: RefState, wanted: Iterable[ObjectId])
     targets = {_target(session, oid) for oid in new}
     for oid in sorted(targets - reached(session, state, targets)):
         try:
-            _check_whole(session, oid)
+            _check_whole(session, oid, complete)
         except IntegrityError as error:
             raise NotFoundError(
                 f"commit {oid[:12]} is not whole any more: {error.message}", hint="mvc fsck, or fetch it from a clone"
@@ -69,9 +72,9 @@ def reached(session: Session, state: RefState, wanted: set[ObjectId]) -> set[Obj
     return found
 
 
-def _check_whole(session: Session, oid: ObjectId) -> None:
+def _check_whole(session: Session, oid: ObjectId, complete: bool) -> None:  # noqa: FBT001 - of this module alone
     session.store.packs.refresh()  # what this process still has open may be gone
-    live = Liveness(session.store, session.absent)
+    live = Liveness(session.store, frozenset() if complete else session.absent)
     live.reach([Root(oid, "branches", oid[:12])])
     session.refresh(force=True)
     chains = session.chains(live.contents)
@@ -81,7 +84,7 @@ def _check_whole(session: Session, oid: ObjectId) -> None:
         chains = session.chains(live.contents)
         missing = live.contents.keys() - chains.keys()
     moved = {oid for oid, record in chains.items() if not session.store.holds(oid, record.location)}
-    if is_partial(session.layout):
+    if not complete and is_partial(session.layout):
         missing = set()  # it may be promised, and a remote may have it
     if gone := [*sorted(missing), *(oid for oid in sorted(moved) if session.store.find(oid) is None)]:
         raise IntegrityError(f"content {gone[0]}, or something that it needs, is missing")

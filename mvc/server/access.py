@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hmac
 import json
 import os
 import re
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -17,9 +19,8 @@ from blake3 import blake3
 
 from mvc.errors import AlreadyExistsError, AuthenticationError, FormatError, InvalidInputError, NotFoundError
 from mvc.remotes.engine import Engine
-from mvc.repo.layout import check_format, find_layout
 from mvc.server.limits import LARGEST_PACK
-from mvc.server.service import Repository, Scope, Service
+from mvc.server.service import Repository, Scope, Service, check_complete, find_served
 
 __all__ = ["EVERYTHING", "Directory", "Repositories", "TokenFile", "UnknownTokenError", "is_name"]
 
@@ -98,19 +99,21 @@ class TokenFile:
                 raise InvalidInputError(f"{repository!r} cannot name a repository")
         if not repositories:
             raise InvalidInputError("a token is for at least one repository")
-        grants = self._read()
-        if any(grant.name == name for grant in grants):
-            raise AlreadyExistsError(f"there is a token {name!r} already", hint="remove it first")
-        token = _PREFIX + secrets.token_urlsafe(_TOKEN_BYTES)
-        self._write([*grants, _Grant(name, frozenset(repositories), scope, _hash(token))])
+        with self._alone():
+            grants = self._read()
+            if any(grant.name == name for grant in grants):
+                raise AlreadyExistsError(f"there is a token {name!r} already", hint="remove it first")
+            token = _PREFIX + secrets.token_urlsafe(_TOKEN_BYTES)
+            self._write([*grants, _Grant(name, frozenset(repositories), scope, _hash(token))])
         return token
 
     def remove(self, name: str) -> None:
         """Have a token not be known any more; NotFoundError if it is not."""
-        grants = self._read()
-        if all(grant.name != name for grant in grants):
-            raise NotFoundError(f"there is no token {name!r}")
-        self._write([grant for grant in grants if grant.name != name])
+        with self._alone():
+            grants = self._read()
+            if all(grant.name != name for grant in grants):
+                raise NotFoundError(f"there is no token {name!r}")
+            self._write([grant for grant in grants if grant.name != name])
 
     def names(self) -> list[tuple[str, list[str], str]]:
         """Return name, repositories and scope of every token."""
@@ -146,15 +149,34 @@ class TokenFile:
                 self._seen = seen
             return self._grants
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep everybody else from changing the file: a change of what was read before another would undo that one.
+
+        That is a lock of the system on a file beside it, which ends with the process that holds it: all who change the
+        tokens of a server are on its machine, unlike those who write to a repository, where no lock is relied on.
+        """
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
     def _write(self, grants: Iterable[_Grant]) -> None:
         document = {"version": 1, "tokens": [grant.document() for grant in grants]}
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        draft = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(document, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self.path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
 
 
 def _grants(path: Path) -> Iterable[_Grant]:
@@ -169,7 +191,15 @@ def _grants(path: Path) -> Iterable[_Grant]:
 
 
 class Directory(Protocol):
-    """From the name of a repository and a token to an engine."""
+    """From the name of a repository and a token to an engine.
+
+    Attributes
+    ----------
+    root : Path
+        Where the repositories are; no client is told.
+    """
+
+    root: Path
 
     def open(self, name: str, token: str | None) -> Engine:
         """Return the repository as the bearer of the token may use it.
@@ -204,7 +234,7 @@ class Repositories:
     def __init__(
         self, root: Path, tokens: TokenFile, public: Collection[str] = (), largest: int = LARGEST_PACK
     ) -> None:
-        self._root = root.resolve()
+        self.root = root.resolve()
         self._tokens = tokens
         self._public = frozenset(public)
         self._largest = largest
@@ -216,7 +246,9 @@ class Repositories:
         scope = self._scope(name, token)
         if scope is None:
             raise UnknownTokenError("this takes a token") if token is None else NotFoundError(_ABSENT)
-        return Service(self._repository(name), scope, name)
+        repository = self._repository(name)
+        check_complete(repository.session.layout)  # it may have become shallow since it was opened
+        return Service(repository, scope, name)
 
     def spool(self, name: str) -> Path | None:
         """See `Directory.spool`."""
@@ -234,11 +266,10 @@ class Repositories:
             return self._open[name]
 
     def _find(self, name: str) -> Repository:
-        path = self._root / name
+        path = self.root / name
         if not is_name(name) or path.resolve() != path:  # no link leads out
             raise NotFoundError(_ABSENT)
-        layout = find_layout(path) if path.is_dir() else None
+        layout = find_served(path)
         if layout is None:
             raise NotFoundError(_ABSENT)
-        check_format(layout, "write")
         return Repository(layout, self._largest)

@@ -6,7 +6,9 @@ import heapq
 import logging
 import re
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -25,8 +27,9 @@ from mvc.errors import (
     NotFoundError,
     RemoteError,
 )
-from mvc.remotes.engine import Engine, KeyInfo
-from mvc.remotes.keys import check_key
+from mvc.objects.canonical import Value
+from mvc.remotes.engine import Body, Engine, KeyInfo
+from mvc.remotes.keys import LOOSE, PACKS, check_key, check_prefix
 from mvc.remotes.sizes import read_pieces, size_of
 from mvc.remotes.wire import DIRECT_BYTES, error_value
 from mvc.server.access import Directory, UnknownTokenError, is_name
@@ -39,8 +42,16 @@ _PAGE: Final = 1000
 """Keys of a page of a listing: 130 KB."""
 _BUFFER: Final = 1 << 20
 """Bytes of a body that are gathered before they are written."""
-_PREFIX: Final = 100
-"""Characters of a prefix: the longest key has 81."""
+_AFTER: Final = 100
+"""Characters of the key behind which a page begins: the longest has 81."""
+_CHECKERS: Final = 64
+"""Threads that check, or wait for their turn to, of packs and of moves of refs each: those of all repositories. What
+takes no lock is answered by others, those of the library, which nothing that is being checked keeps."""
+_WAITING: Final = 16
+"""Requests of one repository that are checked or wait for it, of packs and of moves of refs each: so many pushes at a
+time that more are told to come again later."""
+_RETRY_SECONDS: Final = "2"
+"""After which they may."""
 _RANGE: Final = re.compile(r"bytes=([0-9]{1,19})-([0-9]{1,19})")
 
 
@@ -52,11 +63,14 @@ class Timing(NamedTuple):
     start : float
         Seconds that everybody has.
     rate : float
-        Bytes a second that a body must bring beyond that.
+        Bytes a second that a body must bring beyond that, measured since it began.
+    idle : float
+        Seconds in which something of it must come.
     """
 
     start: float = 60.0
     rate: float = 16 << 10
+    idle: float = 60.0
 
 
 class _Refusal(Exception):  # noqa: N818 - an answer
@@ -66,6 +80,29 @@ class _Refusal(Exception):  # noqa: N818 - an answer
         super().__init__(str(error))
         self.status = status
         self.error = error
+
+
+class _Lane:
+    """Threads for requests that wait for each other, of which one repository may not have all."""
+
+    def __init__(self) -> None:
+        self._threads = anyio.CapacityLimiter(_CHECKERS)
+        self._waiting: Counter[str] = Counter()
+
+    async def create(self, engine: Engine, name: str, key: str, body: Body) -> bool:
+        """Have the engine of a repository create a key, unless too many wait for that already."""
+        self.check(name)
+        self._waiting[name] += 1
+        try:
+            return await run_sync(engine.create, key, body, limiter=self._threads)
+        finally:
+            self._waiting[name] -= 1
+            self._waiting += Counter()  # forgets those of which none waits
+
+    def check(self, name: str) -> None:
+        """Refuse another request where too many wait."""
+        if self._waiting[name] >= _WAITING:
+            raise _Refusal(503, RemoteError("too many pushes to this repository at a time", transient=True))
 
 
 def create_app(directory: Directory, largest: int = LARGEST_PACK, timing: Timing = Timing()) -> Starlette:  # noqa: B008
@@ -92,20 +129,23 @@ class _Server:
         self._directory = directory
         self._largest = largest
         self._timing = timing
+        self._packs, self._refs = _Lane(), _Lane()
 
     async def answer(self, request: Request) -> Response:
         """Answer a request; whatever goes wrong is a status and a document."""
         try:
             return await self._route(request)
         except _Refusal as refusal:
-            return _error(refusal.error, refusal.status)
+            return _error(refusal.error, refusal.status, self._directory.root)
         except MvcError as error:
-            return _error(error, _status(error))
+            return _error(error, _status(error), self._directory.root)
         except ClientDisconnect:
             return Response(status_code=400)
         except OSError:
             _LOGGER.exception("a request failed")
-            return _error(RemoteError("the server failed: its medium may be full", transient=True), 503)
+            return _error(
+                RemoteError("the server failed: its medium may be full", transient=True), 503, self._directory.root
+            )
 
     async def _route(self, request: Request) -> Response:
         name, separator, rest = request.path_params["path"].partition("/-/v1/")
@@ -133,6 +173,9 @@ class _Server:
         if request.headers.get("if-none-match") != "*":
             raise _Refusal(428, InvalidInputError("keys are only created: send If-None-Match: *"))
         size = _content_length(request)
+        await run_sync(engine.admit, key, 0)  # a body of those who may not write is not taken, however small
+        lane = self._packs if key.startswith((PACKS, LOOSE)) else self._refs
+        lane.check(name)
         try:
             check_size(key, size, self._largest)
         except MvcError as error:
@@ -140,59 +183,54 @@ class _Server:
         if await run_sync(_exists, engine, key):
             return Response(status_code=412)
         if size <= DIRECT_BYTES:
-            free = await run_sync(engine.create, key, await self._small(request, size))
+            free = await lane.create(engine, name, key, await self._small(request, size))
         else:
-            free = await self._create_large(engine, await run_sync(self._directory.spool, name), key, request, size)
+            async with self._spooled(await run_sync(self._directory.spool, name), request, size) as file:
+                free = await lane.create(engine, name, key, file)
         return Response(status_code=201 if free else 412)
 
     async def _small(self, request: Request, size: int) -> bytes:
         body = bytearray()
-        with self._limit(size):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > size:
-                    raise _Refusal(413, InvalidInputError("the body is longer than its Content-Length"))
+        async for chunk in self._chunks(request, size):
+            body += chunk
         return bytes(_whole(body, len(body), size))
 
-    async def _create_large(self, engine: Engine, spool: Path | None, key: str, request: Request, size: int) -> bool:
+    @asynccontextmanager
+    async def _spooled(self, spool: Path | None, request: Request, size: int) -> AsyncIterator[Path]:
+        """Yield a file with the body, which is gone afterwards."""
         file = await run_sync(_private_file, spool)
         try:
             done, gathered = 0, bytearray()
-            with self._limit(size):
-                async for chunk in request.stream():
-                    gathered += chunk
-                    done += len(chunk)
-                    if done > size:
-                        raise _Refusal(413, InvalidInputError("the body is longer than its Content-Length"))
-                    if len(gathered) >= _BUFFER:
-                        await run_sync(file.write, bytes(gathered))
-                        gathered.clear()
+            async for chunk in self._chunks(request, size):
+                gathered += chunk
+                done += len(chunk)
+                if len(gathered) >= _BUFFER:
+                    await run_sync(file.write, bytes(gathered))
+                    gathered.clear()
             await run_sync(file.write, bytes(gathered))
             await run_sync(file.flush)
             _whole(b"", done, size)
-            return await run_sync(engine.create, key, Path(file.name))
+            yield Path(file.name)
         finally:
             with anyio.CancelScope(shield=True):
                 await run_sync(file.close)
 
-    def _limit(self, size: int) -> _Deadline:
-        return _Deadline(self._timing.start + size / self._timing.rate)
-
-
-class _Deadline:
-    """A block that must be through in time."""
-
-    def __init__(self, seconds: float) -> None:
-        self._scope = anyio.fail_after(seconds)
-
-    def __enter__(self) -> None:
-        self._scope.__enter__()
-
-    def __exit__(self, *exception: object) -> bool | None:
-        try:
-            return self._scope.__exit__(*exception)  # type: ignore[arg-type]
-        except TimeoutError as error:
-            raise _Refusal(408, RemoteError("the body comes too slowly", transient=True)) from error
+    async def _chunks(self, request: Request, size: int) -> AsyncIterator[bytes]:
+        """Yield the parts of a body of at most `size` bytes, as long as it keeps coming, and fast enough."""
+        parts, began, done = request.stream(), anyio.current_time(), 0
+        while True:
+            allowed = self._timing.start + done / self._timing.rate - (anyio.current_time() - began)
+            try:
+                with anyio.fail_after(max(0.0, min(allowed, self._timing.idle))):
+                    chunk = await anext(parts, None)
+            except TimeoutError as error:
+                raise _Refusal(408, RemoteError("the body comes too slowly", transient=True)) from error
+            if chunk is None:
+                return
+            done += len(chunk)
+            if done > size:
+                raise _Refusal(413, InvalidInputError("the body is longer than its Content-Length"))
+            yield chunk
 
 
 def _whole(body: bytes | bytearray, done: int, size: int) -> bytes | bytearray:
@@ -229,7 +267,11 @@ async def _hello(engine: Engine) -> Response:
 
 
 async def _list(engine: Engine, request: Request) -> Response:
-    prefix, after = (request.query_params.get(name, "")[:_PREFIX] for name in ("prefix", "after"))
+    try:
+        prefix = check_prefix(request.query_params.get("prefix", ""))
+    except MvcError as error:
+        raise _Refusal(400, error) from error
+    after = request.query_params.get("after", "")[:_AFTER]
     found = await run_sync(_page, engine, prefix, after)
     rows = [[item.key, item.size, int(item.modified * 1e6)] for item in found[:_PAGE]]
     return JSONResponse({"keys": rows, "next": rows[-1][0] if len(found) > _PAGE else None})
@@ -284,7 +326,12 @@ def _status(error: MvcError) -> int:
     return found or 500
 
 
-def _error(error: MvcError, status: int) -> Response:
-    document = {name: value for name, value in error_value(error).items() if name != "status"}
-    headers = {"WWW-Authenticate": 'Bearer realm="mvc"'} if status == 401 else {}
-    return JSONResponse(document, status, headers)
+def _error(error: MvcError, status: int, root: Path) -> Response:
+    document = {name: _hidden(value, root) for name, value in error_value(error).items() if name != "status"}
+    told = {401: {"WWW-Authenticate": 'Bearer realm="mvc"'}, 503: {"Retry-After": _RETRY_SECONDS}}
+    return JSONResponse(document, status, told.get(status, {}))
+
+
+def _hidden(value: Value, root: Path) -> Value:
+    """Return it without the path of the directory that is served: where that is concerns nobody else."""
+    return value.replace(f"{root}/", "").replace(str(root), "the server") if isinstance(value, str) else value

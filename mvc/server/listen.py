@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import resource
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from granian import Granian
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from starlette.applications import Starlette
 
@@ -18,8 +21,14 @@ from mvc.server.http import create_app
 
 __all__ = ["Address", "Offer", "parse_address", "run"]
 
-_BACKLOG = 128
+_BACKLOG: Final = 1024
 """Connections that wait to be taken."""
+_CONNECTIONS: Final = 8192
+"""Connections at once: each that says nothing takes one until its time is up, so a few hundred must not be all."""
+_FILES: Final = 3 * _CONNECTIONS
+"""Files that the process may have open: a connection, a body that comes over it, and what is read."""
+_HEADER_MILLISECONDS: Final = 15_000
+"""Time in which the head of a request must have come; between two requests of a connection, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +112,17 @@ def _application(offer: Offer, *_: object) -> Starlette:
 
 def run(offer: Offer, address: Address) -> None:
     """Answer requests until this process is told to end. One process of its own answers; if it dies, another does."""
+    _allow_files(_FILES)
     server = Granian(
         "mvc",
         address.host,
         address.port,
         interface=Interfaces.ASGI,
+        http=HTTPModes.http1,  # to find out which of two is spoken, it would wait for ever for the first byte
         websockets=False,
         backlog=_BACKLOG,
+        backpressure=_CONNECTIONS,
+        http1_settings=HTTP1Settings(header_read_timeout=_HEADER_MILLISECONDS),
         log_level=LogLevels.warning,
         log_access=False,
         ssl_cert=address.certificate,
@@ -117,3 +130,11 @@ def run(offer: Offer, address: Address) -> None:
         respawn_failed_workers=True,
     )
     server.serve(target_loader=partial(_application, offer), wrap_loader=False)
+
+
+def _allow_files(count: int) -> None:
+    """Have this process and its children be allowed so many open files, or as many as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

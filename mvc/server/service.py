@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from threading import RLock
+from threading import Lock
 from typing import Final
 
 from mvc.errors import AuthenticationError, ConflictError, IntegrityError, MalformedError, NotFoundError, RemoteError
@@ -27,6 +27,7 @@ from mvc.remotes.keys import (
     LOOSE,
     OPERATIONS,
     PACKS,
+    PROBES,
     check_key,
     index_key,
     pack_key,
@@ -34,7 +35,7 @@ from mvc.remotes.keys import (
 from mvc.remotes.posix import PosixEngine
 from mvc.remotes.receiving import Arrival, Receiver, inspect_pack
 from mvc.remotes.wire import body_size
-from mvc.repo.layout import Layout
+from mvc.repo.layout import Layout, check_format, find_layout, read_features
 from mvc.repo.presence import check_present
 from mvc.repo.refs import RefState
 from mvc.repo.session import Session
@@ -46,9 +47,8 @@ from mvc.store.pack_index import encode_index
 from mvc.store.pack_scan import scan_pack
 from mvc.types import ObjectId, object_id
 
-__all__ = ["Repository", "Scope", "Service"]
+__all__ = ["Repository", "Scope", "Service", "check_complete", "find_served"]
 
-_PROBES: Final = "probe/"
 _HEADS_KEPT: Final = 8
 """Head files below the newest that nobody may remove (spec-v1, section 9)."""
 
@@ -61,8 +61,44 @@ class Scope(IntEnum):
     ADMIN = 2
 
 
+def find_served(path: Path) -> Layout | None:
+    """Return the repository at `path`, which may be served; None if there is none.
+
+    Raises
+    ------
+    FormatError
+        If this release cannot write it.
+    RemoteError
+        If it does not hold everything.
+    """
+    layout = find_layout(path) if path.is_dir() else None
+    if layout is not None:
+        check_format(layout, "write")
+        check_complete(layout)
+    return layout
+
+
+def check_complete(layout: Layout) -> None:
+    """Refuse a repository that lacks something by design: who clones it relies on its having everything.
+
+    Raises
+    ------
+    RemoteError
+        If it is shallow or partial (spec-v1, section 12).
+    """
+    features = sorted({name for names in read_features(layout).values() for name in names})
+    if features or layout.shallow.exists():
+        raise RemoteError(
+            f"the repository is {' and '.join(features) or 'shallow'}: it does not hold everything, and is not served",
+            hint="serve a full clone; mvc fetch --unshallow makes a shallow one whole",
+        )
+
+
 class Repository:
-    """What all services of one repository share: its session, and that one thing is checked at a time.
+    """What all services of one repository share.
+
+    One pack is checked at a time, and one move of refs; neither waits for the other, for a pack may take hours. So each
+    has a session of its own, as two processes would.
 
     Parameters
     ----------
@@ -75,13 +111,15 @@ class Repository:
     """
 
     def __init__(self, layout: Layout, largest: int = LARGEST_PACK, decoded: int = DECODED_BYTES) -> None:
-        self.engine = PosixEngine(layout.root)
+        self.engine = PosixEngine(layout.root, url="the repository")
         self.session = Session(layout)
+        self.packs = Session(layout)
         self.bare = layout.bare
         self.largest = largest
         self.decoded = decoded
         self.spool = layout.directory / "tmp"
-        self.lock = RLock()
+        self.lock = Lock()
+        self.packs_lock = Lock()
         self.session.fs.mkdir(self.spool)
 
 
@@ -136,11 +174,24 @@ class Service(Engine):
         RemoteError
             If without it there would be no repository.
         """
-        own = check_key(key).startswith(_PROBES)
+        own = check_key(key).startswith(PROBES)
         self._need(Scope.WRITE if own else Scope.ADMIN, "remove anything from")
         if key == FORMAT or (key.startswith(HEADS) and int(key[len(HEADS) :]) >= self._newest() - _HEADS_KEPT):
             raise RemoteError(f"{key} is not to be removed: the repository needs it")
         self._engine.delete(key)
+
+    def admit(self, key: str, size: int) -> None:
+        """See `Engine.admit`.
+
+        Raises
+        ------
+        AuthenticationError
+            If he may not write.
+        RemoteError
+            If it is larger than what is taken here.
+        """
+        self._need(Scope.WRITE, "write to")
+        check_size(check_key(key), size, self._repository.largest)
 
     def create(self, key: str, body: Body) -> bool:
         """See `Engine.create`: what is not what its key says, or needs what is not here, is refused.
@@ -156,19 +207,15 @@ class Service(Engine):
         RemoteError
             If it is larger than what is taken here, or a move of refs that is not.
         """
-        self._need(Scope.WRITE, "write to")
-        check_size(check_key(key), body_size(body), self._repository.largest)
+        self.admit(key, body_size(body))
         if any(found.key == key for found in self._engine.list(key)):
             return False
-        with self._repository.lock:
-            if key.startswith(PACKS):
-                return self._create_pack(key, body)
-            if key.startswith(LOOSE):
-                return self._create_loose(key, body)
-            if key.startswith(OPERATIONS):
-                return self._create_operation(key, body)
-            if key.startswith(HEADS):
-                return self._create_head(key, body)
+        if key.startswith((PACKS, LOOSE)):
+            with self._repository.packs_lock:
+                return self._create_pack(key, body) if key.startswith(PACKS) else self._create_loose(key, body)
+        if key.startswith((OPERATIONS, HEADS)):
+            with self._repository.lock:
+                return self._create_operation(key, body) if key.startswith(OPERATIONS) else self._create_head(key, body)
         if key == FORMAT:
             raise RemoteError("this repository is being made: try again", transient=True)
         return self._engine.create(key, body)
@@ -190,7 +237,7 @@ class Service(Engine):
             return self._index_pack(pack)
         with _as_file(body, self._repository.spool) as path:
             self._check_decoded(path)
-            session = self._repository.session
+            session = self._repository.packs
             session.refresh(force=True)
             inspect_pack(session, path, pack)
             free = self._engine.create(key, path)
@@ -198,13 +245,13 @@ class Service(Engine):
         return free
 
     def _index_pack(self, pack: ObjectId) -> bool:
-        session = self._repository.session
+        session = self._repository.packs
         data = session.fs.map_file(self._engine.root / pack_key(pack))
         return self._engine.create(index_key(pack), encode_index(pack, scan_pack(data, f"pack {pack[:12]}")))
 
     def _check_decoded(self, path: Path) -> None:
         """Refuse a pack whose blobs claim to be more than anybody has, before one of them is decoded."""
-        data = self._repository.session.fs.map_file(path)
+        data = self._repository.packs.fs.map_file(path)
         total = 0
         for entry in scan_pack(data, "the pack"):
             if not entry.kind.is_metadata:
@@ -215,7 +262,7 @@ class Service(Engine):
 
     def _create_loose(self, key: str, body: Body) -> bool:
         oid = object_id(key.rpartition("/")[2].removesuffix(".blob"))
-        session = self._repository.session
+        session = self._repository.packs
         with _as_file(body, self._repository.spool) as path:
             data = session.fs.map_file(path)
             if _claimed(data) > self._repository.decoded:
@@ -294,7 +341,7 @@ class Service(Engine):
         session = self._repository.session
         session.refresh(force=True)
         try:
-            check_present(session, state, wanted)
+            check_present(session, state, wanted, complete=True)
             for change in changes:
                 if change.new:
                     self._check_target(change.name, object_id(change.new))

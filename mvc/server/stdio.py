@@ -7,13 +7,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from mvc.errors import IntegrityError, MalformedError, MvcError, RemoteError
 from mvc.objects.canonical import Value, encode
 from mvc.objects.fields import integer, record, text
 from mvc.remotes.engine import Engine, KeyInfo
-from mvc.remotes.keys import check_key
+from mvc.remotes.keys import check_key, check_prefix
 from mvc.remotes.sizes import read_pieces, size_of
 from mvc.remotes.wire import (
     DIRECT_BYTES,
@@ -28,7 +28,7 @@ from mvc.remotes.wire import (
 )
 from mvc.server.limits import check_size
 
-__all__ = ["serve_stream"]
+__all__ = ["Opened", "serve_stream"]
 
 _LOGGER = logging.getLogger(__name__)
 _KEY_BYTES: Final = 100
@@ -45,17 +45,31 @@ _FIELDS: Final[Mapping[str, frozenset[str]]] = {
 }
 
 
-def serve_stream(open_engine: Callable[[], Engine], stream: Stream, spool: Path | None, largest: int) -> None:
+class Opened(NamedTuple):
+    """What is served to a client.
+
+    Parameters
+    ----------
+    engine : Engine
+        The repository, as this client may use it.
+    spool : Path, optional
+        An existing directory for bodies that are not checked yet, on the medium on which they are to stay; the
+        system's own if not given.
+    """
+
+    engine: Engine
+    spool: Path | None = None
+
+
+def serve_stream(opening: Callable[[], Opened], stream: Stream, largest: int) -> None:
     """Answer the requests of one client until it closes the stream.
 
     Parameters
     ----------
-    open_engine : callable
-        Makes the engine. An error of it is what the client is told.
+    opening : callable
+        Opens what is served. An error of it is what the client is told.
     stream : Stream
         The client.
-    spool : Path, optional
-        An existing directory for bodies that are not checked yet; the system's own if not given.
     largest : int
         Bytes of the largest pack that is taken.
 
@@ -68,7 +82,7 @@ def serve_stream(open_engine: Callable[[], Engine], stream: Stream, spool: Path 
         stream.receive_hello()
         stream.send_hello(VERSION)
         try:
-            engine = open_engine()
+            engine, spool = opening()
         except MvcError as error:
             stream.send(error_value(error))
             return
@@ -112,7 +126,7 @@ class _Served:
             self._stream.send(error_value(_told(error)))
 
     def _list(self, prefix: str) -> None:
-        self._reply(None, _batches(self._engine.list(prefix)))
+        self._reply(None, _batches(self._engine.list(check_prefix(prefix))))
 
     def _read(self, key: str, offset: int, length: int) -> None:
         check_key(key)
@@ -136,6 +150,7 @@ class _Served:
     def _create(self, key: str, size: int) -> None:
         try:
             check_size(check_key(key), size, self._largest)
+            self._engine.admit(key, size)
         except MvcError:
             self._discard(size)
             raise
@@ -143,7 +158,6 @@ class _Served:
             if any(item.key == key for item in self._engine.list(key)):
                 self._stream.send({"status": "ok", "result": False})
                 return
-            self._stream.send({"status": "go"})
             free = self._create_from_file(key, size)
         else:
             free = self._engine.create(key, b"".join(self._stream.body(size)))
@@ -156,6 +170,7 @@ class _Served:
 
     def _create_from_file(self, key: str, size: int) -> bool:
         with tempfile.NamedTemporaryFile(dir=self._spool, suffix=".tmp") as file:  # 0600: nobody else changes it
+            self._stream.send({"status": "go"})
             body = self._stream.body(size)
             try:
                 for chunk in body:

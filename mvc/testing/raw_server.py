@@ -9,7 +9,7 @@ from pathlib import Path
 from mvc.remotes.posix import PosixEngine
 from mvc.remotes.wire import Stream
 from mvc.server.limits import LARGEST_PACK
-from mvc.server.stdio import serve_stream
+from mvc.server.stdio import Opened, serve_stream
 
 __all__ = ["main"]
 
@@ -20,7 +20,7 @@ _SILENCE = 60.0
 def main(arguments: list[str]) -> None:
     """Serve the directory that the last argument names on stdin and stdout."""
     engine = PosixEngine(Path(arguments[-1]))
-    serve_stream(lambda: engine, Stream(0, os.dup(1), "the client", _SILENCE), None, LARGEST_PACK)
+    serve_stream(lambda: Opened(engine), Stream(0, os.dup(1), "the client", _SILENCE), LARGEST_PACK)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from mvc.errors import IntegrityError, NotFoundError
+from mvc.errors import IntegrityError, MalformedError, NotFoundError
 from mvc.objects.ids import LITERAL, digest
 from mvc.remotes.engine import Engine
-from mvc.remotes.keys import head_key, index_key, is_key, loose_key, operation_key, pack_key
+from mvc.remotes.keys import FORMAT, PROBES, head_key, index_key, is_key, is_prefix, loose_key, operation_key, pack_key
 from mvc.types import ObjectId
 
 __all__ = ["RemoteTests", "example_keys"]
@@ -136,8 +136,36 @@ class RemoteTests:
         for key in keys:
             engine.create(key, b"x")
         assert {item.key for item in engine.list("")} == keys
-        for prefix in ("packs/", "ops/", "objects/", "op_head/", "op_head/0000000000000000001", "packs/zz"):
+        for prefix in ("packs/", "ops/", "objects/", "op_head/", "op_head/0000000000000000001", "packs/ff", "op", "f"):
             assert {item.key for item in engine.list(prefix)} == {key for key in keys if key.startswith(prefix)}
+
+    @pytest.mark.parametrize(
+        "prefix",
+        [
+            "/",
+            "/etc/x",
+            "../",
+            "../../x",
+            "packs/../../x",
+            "packs/\0/x",
+            "\0",
+            "packs/zz",
+            "ops/ab/cd",
+            "tmp/",
+            "x" * 99,
+        ],
+    )
+    def test_nothing_but_beginnings_of_keys(self, engine: Engine, prefix: str) -> None:
+        """Are listed: a prefix with which no key begins leads nowhere, least of all out of the place."""
+        assert not is_prefix(prefix)
+        with pytest.raises(MalformedError):
+            list(engine.list(prefix))
+
+    def test_every_beginning_of_a_key(self) -> None:
+        """Is a prefix, and nothing longer is."""
+        for key in [*example_keys(1), FORMAT, f"{PROBES}{1:032}"]:
+            assert all(is_prefix(key[:length]) for length in range(len(key) + 1))
+            assert not is_prefix(f"{key}0")
 
     def test_what_was_deleted_is_gone(self, engine: Engine) -> None:
         """And its key can be taken again."""

@@ -45,6 +45,17 @@ class TestOfItsOwn:
         (tmp_path / "store" / "packs" / f"{'2' * 64}.pack").symlink_to(outside / f"{'0' * 64}.pack")
         assert [item.key for item in engine.list("packs/")] == [pack_key(ObjectId("1" * 64))]
 
+    def test_only_directories_of_keys_are_walked(self, tmp_path):
+        """Nothing else of what lies there is looked at, however much it is, and whoever may not read it."""
+        engine = PosixEngine(tmp_path / "store")
+        engine.create(head_key(0), b"x")
+        (tmp_path / "store" / "other").symlink_to(tmp_path)
+        (tmp_path / "store" / "ops").write_bytes(b"no directory")
+        assert [item.key for item in engine.list("op_")] == [head_key(0)]
+        assert not list(engine.list("f"))
+        with pytest.raises(RemoteError, match="ops of"):
+            list(engine.list(""))
+
     def test_a_disk_that_cannot_be_written(self, tmp_path):
         """Is a failure of the remote."""
         (tmp_path / "file").write_bytes(b"")

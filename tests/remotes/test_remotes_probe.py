@@ -5,8 +5,9 @@ import time
 import pytest
 
 from mvc.errors import IntegrityError
+from mvc.remotes.keys import PROBES
 from mvc.remotes.posix import PosixEngine
-from mvc.remotes.probe import PROBES, honours_conditions
+from mvc.remotes.probe import honours_conditions
 
 
 class LooksFirst(PosixEngine):

@@ -14,15 +14,19 @@ import sys
 import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlencode
 
 import pytest
 
 from mvc.errors import AuthenticationError, IntegrityError, InvalidInputError, MvcError, NotFoundError, RemoteError
+from mvc.remotes import http_engine
 from mvc.remotes.http_engine import HttpEngine
 from mvc.remotes.keys import FORMAT, head_key, pack_key
+from mvc.remotes.posix import PosixEngine
 from mvc.remotes.schemes import connect, parse_url
 from mvc.remotes.tokens import find_token
 from mvc.repo.clock import Actor
+from mvc.repo.features import set_feature
 from mvc.repo.init import init
 from mvc.repo.layout import Layout
 from mvc.repo.session import Session
@@ -30,7 +34,7 @@ from mvc.server.access import Repositories, TokenFile, UnknownTokenError, is_nam
 from mvc.server.http import Timing, create_app
 from mvc.server.listen import parse_address
 from mvc.server.service import Scope
-from mvc.testing.http_server import RunningServer
+from mvc.testing.http_server import RawDirectory, RunningServer
 from mvc.testing.parcels import change, move_head
 from mvc.types import ObjectId
 
@@ -151,6 +155,17 @@ class TestAccess:
                 engine.read_all(FORMAT, 1000)
 
 
+def test_a_repository_that_becomes_partial(world):
+    """Is not served from then on, and clients are told why."""
+    made = init(world.root / "cut", Actor("Ada", "init"), bare=True)
+    assert world.raw("GET", "/cut/-/v1/hello", world.admin)[0] == 200
+    set_feature(made, "partial", present=True)
+    status, _, body = world.raw("GET", "/cut/-/v1/hello", world.admin)
+    assert status == 409
+    assert "is partial" in json.loads(body)["message"]
+    assert world.raw("GET", "/cut/-/v1/hello", world.reader)[0] == 404
+
+
 class TestTokenFile:
     """Nothing in it lets anybody in."""
 
@@ -168,6 +183,21 @@ class TestTokenFile:
             tokens.scope_of(token[:-1], "a/b")
         with pytest.raises(UnknownTokenError):
             tokens.scope_of(json.loads((tmp_path / "tokens").read_text())["tokens"][0]["hash"], "a/b")
+
+    def test_changes_at_one_time(self, tmp_path):
+        """Are all made: a token that was taken back does not come back with one that is added meanwhile."""
+        path = tmp_path / "tokens"
+        for number in range(40):
+            TokenFile(path).add(f"old-{number}", ["a"], Scope.READ)
+
+        def change_tokens(number: int) -> None:
+            TokenFile(path).add(f"new-{number}", ["a"], Scope.READ)
+            TokenFile(path).remove(f"old-{number}")
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(change_tokens, range(40)))
+        assert {name for name, _, _ in TokenFile(path).names()} == {f"new-{number}" for number in range(40)}
+        assert sorted(item.name for item in tmp_path.iterdir()) == [".tokens.lock", "tokens"]
 
     def test_a_file_that_others_may_read(self, tmp_path):
         """Is not used."""
@@ -222,6 +252,23 @@ class TestHostileClients:
             assert status in {400, 404, 422}
             assert b"root:" not in body
 
+    @pytest.mark.parametrize("prefix", ["/etc/x", "../../x", "packs/../../x", "\0", "packs/\0/x", "tmp/", "x" * 500])
+    def test_prefixes_that_lead_elsewhere(self, world, prefix):
+        """Are answered all alike, whether there is something there or not; and nothing is walked."""
+        status, _, body = world.raw("GET", f"/open/-/v1/keys?{urlencode({'prefix': prefix})}")
+        assert status == 400
+        assert json.loads(body)["kind"] == "malformed"
+        assert str(world.root) not in body.decode()
+
+    def test_where_the_server_keeps_things(self, world):
+        """Is in no message, whatever fails."""
+        init(world.root / "odd", Actor("Ada", "init"), bare=True)
+        (world.root / "odd" / FORMAT).write_text("this is not TOML")
+        status, _, body = world.raw("GET", "/odd/-/v1/hello", world.admin)
+        assert status == 500
+        assert b"not valid TOML" in body
+        assert str(world.root) not in body.decode()
+
     def test_links(self, world, tmp_path):
         """That lead out of the root are not followed."""
         init(tmp_path / "outside", Actor("Ada", "init"), bare=True)
@@ -262,10 +309,17 @@ class TestHostileClients:
         after = {path.name for path in (world.root / "team/one").rglob("*") if path.suffix == ".tmp"}
         assert len(after - before) <= 1  # the one that is being given up
 
+    @pytest.mark.parametrize("size", [1, 2_000_000])
+    def test_a_body_of_those_who_may_not_write(self, world, size):
+        """Is refused before its first byte has come: nobody waits for that."""
+        lines = f"PUT /team/one/-/v1/keys/{KEY} HTTP/1.1", f"Content-Length: {size}"
+        assert self.said(world, *lines, token=world.reader) == 403
+
     def test_a_slow_body(self, world):
         """Is given up after its time."""
-        lines = f"PUT /team/one/-/v1/keys/{KEY} HTTP/1.1", "Content-Length: 1000"
-        assert self.said(world, *lines, token=world.writer, body=b"x") in {408, 0}
+        for size in (1000, MAX_PACK):
+            lines = f"PUT /team/one/-/v1/keys/{KEY} HTTP/1.1", f"Content-Length: {size}"
+            assert self.said(world, *lines, token=world.writer, body=b"x") == 408
 
     def test_ranges(self, world):
         """What is no range of bytes is not satisfiable; an end beyond the end is the end."""
@@ -301,6 +355,66 @@ class TestHostileClients:
                 engine.create(parcel.key, parcel.path.read_bytes()[:-1])
             assert not list(engine.list("packs/"))
             assert not list((world.root / "team/two/tmp").iterdir())
+
+
+class Slow(PosixEngine):
+    """A repository in which packs take long to be checked."""
+
+    done: threading.Event
+
+    def create(self, key, body):
+        """Wait, and create it."""
+        if key.startswith("packs/"):
+            assert self.done.wait(30)
+        return super().create(key, body)
+
+
+class SlowDirectory(RawDirectory):
+    """Such repositories."""
+
+    def __init__(self, root) -> None:
+        super().__init__(root)
+        self.done = threading.Event()
+
+    def open(self, name, token):
+        """Return one."""
+        engine = Slow(super().open(name, token).root)
+        engine.done = self.done
+        return engine
+
+
+def test_a_crowd_that_waits(tmp_path):
+    """For packs that are being checked is turned away beyond a bound, and keeps nobody else from being answered."""
+    directory = SlowDirectory(tmp_path)
+    server = RunningServer(create_app(directory))
+
+    def push(number: int) -> tuple[int, str | None]:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=40)
+        connection.request("PUT", f"/a/busy/-/v1/keys/packs/{number:064x}.pack", b"x", {"If-None-Match": "*"})
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        if answer.status == 503:
+            turned_away.set()
+        return answer.status, answer.getheader("Retry-After")
+
+    turned_away = threading.Event()
+    try:
+        with ThreadPoolExecutor(60) as pool:
+            pushes = [pool.submit(push, number) for number in range(60)]
+            try:
+                assert turned_away.wait(20)
+                for name in ("a/busy", "a/other"):
+                    with HttpEngine(f"{server.url}/{name}", None) as engine:
+                        assert not list(engine.list("packs/"))
+                        assert engine.create(head_key(1), b"x")
+            finally:
+                directory.done.set()
+            answers = [push.result() for push in pushes]
+    finally:
+        server.stop()
+    assert {status for status, _ in answers} == {201, 503}
+    assert all(later for status, later in answers if status == 503)
 
 
 class TestSecrets:
@@ -344,7 +458,8 @@ class TestSecrets:
         assert find_token("box:7333", environment) == self.SECRET
         assert find_token("box", environment) is None
         assert find_token("box", {"HOME": str(tmp_path / "nobody")}) is None
-        assert find_token("box:7333", environment | {"MVC_TOKEN": "other"}) == "other"
+        assert find_token("box:7333", environment | {"MVC_TOKEN": "other"}) == self.SECRET
+        assert find_token("box", environment | {"MVC_TOKEN": "other"}) == "other"
         with pytest.raises(MvcError):
             find_token("bad", environment)
         file.chmod(0o640)
@@ -355,6 +470,14 @@ class TestSecrets:
         with pytest.raises(MvcError) as caught:
             find_token("box", environment)
         assert self.SECRET not in "".join(traceback.format_exception(caught.value))
+
+    def test_for_one_host(self, tmp_path):
+        """The variable may be bound to a host: no other is sent what it holds, nor another port of it."""
+        environment = {"HOME": str(tmp_path), "MVC_TOKEN": self.SECRET, "MVC_TOKEN_HOST": "box:7333"}
+        assert find_token("box:7333", environment) == self.SECRET
+        for other in ("box", "box:7334", "ox:7333", "box:7333.evil", ""):
+            assert find_token(other, environment) is None
+        assert find_token("box:7333", environment | {"MVC_TOKEN_HOST": ""}) is None
 
 
 class Scripted(socketserver.ThreadingTCPServer):
@@ -388,6 +511,23 @@ class _Handler(socketserver.BaseRequestHandler):
         self.request.sendall(self.server.said)
 
 
+class Counting(Scripted):
+    """A server whose listing goes on for ever, and holds no key."""
+
+    def __init__(self) -> None:
+        super().__init__(b"")
+
+    @property
+    def said(self) -> bytes:
+        """A page that leads to another one."""
+        rows = [["../x", 1, 1]] * 1000
+        return answer("200 OK", json.dumps({"keys": rows, "next": f"{len(self.heard):020}"}).encode())
+
+    @said.setter
+    def said(self, _: bytes) -> None:
+        return
+
+
 def answer(status: str, body: bytes, *headers: str) -> bytes:
     """Return an answer."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers, "", ""]
@@ -407,6 +547,7 @@ class TestHostileServers:
             answer("404 No", b"\x00\xff"),
             answer("404 No", b'{"kind": 7}'),
             answer("418 No", b"[]"),
+            answer("404 No", b"[" * 60_000),
             b"nonsense\r\n\r\n",
         ],
     )
@@ -448,6 +589,7 @@ class TestHostileServers:
             b'{"keys": [[1, 2, 3]], "next": null}',
             b'{"keys": [], "next": ""}',
             b'{"keys": [], "next": 7}',
+            b'{"keys": [], "next": "z"}',
             b"[" * 100_000,
             b"x" * (2 << 20),
         ],
@@ -470,6 +612,14 @@ class TestHostileServers:
             pytest.raises(IntegrityError),
         ):
             list(engine.list(""))
+
+    def test_listings_of_nothing_without_end(self, monkeypatch):
+        """What is no key counts, too: pages of such rows come to an end."""
+        monkeypatch.setattr(http_engine, "MAX_KEYS", 2500)
+        with Counting() as server, HttpEngine(server.url, None) as engine:
+            with pytest.raises(IntegrityError, match="more than"):
+                list(engine.list(""))
+            assert len(server.heard) == 3
 
     def test_what_fails_for_a_moment(self):
         """Is tried again, some times."""

@@ -56,6 +56,30 @@ def test_serve(tmp_path):
     assert token.encode() not in said
 
 
+def test_clients_that_say_nothing(tmp_path):
+    """However many hold a connection, others are answered."""
+    root = str(tmp_path / "srv")
+    run("init", "--bare", f"{root}/model")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [*MVC, "serve", "--root", root, "--listen", f"127.0.0.1:{port}", "--public", "model"]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ)
+    silent = []
+    try:
+        wait_for(port)
+        silent = [socket.create_connection(("127.0.0.1", port), 20) for _ in range(300)]
+        with socket.create_connection(("127.0.0.1", port), 5) as sock:
+            sock.sendall(b"GET /model/-/v1/hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert sock.recv(100).startswith(b"HTTP/1.1 200")
+    finally:
+        for one in silent:
+            one.close()
+        server.send_signal(signal.SIGTERM)
+        server.communicate(timeout=30)
+    assert server.returncode == 0
+
+
 def wait_for(port: int) -> None:
     """Return when somebody listens."""
     for _ in range(400):

@@ -13,9 +13,12 @@ from mvc.objects.commit import Tag
 from mvc.objects.ids import LITERAL, digest
 from mvc.objects.operation import RefChange
 from mvc.remotes.keys import FORMAT, head_key, index_key, loose_key, operation_key, pack_key
+from mvc.repo.features import set_feature
 from mvc.repo.fsck import fsck
+from mvc.repo.log import history
 from mvc.repo.session import Session
-from mvc.server.service import Repository, Scope, Service
+from mvc.repo.shallow import write_shallow
+from mvc.server.service import Repository, Scope, Service, find_served
 from mvc.store.layout import EntryKind
 from mvc.store.metadata import wrap_metadata
 from mvc.testing.parcels import body_of, change, head_of, move_head, store_operation, write_pack
@@ -303,6 +306,54 @@ class TestHeads:
         assert move_head(service, sender.operation(state, [change(state, MAIN, stored)]))
         assert not service.create(head_key(1), head_of(late))
         assert "refs/heads/late" not in state_of(repository).refs
+
+
+def test_while_a_pack_is_checked(repository, service, sender, tmp_path):
+    """Heads move, and whoever tries whether he may write is told."""
+    first, second = sender.parcel(), write_pack(tmp_path, [next(iter(sender.entries()))])
+    assert service.create(first.key, first.path)
+    state = state_of(repository)
+    with ThreadPoolExecutor(2) as pool:
+        with repository.packs_lock:  # as whoever checks one has it
+            checked = pool.submit(service.create, second.key, second.path)
+            probed = pool.submit(service.create, f"probe/{'0' * 32}", b"x")
+            assert probed.result(20)
+            assert move_head(service, sender.operation(state, [change(state, MAIN, tip(sender))]))
+            assert not checked.done()
+        assert checked.result(20)
+
+
+class TestIncomplete:
+    """What lacks something by design is not served, and pushes make nothing so."""
+
+    @pytest.mark.parametrize("kind", ["shallow", "partial"])
+    def test_is_not_served(self, repository, kind):
+        """Who cloned it would lack the same."""
+        layout = repository.session.layout
+        assert find_served(layout.root) == layout
+        set_feature(repository.session, kind, present=True)
+        with pytest.raises(RemoteError, match=kind):
+            find_served(layout.root)
+
+    def test_contents_that_are_missing(self, repository, service, sender):
+        """Are not forgiven in a repository that became partial while it was served."""
+        set_feature(repository.session, "partial", present=True)
+        parcel = sender.parcel([oid for kind, oid, _ in sender.entries() if kind is EntryKind.TENSOR])
+        service.create(parcel.key, parcel.path)
+        state = state_of(repository)
+        with pytest.raises(RemoteError, match="not everything"):
+            move_head(service, sender.operation(state, [change(state, MAIN, tip(sender))]))
+
+    def test_parents_that_are_missing(self, repository, service, sender):
+        """Are not forgiven in a repository that became shallow while it was served."""
+        (parent,) = {record.id for record in history(sender.session, [tip(sender)])} - {tip(sender)}
+        set_feature(repository.session, "shallow", present=True)
+        write_shallow(repository.session, {parent})
+        parcel = sender.parcel([parent])
+        service.create(parcel.key, parcel.path)
+        state = state_of(repository)
+        with pytest.raises(RemoteError, match="not everything"):
+            move_head(service, sender.operation(state, [change(state, MAIN, tip(sender))]))
 
 
 class TestScopes:

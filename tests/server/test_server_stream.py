@@ -15,7 +15,8 @@ from mvc.remotes.keys import head_key, pack_key
 from mvc.remotes.posix import PosixEngine
 from mvc.remotes.stream_engine import Channel, StreamEngine
 from mvc.remotes.wire import MAGIC, BrokenStreamError, Stream
-from mvc.server.stdio import serve_stream
+from mvc.server.service import Scope, Service
+from mvc.server.stdio import Opened, serve_stream
 from mvc.types import ObjectId
 
 HELLO = MAGIC + b"\x01\x00"
@@ -33,18 +34,18 @@ def framed(value) -> bytes:
 class Client:
     """One end of a stream that says whatever it likes; a server of this process is at the other."""
 
-    def __init__(self, root, timeout: float = 5.0) -> None:
+    def __init__(self, opened: Opened, timeout: float = 5.0) -> None:
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(20)
         self.failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._serve, args=(root, theirs, timeout))
+        self._thread = threading.Thread(target=self._serve, args=(opened, theirs, timeout))
         self._thread.start()
 
-    def _serve(self, root, theirs, timeout) -> None:
+    def _serve(self, opened, theirs, timeout) -> None:
         with theirs:
             try:
                 stream = Stream(theirs.fileno(), os.dup(theirs.fileno()), "the client", timeout)
-                serve_stream(lambda: PosixEngine(root), stream, None, LARGEST)
+                serve_stream(lambda: opened, stream, LARGEST)
             except Exception as error:  # noqa: BLE001 - that is what is looked at
                 self.failure = error
             os.close(stream._sink)
@@ -84,7 +85,7 @@ class Client:
 @pytest.fixture
 def client(tmp_path):
     """Return a client that has not said anything."""
-    made = Client(tmp_path / "store")
+    made = Client(Opened(PosixEngine(tmp_path / "store")))
     yield made
     made.end()
 
@@ -94,6 +95,15 @@ def test_another_protocol(client, said):
     """Ends the stream."""
     client.socket.sendall(said)
     assert isinstance(client.end(), BrokenStreamError)
+
+
+@pytest.mark.parametrize("prefix", ["/etc/x", "../../x", "packs/../../x", "packs/\0/x", "tmp/", "x" * 99])
+def test_prefixes_that_lead_elsewhere(client, prefix):
+    """Are refused, all alike; the stream stays of use."""
+    client.greet()
+    reply = client.ask(verb="list", prefix=prefix)
+    assert (reply["status"], reply["kind"]) == ("error", "malformed")
+    assert client.ask(verb="list", prefix="packs/")["status"] == "ok"
 
 
 def test_a_client_that_says_nothing(client):
@@ -158,7 +168,7 @@ def test_refusals_that_leave_the_stream_of_use(client):
 
 def test_a_body_that_stops(tmp_path):
     """A client that is silent in the middle of a body is given up; between requests it may be silent."""
-    client = Client(tmp_path / "store", timeout=0.3)
+    client = Client(Opened(PosixEngine(tmp_path / "store")), timeout=0.3)
     client.greet()
     threading.Event().wait(0.6)
     client.socket.sendall(framed({"verb": "create", "key": KEY, "size": 10}) + U32.pack(5) + bytes(3))
@@ -171,7 +181,7 @@ def test_a_client_that_reads_nothing(tmp_path):
     """Is given up too."""
     engine = PosixEngine(tmp_path / "store")
     engine.create(KEY, bytes(4 << 20))
-    client = Client(tmp_path / "store", timeout=0.3)
+    client = Client(Opened(PosixEngine(tmp_path / "store")), timeout=0.3)
     client.greet()
     client.socket.sendall(framed({"verb": "read_all", "key": KEY, "limit": 4 << 20}))
     client._thread.join(20)
@@ -234,7 +244,7 @@ def test_a_server_that_lies(said):
 
 @pytest.mark.parametrize(
     "rows",
-    [7, [7], [[KEY]], [[KEY, -1, 0]], [[KEY, 1, "x"]], [[KEY, 1, 0]] * 501, [[7, 1, 0]]],
+    [7, [], [7], [[KEY]], [[KEY, -1, 0]], [[KEY, 1, "x"]], [[KEY, 1, 0]] * 501, [[7, 1, 0]]],
 )
 def test_listings_that_are_none(rows):
     """Are errors of ours."""
@@ -272,3 +282,27 @@ def test_a_server_of_another_version():
     said = MAGIC + b"\x02\x00" + ABLE
     with StreamEngine("s", lambda: Scripted(said)) as engine, pytest.raises(RemoteError, match="version 2"):
         engine.touch(KEY)
+
+
+def test_a_body_of_those_who_may_not_write(repository):
+    """Is not asked for; one that is on its way is thrown away, and the stream stays of use."""
+    client = Client(Opened(Service(repository, Scope.READ, "test"), repository.spool))
+    client.greet()
+    reply = client.ask(verb="create", key=KEY, size=4 << 20)
+    assert (reply["status"], reply["kind"]) == ("error", "authentication")
+    client.socket.sendall(framed({"verb": "create", "key": KEY, "size": 3}) + U32.pack(3) + b"abc" + U32.pack(0))
+    assert client.message()["kind"] == "authentication"
+    assert client.ask(verb="touch", key="x")["status"] == "error"
+    assert client.end() is None
+
+
+def test_where_bodies_are_kept(tmp_path):
+    """Is where the repository keeps what is not finished, not where the system does."""
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    client = Client(Opened(PosixEngine(tmp_path / "store"), spool))
+    client.greet()
+    assert client.ask(verb="create", key=KEY, size=2 << 20) == {"status": "go"}
+    assert len(list(spool.iterdir())) == 1
+    client.end()
+    assert not list(spool.iterdir())

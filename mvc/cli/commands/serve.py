@@ -15,13 +15,11 @@ from mvc.cli.lazy import LazyModule
 from mvc.cli.notes import tell
 from mvc.cli.text import columns
 from mvc.errors import InvalidInputError, NotFoundError
-from mvc.remotes.engine import Engine
 from mvc.remotes.wire import Stream
-from mvc.repo.layout import check_format, find_layout
 from mvc.server.access import TokenFile
 from mvc.server.limits import LARGEST_PACK
-from mvc.server.service import Repository, Scope, Service
-from mvc.server.stdio import serve_stream
+from mvc.server.service import Repository, Scope, Service, find_served
+from mvc.server.stdio import Opened, serve_stream
 
 listen = LazyModule("mvc.server.listen")
 
@@ -85,18 +83,18 @@ def command(
 
 
 def _serve_stdio(root: Path, name: str, max_pack: int) -> None:
-    def open_engine() -> Engine:
+    def opening() -> Opened:
         """Open the repository; the client is told if there is none."""
-        layout = find_layout(root.resolve()) if root.is_dir() else None
+        layout = find_served(root.resolve())
         if layout is None:
             raise NotFoundError(f"there is no repository at {name}", hint="mvc init --bare makes one there")
-        check_format(layout, "write")
-        return Service(Repository(layout, max_pack), Scope.ADMIN, name)
+        repository = Repository(layout, max_pack)
+        return Opened(Service(repository, Scope.ADMIN, name), repository.spool)
 
     sys.stdout.flush()
     sink = os.dup(1)
     os.dup2(2, 1)  # whatever else prints, prints for people
-    serve_stream(open_engine, Stream(0, sink, "the client", _SILENCE), None, max_pack)
+    serve_stream(opening, Stream(0, sink, "the client", _SILENCE), max_pack)
 
 
 @command.group("token", no_args_is_help=True)
