@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvc.errors import FormatError, InvalidInputError, MalformedError, MvcError
-from mvc.objects.canonical import decode, encode
+from mvc.objects.canonical import Value, decode, encode
 from mvc.objects.ids import MANIFEST, digest
 from mvc.objects.manifest import FileEntry, Manifest, ManifestDecoder, Segment, TensorEntry
 from mvc.types import DTYPES, TensorSpec, View, dtype_of, object_id
@@ -230,10 +230,14 @@ def test_the_writer_obeys_the_rules_too():
 
 def test_a_content_of_two_lengths_is_refused():
     """Merging its segments by id would hide one of them."""
-    value = [["a", 0o644, "f", [[0, A_RAW, 3], [1, B_RAW, 4], [0, A_RAW, second]]] for second in (3, 5)]
-    Manifest.decode(encode({"files": [value[0]], "tensors": []}))
+
+    def encoded(second: int) -> bytes:
+        segments: Value = [[0, A_RAW, 3], [1, B_RAW, 4], [0, A_RAW, second]]
+        return encode({"files": [["a", 0o644, "f", segments]], "tensors": []})
+
+    assert Manifest.decode(encoded(3)).size == 10
     with pytest.raises(MalformedError, match="3 bytes, and 5 in 'a'"):
-        Manifest.decode(encode({"files": [value[1]], "tensors": []}))
+        Manifest.decode(encoded(5))
 
 
 def test_sizes_and_segments():
