@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mvc.errors import InvalidInputError, MalformedError, MvcError
-from mvc.objects.canonical import decode, encode
+from mvc.objects.canonical import Value, decode, encode
 
 INTEGERS = st.integers(-(1 << 64), (1 << 64) - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -246,5 +246,5 @@ def test_containers_are_counted(one):
 
 def test_the_densest_manifest_is_read():
     """Files of no bytes, with paths and formats as short as can be, are two arrays in eight bytes each."""
-    files = [[chr(33 + number), 0o644, "", []] for number in range(90)]
+    files: Value = [[chr(33 + number), 0o644, "", []] for number in range(90)]
     assert decode(encode({"files": files, "tensors": []})) == {"files": files, "tensors": []}
