@@ -20,6 +20,14 @@ Value: TypeAlias = "bool | int | float | str | bytes | Sequence[Value] | Mapping
 _MAX_NESTING: Final = 16
 """Levels of arrays and maps; bounds the reader's stack. Our deepest object, the manifest, has 5."""
 
+_CONTAINERS_FREE: Final = 256
+"""Arrays that a value may have however short it is."""
+_ARRAYS_PER_MAP: Final = 4
+"""For how many arrays a map counts: it takes twice the memory, and no object has an array of them."""
+_BYTES_PER_CONTAINER: Final = 4
+"""Bytes that there must be for each further one: an array takes some 90 bytes of memory, and one byte if it is empty.
+The densest object is a manifest of empty files: two arrays in 8 bytes each, if paths and formats had one byte."""
+
 _UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP = range(6)
 _LONG: Final = 24
 """Arguments below it stand in the initial byte; from here on, it says in how many bytes they follow."""
@@ -168,7 +176,8 @@ def decode(data: bytes | memoryview, rows: Rows | None = None) -> Value:
     ------
     MalformedError
         If `data` is not what `encode` writes: truncated, trailing bytes, longer than necessary, keys unsorted or twice,
-        a type outside the subset, or nested too deep. Memory stays proportional to ``len(data)``.
+        a type outside the subset, nested too deep, or if there are too many arrays and maps for its length. Memory
+        stays proportional to ``len(data)``.
 
     Examples
     --------
@@ -190,6 +199,7 @@ class _Reader:
         self.position = 0
         self.rows = rows
         self.path = [0]
+        self.containers_left = _CONTAINERS_FREE + len(data) // _BYTES_PER_CONTAINER
 
     def value(self, depth: int) -> Value:
         """Return the next value."""
@@ -260,7 +270,7 @@ class _Reader:
 
     def array(self, items: int, depth: int) -> list[Value]:
         """Return an array. What manifests consist of, small integers, ids and short texts, is read without a call."""
-        self.check_room(items)
+        self.check_room(items, 1)
         if items and depth > _MAX_NESTING:
             raise _too_deep()
         data, size, start = self.data, len(self.data), self.position
@@ -310,7 +320,7 @@ class _Reader:
 
     def map(self, entries: int, depth: int) -> dict[str, Value]:
         """Return a map, whose keys must be texts in the order of their encodings."""
-        self.check_room(entries)
+        self.check_room(entries, _ARRAYS_PER_MAP)
         result: dict[str, Value] = {}
         previous = b""
         for _ in range(entries):
@@ -325,8 +335,14 @@ class _Reader:
             result[key] = self.value(depth)
         return result
 
-    def check_room(self, items: int) -> None:
-        """Refuse a count that the bytes left cannot hold."""
+    def check_room(self, items: int, containers: int) -> None:
+        """Refuse an array or map whose count the bytes left cannot hold, or that is one too many."""
+        self.containers_left -= containers
+        if self.containers_left < 0:
+            raise MalformedError(
+                f"too many arrays and maps for {len(self.data):,} bytes, at byte {self.position}: one array for "
+                f"{_BYTES_PER_CONTAINER} bytes are allowed, and {_CONTAINERS_FREE}; a map counts {_ARRAYS_PER_MAP}"
+            )
         if items > len(self.data) - self.position:
             raise MalformedError(f"{items} items promised at byte {self.position}, fewer bytes are left")
 

@@ -119,7 +119,7 @@ class Manifest:
     Raises
     ------
     InvalidInputError
-        If a path, name, order, view or reference breaks a rule of the specification.
+        If a path, name, order, view, length or reference breaks a rule of the specification.
     """
 
     files: tuple[FileEntry, ...]
@@ -127,6 +127,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         _check_files(self.files)
+        _check_lengths(self.files)
         _check_tensors(self.files, self.tensors)
 
     @cached_property
@@ -274,6 +275,18 @@ def _check_files(files: tuple[FileEntry, ...]) -> None:
         kinds = [segment.kind for segment in file.segments]
         if any(one == other == "literal" for one, other in pairwise(kinds)):
             raise InvalidInputError(f"two literals follow each other in {file.path!r}")
+
+
+def _check_lengths(files: tuple[FileEntry, ...]) -> None:
+    """Refuse a content of two lengths: the bytes of an id are one number of bytes."""
+    known: dict[tuple[SegmentKind, ObjectId], int] = {}
+    for file in files:
+        for segment in file.segments:
+            length = known.setdefault((segment.kind, segment.id), segment.length)
+            if length != segment.length:
+                raise InvalidInputError(
+                    f"{segment.kind} {segment.id} has {length} bytes, and {segment.length} in {file.path!r}"
+                )
 
 
 def _check_tensors(files: tuple[FileEntry, ...], tensors: tuple[TensorEntry, ...]) -> None:

@@ -153,7 +153,7 @@ class _Packer:
         return self._writer
 
     def _turn(self) -> None:
-        if self._writer is not None and self._writer.size >= PACK_BYTES:
+        if self._writer is not None and self._writer.is_full(PACK_BYTES):
             self.finish()
 
 

@@ -58,6 +58,8 @@ class History:
         Bytes of each content that a manifest names.
     sizes : mapping of ObjectId to int
         Bytes of all files of each manifest that can be read.
+    disputed : frozenset of ObjectId
+        Contents that two manifests give different lengths: one of them is wrong, whichever `contents` has.
     """
 
     commits: Mapping[ObjectId, Commit]
@@ -66,6 +68,7 @@ class History:
     unreadable: Mapping[ObjectId, tuple[str, ...]]
     contents: Mapping[tuple[SegmentKind, ObjectId], int]
     sizes: Mapping[ObjectId, int]
+    disputed: frozenset[ObjectId] = frozenset()
 
 
 def check_history(store: ObjectStore, find: Find, refs: Refs, known: Container[ObjectId] = frozenset()) -> History:
@@ -90,7 +93,7 @@ def check_history(store: ObjectStore, find: Find, refs: Refs, known: Container[O
         walk.read_manifest(oid, commit.manifest)
     unreadable = {oid: walk.origins(oid) for oid in sorted(walk.unreadable)}
     metadata, tags = frozenset({*walk.heads, *walk.manifests}), frozenset(walk.tags)
-    return History(walk.commits, tags, metadata, unreadable, walk.contents, walk.sizes)
+    return History(walk.commits, tags, metadata, unreadable, walk.contents, walk.sizes, frozenset(walk.disputed))
 
 
 def _targets(refs: Refs) -> list[tuple[str, ObjectId]]:
@@ -112,6 +115,7 @@ class _Walk:
     unreadable: set[ObjectId] = field(default_factory=set)
     contents: dict[tuple[SegmentKind, ObjectId], int] = field(default_factory=dict)
     sizes: dict[ObjectId, int] = field(default_factory=dict)
+    disputed: set[ObjectId] = field(default_factory=set)
     decoder: ManifestDecoder = field(default_factory=ManifestDecoder)
 
     def visit(self, origin: str, oid: ObjectId) -> list[tuple[str, ObjectId]]:
@@ -144,7 +148,9 @@ class _Walk:
             return
         found = self._read(oid)
         if isinstance(found, Manifest):
-            self.contents |= found.segments()
+            for key, length in found.segments().items():
+                if self.contents.setdefault(key, length) != length:
+                    self.disputed.add(key[1])
             self.sizes[oid] = found.size
         else:
             self.unreadable.add(oid)

@@ -26,6 +26,8 @@ def refs_of_remotes(refs: Refs, remotes: Sequence[str]) -> Refs:
 def promised_contents(told: History, missing: Mapping[ObjectId, Collection[ObjectId]]) -> frozenset[ObjectId]:
     """Return what of `missing` is promised: nothing that another stored content needs to be decoded.
 
+    Nor anything that two manifests give different lengths: what has both cannot be had.
+
     Parameters
     ----------
     told : History
@@ -36,7 +38,7 @@ def promised_contents(told: History, missing: Mapping[ObjectId, Collection[Objec
     return frozenset(
         oid
         for (kind, oid), size in told.contents.items()
-        if may_be_promised(kind, size) and oid in missing and not missing[oid]
+        if may_be_promised(kind, size) and oid in missing and not missing[oid] and oid not in told.disputed
     )
 
 

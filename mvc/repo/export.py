@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK
 
-from mvc.errors import InvalidInputError, MvcError
+from mvc.errors import IntegrityError, InvalidInputError, MvcError
 from mvc.objects.manifest import FileEntry
 from mvc.repo.materialize import ContentReader
 from mvc.repo.progress import Progress, Tick, silent
@@ -90,11 +90,16 @@ def _write(fs: FileSystem, reader: ContentReader, file: FileEntry, draft: Path, 
     handle = fs.create(draft, file.mode)
     try:
         try:
-            placer = Placer(fs, handle)
+            placer, written = Placer(fs, handle), 0
             with closing(reader.place([segment.id for segment in file.segments], placer.put)) as counts:
                 for count in counts:
                     placer.advance(count)
                     tick(count)
+                    written += count
+            if written != file.size:
+                raise IntegrityError(
+                    f"{file.path!r} has {written:,} bytes; its manifest says {file.size:,}", hint="mvc fsck"
+                )
             fs.fsync(handle)
         finally:
             fs.close(handle)

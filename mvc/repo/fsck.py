@@ -280,10 +280,10 @@ class _Faults:
 
 
 def _contradicting(found: Diagnosis) -> frozenset[ObjectId]:
-    """Return contents that are what their ids promise, and not what a manifest says of them."""
-    good = found.copies.good
+    """Return contents that are what their ids promise, and not what some manifest says of them."""
+    good, disputed = found.copies.good, found.history.disputed
     return frozenset(
         oid
         for (kind, oid), length in found.history.contents.items()
-        if oid in good and (good[oid].content, good[oid].raw_bytes) != (kind, length)
+        if oid in good and (oid in disputed or (good[oid].content, good[oid].raw_bytes) != (kind, length))
     )

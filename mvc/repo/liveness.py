@@ -8,7 +8,7 @@ from mvc.errors import FormatError, IntegrityError, NotFoundError
 from mvc.index import read_metadata
 from mvc.objects.commit import Commit, Tag
 from mvc.objects.ids import COMMIT, MANIFEST, TAG, digest
-from mvc.objects.manifest import ManifestDecoder
+from mvc.objects.manifest import ManifestDecoder, Segment
 from mvc.repo.roots import Root
 from mvc.store.object_store import ObjectStore
 from mvc.types import ObjectId
@@ -30,6 +30,10 @@ class Liveness:
     ----------
     metadata, contents : dict of ObjectId to Root
         What was reached, and the first root from which it was.
+    segments : dict of ObjectId to Segment
+        What the first manifest that names a content says of it.
+    disputed : set of ObjectId
+        Contents of which another manifest says something else: one of them is wrong.
     """
 
     def __init__(self, store: ObjectStore, absent: Collection[ObjectId] = frozenset()) -> None:
@@ -38,6 +42,8 @@ class Liveness:
         self._manifests = ManifestDecoder()
         self.metadata: dict[ObjectId, Root] = {}
         self.contents: dict[ObjectId, Root] = {}
+        self.segments: dict[ObjectId, Segment] = {}
+        self.disputed: set[ObjectId] = set()
         self._lost: set[ObjectId] = set()
 
     def reach(self, roots: Iterable[Root]) -> None:
@@ -87,4 +93,7 @@ class Liveness:
             for file in manifest.files:
                 for segment in file.segments:
                     self.contents.setdefault(segment.id, root)
+                    first = self.segments.setdefault(segment.id, segment)
+                    if first is not segment and (first.kind, first.length) != (segment.kind, segment.length):
+                        self.disputed.add(segment.id)
         return [oid for oid in found.parents if oid not in self._absent]

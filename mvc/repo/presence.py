@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from mvc.errors import IntegrityError, NotFoundError
+from mvc.index import BlobRecord
+from mvc.objects.manifest import Segment
 from mvc.repo.features import is_partial
 from mvc.repo.liveness import Liveness
 from mvc.repo.log import history
@@ -20,6 +22,8 @@ __all__ = ["check_present", "reached"]
 
 def check_present(session: Session, state: RefState, wanted: Iterable[ObjectId], *, complete: bool = False) -> None:
     """Refuse those of `wanted`, commits or tag objects, that refs do not reach and of which something is gone.
+
+    Or is not what a manifest says: a content of another length cannot be cloned, nor the file be put together.
 
     To be called while a lease pins them: what is there now then stays.
 
@@ -72,6 +76,10 @@ def reached(session: Session, state: RefState, wanted: set[ObjectId]) -> set[Obj
     return found
 
 
+def _contradicts(segment: Segment, record: BlobRecord) -> bool:
+    return (segment.kind, segment.length) != (record.kind, record.raw_bytes)
+
+
 def _check_whole(session: Session, oid: ObjectId, complete: bool) -> None:  # noqa: FBT001 - of this module alone
     session.store.packs.refresh()  # what this process still has open may be gone
     live = Liveness(session.store, frozenset() if complete else session.absent)
@@ -86,5 +94,9 @@ def _check_whole(session: Session, oid: ObjectId, complete: bool) -> None:  # no
     moved = {oid for oid, record in chains.items() if not session.store.holds(oid, record.location)}
     if not complete and is_partial(session.layout):
         missing = set()  # it may be promised, and a remote may have it
+    if wrong := live.disputed | {
+        oid for oid in live.segments.keys() & chains if _contradicts(live.segments[oid], chains[oid])
+    }:
+        raise IntegrityError(f"content {min(wrong)} has not the kind and length that a manifest says")
     if gone := [*sorted(missing), *(oid for oid in sorted(moved) if session.store.find(oid) is None)]:
         raise IntegrityError(f"content {gone[0]}, or something that it needs, is missing")

@@ -93,7 +93,7 @@ class WriteBatch:
                 return False
             writer = self._writer or self._begin_pack()
             writer.add(kind, oid, body)
-            if writer.size >= self._pack_limit:
+            if writer.is_full(self._pack_limit):
                 self._finish_pack()
             return True
 

@@ -22,6 +22,7 @@ __all__ = [
     "INDEX_MAGIC",
     "INDEX_RECORD",
     "MAX_METADATA_BYTES",
+    "MAX_PACK_ENTRIES",
     "PACK_HEADER",
     "PACK_MAGIC",
     "PACK_TRAILER",
@@ -64,6 +65,8 @@ INDEX_HEADER: Final = Struct("<8sH6s32sQ")
 INDEX_RECORD: Final = Struct("<32sQQB7s")
 """Id, offset of the body, length of the body, kind, reserved."""
 
+MAX_PACK_ENTRIES: Final = 1 << 21
+"""Entries of a pack: twice what the largest commit has. Bounds the memory of whoever reads it without its index."""
 MAX_METADATA_BYTES: Final = 256 << 20
 """Bytes of a canonical value (spec-v1, limits): 1,000,000 tensors of 200 bytes, with room."""
 

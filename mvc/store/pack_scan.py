@@ -15,6 +15,7 @@ from mvc.store.layout import (
     ENTRY_KINDS,
     ENTRY_MAGIC,
     ENTRY_PREFIX,
+    MAX_PACK_ENTRIES,
     PACK_HEADER,
     PACK_MAGIC,
     PACK_TRAILER,
@@ -67,7 +68,7 @@ def parse_entry(header: memoryview | bytes, offset: int, where: str) -> PackEntr
     return PackEntry(object_id(raw), EntryKind(kind), offset + ENTRY_HEADER, length)
 
 
-def scan_pack(data: memoryview, where: str) -> Iterator[PackEntry]:
+def scan_pack(data: memoryview, where: str, most: int = MAX_PACK_ENTRIES) -> Iterator[PackEntry]:
     """Yield the entries of a pack from its first byte on, reading nothing but their headers.
 
     Neither index nor trailer is needed: the entries before a torn end are yielded before the error is raised.
@@ -78,16 +79,21 @@ def scan_pack(data: memoryview, where: str) -> Iterator[PackEntry]:
         The whole file, usually mapped.
     where : str
         Its name in errors.
+    most : int
+        Entries that it may have.
 
     Raises
     ------
     MalformedError, IntegrityError, FormatError
-        At the first byte that is neither part of a whole entry nor of a trailer with the number of entries before it.
+        At the entry that is one too many; at the first byte that is neither part of a whole entry nor of a trailer with
+        the number of entries before it.
     """
     _check_header(data, where)
     offset, found = PACK_HEADER.size, 0
     while len(data) - offset != PACK_TRAILER.size:
         entry = _entry_at(data, offset, where)
+        if found == most:
+            raise MalformedError(f"{where}: has more than {most:,} entries")
         yield entry
         offset, found = entry.offset + entry.length, found + 1
     count, _ = PACK_TRAILER.unpack_from(data, offset)
@@ -105,7 +111,7 @@ def verify_pack(data: memoryview, pack: ObjectId, where: str) -> list[PackEntry]
     MalformedError, IntegrityError, FormatError
         If a header, the count, the id or the checksum of a metadata object is wrong, or an id occurs twice.
     """
-    entries = list(scan_pack(data, where))
+    entries = [_with_body(entry, where) for entry in scan_pack(data, where)]
     if not entries or len({entry.oid for entry in entries}) != len(entries):
         raise MalformedError(f"{where}: has no entries, or two of one id")
     computed, stored = digest(PACK, data[:-ID_BYTES]), data[-ID_BYTES:].hex()
@@ -115,6 +121,13 @@ def verify_pack(data: memoryview, pack: ObjectId, where: str) -> list[PackEntry]
         if entry.kind.is_metadata:
             unwrap_metadata(data[entry.offset : entry.offset + entry.length], f"{where}, object {entry.oid[:12]}")
     return entries
+
+
+def _with_body(entry: PackEntry, where: str) -> PackEntry:
+    """Return `entry`, refusing a metadata object that is too short for a checksum and anything behind it."""
+    if entry.kind.is_metadata and entry.length <= U64.size:
+        raise MalformedError(f"{where}, object {entry.oid[:12]}: {entry.length} bytes hold no checksum and frame")
+    return entry
 
 
 def salvage_pack(data: memoryview, where: str) -> Salvage:

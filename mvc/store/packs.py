@@ -14,6 +14,7 @@ from mvc.store.layout import (
     ENTRY_MAGIC,
     ENTRY_PREFIX,
     FORMAT_VERSION,
+    MAX_PACK_ENTRIES,
     PACK_HEADER,
     PACK_MAGIC,
     U64,
@@ -82,6 +83,10 @@ class PackWriter:
         entry = self.entries[oid]
         if self.size != entry.offset + entry.length:
             raise InvalidInputError(f"{oid[:12]} has {self.size - entry.offset:,} bytes, not {entry.length:,}")
+
+    def is_full(self, size: int, entries: int = MAX_PACK_ENTRIES) -> bool:
+        """Return whether the pack has `size` bytes, or as many `entries` as a pack may have: then another is begun."""
+        return self.size >= size or len(self.entries) >= entries
 
     def publish(self, directory: Path, temporaries: Temporaries) -> ObjectId:
         """Complete the pack and make it, then its index, visible in `directory`; return its id.

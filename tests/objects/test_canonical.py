@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mvc.errors import InvalidInputError, MalformedError, MvcError
-from mvc.objects.canonical import decode, encode
+from mvc.objects.canonical import Value, decode, encode
 
 INTEGERS = st.integers(-(1 << 64), (1 << 64) - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -226,3 +226,25 @@ def test_what_has_no_encoding_cannot_be_written(value):
 def test_a_memoryview_is_read():
     """Bytes in a pack need not be copied first."""
     assert decode(memoryview(b"xx\x01")[2:]) == 1
+
+
+@pytest.mark.parametrize("one", [[], {}, [0], {"": 0}], ids=repr)
+def test_containers_are_counted(one):
+    """One for four bytes, and 256 besides: each takes many times the memory that it takes bytes. A map counts four."""
+    each = 4 if isinstance(one, dict) else 1
+    most = next(n for n in range(1000) if 1 + each * (n + 1) > 256 + len(encode([one] * (n + 1))) // 4)
+    assert decode(encode([one] * most)) == [one] * most
+    for number in (most + 1, 50_000):
+        data = encode([one] * number)
+        tracemalloc.start()
+        with pytest.raises(MalformedError, match="arrays and maps"):
+            decode(data)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 50_000 + 25 * len(data)
+
+
+def test_the_densest_manifest_is_read():
+    """Files of no bytes, with paths and formats as short as can be, are two arrays in eight bytes each."""
+    files: Value = [[chr(33 + number), 0o644, "", []] for number in range(90)]
+    assert decode(encode({"files": files, "tensors": []})) == {"files": files, "tensors": []}

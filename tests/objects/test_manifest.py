@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvc.errors import FormatError, InvalidInputError, MalformedError, MvcError
-from mvc.objects.canonical import decode, encode
+from mvc.objects.canonical import Value, decode, encode
 from mvc.objects.ids import MANIFEST, digest
 from mvc.objects.manifest import FileEntry, Manifest, ManifestDecoder, Segment, TensorEntry
 from mvc.types import DTYPES, TensorSpec, View, dtype_of, object_id
 
 A, B, C = (object_id(bytes([number]) * 32) for number in (1, 2, 3))
+A_RAW, B_RAW = (bytes([number]) * 32 for number in (1, 2))
 F32 = dtype_of("F32")
 
 
@@ -210,6 +211,8 @@ def test_the_writer_obeys_the_rules_too():
         (FileEntry("../a", 0o644, "f", ()),),
         (FileEntry("a", 0o644, "f", (Segment("literal", A, 1), Segment("literal", B, 1))),),
         (one, one),
+        (FileEntry("a", 0o644, "f", (Segment("tensor", A, 16), Segment("tensor", A, 24))),),
+        (one, FileEntry("b", 0o644, "f", (Segment("tensor", A, 24),))),
     ]
     for files in wrong_files:
         with pytest.raises(InvalidInputError):
@@ -223,6 +226,18 @@ def test_the_writer_obeys_the_rules_too():
     for entry in wrong_tensors:
         with pytest.raises(InvalidInputError):
             Manifest((one,), (entry,))
+
+
+def test_a_content_of_two_lengths_is_refused():
+    """Merging its segments by id would hide one of them."""
+
+    def encoded(second: int) -> bytes:
+        segments: Value = [[0, A_RAW, 3], [1, B_RAW, 4], [0, A_RAW, second]]
+        return encode({"files": [["a", 0o644, "f", segments]], "tensors": []})
+
+    assert Manifest.decode(encoded(3)).size == 10
+    with pytest.raises(MalformedError, match="3 bytes, and 5 in 'a'"):
+        Manifest.decode(encoded(5))
 
 
 def test_sizes_and_segments():

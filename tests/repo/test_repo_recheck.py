@@ -13,7 +13,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from mvc.errors import MvcError
+from mvc.errors import IntegrityError, MvcError
 from mvc.index import Database
 from mvc.index.checked import recall
 from mvc.objects.commit import Commit
@@ -293,6 +293,35 @@ def test_a_commit_of_what_is_not_there(known, actor):
         assert [fault["object"] for fault in believing] == [segment.id]
         Session.find(known.root).refresh(force=True)
         known.settle()
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["above", "below"])
+def test_a_manifest_that_contradicts_another_one(known, actor, before):
+    """A commit names a literal that is stored, and says that it is longer, whichever manifest is read last."""
+    session = known.again().session
+    tip = session.refs.state().head
+    segment = next(s for file in known.manifest(tip).files for s in file.segments if s.kind == "literal")
+    wrong = Segment(segment.kind, segment.id, segment.length + 7)
+    manifest = Manifest((FileEntry("long", 0o644, "opaque", (wrong,)),), ())
+    made = Commit(manifest.id, () if before else (tip,), actor.author, 1, "long", {})
+    above = Commit(known.manifest(tip).id, (made.id,), actor.author, 2, "true", {})
+    with session.store.begin() as batch:
+        batch.put(EntryKind.MANIFEST, manifest.id, wrap_metadata(manifest.encoded))
+        for commit in (made, above):
+            batch.put(EntryKind.COMMIT, commit.id, wrap_metadata(commit.encoded))
+        batch.commit()
+    session.refs.update(lambda state: (RefChange(branch_ref("long"), None, above.id if before else made.id),), actor)
+    assert [fault.object for fault in fsck(Session(Layout(known.root))).faults] == [segment.id]
+    for _ in range(2):
+        believing, asking = both(known.root)
+        assert believing == asking
+        assert [fault["object"] for fault in believing] == [segment.id]
+        Session.find(known.root).refresh(force=True)
+        known.settle()
+    with pytest.raises(IntegrityError, match=f"{segment.length:,} bytes; its manifest says {wrong.length:,}"):
+        known.repo.checkout(made.id, to=known.root.parent / "out")
+    assert not list((known.root.parent / "out").rglob("*"))
+    assert not list((known.root / ".mvc" / "tmp").glob("*.tmp"))
 
 
 def test_a_branch_to_a_commit_whose_content_is_gone(known, actor):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from mvc.errors import AuthenticationError, IntegrityError, MvcError, NotFoundError, RemoteError
 from mvc.objects.blob import Envelope
-from mvc.objects.commit import Tag
+from mvc.objects.commit import Commit, Tag
 from mvc.objects.ids import LITERAL, digest
+from mvc.objects.manifest import FileEntry, Manifest
 from mvc.objects.operation import RefChange
 from mvc.remotes.keys import FORMAT, head_key, index_key, loose_key, operation_key, pack_key
 from mvc.repo.features import set_feature
@@ -222,6 +224,25 @@ class TestHeads:
         service.create(parcel.key, parcel.path)
         state = state_of(repository)
         self.refuse(repository, service, sender.operation(state, [change(state, MAIN, tip(sender))]))
+
+    @pytest.mark.parametrize("kind", ["literal", "tensor"])
+    @pytest.mark.parametrize("below", [False, True], ids=["tip", "parent"])
+    def test_a_manifest_that_contradicts_what_is_stored(self, repository, service, sender, stored, kind, below):
+        """It says that a content that is here is longer: a clone of it would be refused."""
+        true = sender.session.manifest(stored)
+        segment = next(s for file in true.files for s in file.segments if s.kind == kind)
+        longer = replace(segment, length=segment.length + 7)
+        wrong = Manifest((FileEntry("long", 0o644, "opaque", (longer,)),), ())
+        made = Commit(wrong.id, (stored,), "Mallory", 1, "long", {})
+        above = Commit(true.id, (made.id,), "Mallory", 2, "true", {})
+        entries = [(EntryKind.MANIFEST, wrong.id, wrap_metadata(wrong.encoded))]
+        entries += [(EntryKind.COMMIT, commit.id, wrap_metadata(commit.encoded)) for commit in (made, above)]
+        parcel = write_pack(sender.directory, entries)
+        service.create(parcel.key, parcel.path)
+        state = state_of(repository)
+        new = above.id if below else made.id
+        self.refuse(repository, service, sender.operation(state, [change(state, MAIN, new)]))
+        assert move_head(service, sender.operation(state, [change(state, MAIN, stored)]))
 
     @staticmethod
     def not_needed(sender):

@@ -206,6 +206,32 @@ def test_hostile_packs_are_refused(data: memoryview, error: type[Exception], rea
         verify_pack(data, oid(1), "pack")
 
 
+def test_entries_are_counted(tmp_path: Path, three: Contents) -> None:
+    """One more than a pack may have is not read, and a writer knows when to begin another pack."""
+    data = memoryview(packed(tmp_path, three))
+    assert len(list(scan_pack(data, "pack", most=len(three)))) == len(three)
+    found: list[ObjectId] = []
+    with pytest.raises(MalformedError, match="more than 2 entries"):
+        found.extend(entry.oid for entry in scan_pack(data, "pack", most=2))
+    assert len(found) <= 2
+    with Temporaries(tmp_path, LocalFileSystem()).draft() as draft:
+        writer = PackWriter(draft)
+        for oid_, (kind, body) in three.items():
+            assert not writer.is_full(1 << 30, len(three))
+            writer.add(kind, oid_, body)
+        assert writer.is_full(1 << 30, len(three))
+        assert writer.is_full(writer.size)
+        assert not writer.is_full(writer.size + 1)
+
+
+@pytest.mark.parametrize("length", [0, 8])
+def test_metadata_without_a_frame_is_refused(tmp_path: Path, length: int) -> None:
+    """Nothing is noted of entries that are a header and no more."""
+    pack = write_pack(tmp_path, {oid(1): (EntryKind.COMMIT, bytes(length))})
+    with pytest.raises(MalformedError, match=f"{length} bytes hold no checksum and frame"):
+        verify_pack(memoryview(pack_path(tmp_path, pack).read_bytes()), pack, "pack")
+
+
 def test_a_pack_under_another_name_is_refused(tmp_path: Path, three: Contents) -> None:
     """A whole pack is not the pack that its name promises."""
     with pytest.raises(IntegrityError, match="the name 0000"):
