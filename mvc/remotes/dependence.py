@@ -8,12 +8,11 @@ there when the head is about to move, however long the push took.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Final
 
-from mvc.errors import NotFoundError, RemoteError
+from mvc.errors import FormatError, IntegrityError, NotFoundError, RemoteError
 from mvc.objects.blob import Envelope
 from mvc.remotes.engine import Engine
 from mvc.remotes.holdings import YOUNG_SECONDS, Holdings, Place
@@ -62,7 +61,7 @@ class Dependence:
         self._engine = engine
         self._dry_run = dry_run
         self._keeps: dict[str, bool] = {}
-        self._needs: dict[Place, frozenset[ObjectId]] = {}
+        self._needs: dict[Place, frozenset[ObjectId] | None] = {}
         self._keys: set[str] = set()
 
     def on_metadata(self, oid: ObjectId) -> bool:
@@ -81,7 +80,7 @@ class Dependence:
         while grows:
             grows = False
             for oid in known.keys() - good.keys():
-                found = next((place for place in known[oid] if self._needs[place] <= good.keys()), None)
+                found = next((place for place in known[oid] if self._is_met(place, good)), None)
                 if found is not None:
                     good[oid], grows = found, True
         self._rely(wanted & good.keys(), good)
@@ -94,7 +93,7 @@ class Dependence:
             if oid not in seen:
                 seen.add(oid)
                 self._keys.add(good[oid].key)
-                pending += self._needs[good[oid]]
+                pending += self._needs[good[oid]] or ()
 
     def _closure(self, ids: set[ObjectId]) -> dict[ObjectId, list[Place]]:
         """Return the copies that are kept of `ids` and of everything that any of these copies needs."""
@@ -108,11 +107,21 @@ class Dependence:
                     )
                     known[oid] = [place for place in places if self._is_kept(place)]
                 unread = [place for oid in pending for place in known[oid] if place not in self._needs]
-                self._needs.update(zip(unread, pool.map(partial(references_of, self._engine), unread), strict=True))
-                pending = {
-                    side for oid in pending for place in known[oid] for side in self._needs[place]
-                } - known.keys()
+                self._needs.update(zip(unread, pool.map(self._read_needs, unread), strict=True))
+                sides = (self._needs[place] or () for oid in pending for place in known[oid])
+                pending = {side for needed in sides for side in needed} - known.keys()
         return known
+
+    def _read_needs(self, place: Place) -> frozenset[ObjectId] | None:
+        """Return what a copy needs; None if it is damaged, or gone: then it is nothing to rely on."""
+        try:
+            return references_of(self._engine, place)
+        except (FormatError, IntegrityError, NotFoundError):
+            return None
+
+    def _is_met(self, place: Place, good: Mapping[ObjectId, Place]) -> bool:
+        needed = self._needs[place]
+        return needed is not None and needed <= good.keys()
 
     def _is_kept(self, place: Place) -> bool:
         """Return whether the file of a copy is young, or was made so."""

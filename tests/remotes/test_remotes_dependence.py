@@ -115,3 +115,33 @@ def test_a_grace_period_that_pushes_do_not_expect(machines, ada):
         collect_remote(RemoteStore(machines.engine()), Gc(grace_hours=1.0))
     assert collect_remote(RemoteStore(machines.engine()), Gc(grace_hours=0.0), exclusive=True).keys == ()
     assert machines.faults(ada) == []
+
+
+def test_a_damaged_copy_is_nothing_to_rely_on(machines, ada, actor):
+    """It was left by a push that was cut off; what it should be is sent."""
+    machines.push(ada)
+    before = set((machines.there / "packs").iterdir())
+    ada.committed(ada.model(9), "m.safetensors")
+    uncut = machines.counted()
+
+    class Late(CutEngine):
+        """An engine that fails when the head is to be created, as when the machine is switched off."""
+
+        def create(self, key, body):
+            """See `Engine.create`."""
+            if key.startswith("ops/"):
+                raise RemoteError("cut")
+            return super().create(key, body)
+
+    with pytest.raises(RemoteError, match="cut"):
+        push(ada.session, RemoteStore(Late(machines.engine())), "origin", PushRequest((named(ada, MAIN),)), actor)
+    (left,) = (path for path in set((machines.there / "packs").iterdir()) - before if path.suffix == ".pack")
+    data = bytearray(left.read_bytes())
+    for place in range(len(data)):
+        if data[place : place + 8] == b"\x89MVCB\r\n\x1a":
+            data[place + 8] ^= 1  # the version of a blob's envelope
+    left.chmod(0o644)
+    left.write_bytes(data)
+    machines.push(ada, engine=uncut)
+    assert uncut.sent > len(data) / 2
+    assert machines.state().refs[MAIN] == ada.session.refs.state().refs[MAIN]
