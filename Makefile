@@ -45,7 +45,7 @@ test-all: $(VENV)/.bench  ## Run the long suites too
 
 sanitize: $(VENV)/.dev  ## Run the tests of the codecs on kernels compiled with sanitizers
 	@echo "==> Compiling the kernels with the address and undefined-behaviour sanitizers, and testing them"
-	tools/sanitize.sh $(abspath $(BIN)/python) -n auto -k 'not numpy'
+	tools/sanitize.sh $(abspath $(BIN)/python) -n auto -k 'not numpy' $(SLICE)
 
 lint: $(VENV)/.dev  ## Check style and formatting
 	$(BIN)/ruff check .

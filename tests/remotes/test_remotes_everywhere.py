@@ -54,7 +54,7 @@ class Web(NamedTuple):
     options: tuple[str, ...]
 
 
-@pytest.fixture(scope="module", params=["http", "https"])
+@pytest.fixture(scope="module", params=[pytest.param("http", marks=pytest.mark.slow), "https"])
 def web(request, tmp_path_factory):
     """Return a running server."""
     root = tmp_path_factory.mktemp("web")

@@ -36,6 +36,7 @@ def secure(tmp_path_factory, certificate):
     server.stop()
 
 
+@pytest.mark.slow  # the same as over HTTPS, without TLS
 class TestHttp(RemoteTests):
     """The contract, over HTTP."""
 

@@ -188,6 +188,7 @@ def test_damage_is_found_as_if_nothing_were_known(known, damage):
     assert believing or damage == "the head is gone", "the log then ends earlier, and is whole"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["a pack is cut", "a loose blob is gone", "an operation"])
 def test_damage_is_reported_each_time(known, damage):
     """Only what is clean is remembered."""
@@ -402,6 +403,7 @@ def hurt(root, number, place):
         flip(path, place)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, phases=[Phase.generate])
 @given(
     st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 3)), max_size=10),
