@@ -212,6 +212,8 @@ class _Download:
         there = {oid for oid in absent if self.tried.get(oid, 0) < len(self._copies(oid))}
         nowhere = absent - there
         others = {oid for oid, arrival in self.waiting.items() if nowhere and not nowhere.isdisjoint(_needs(arrival))}
+        if any(self.tried[oid] >= len(self._copies(oid)) for oid in others):
+            raise IntegrityError(f"{self.engine.url} lacks content {min(nowhere)}", hint="mvc fsck on that side")
         return sorted(there | others) or sorted(self.waiting)
 
 
