@@ -17,6 +17,7 @@ def test_init(program, tmp_path):
         "schema": "mvc.init/1",
         "root": str(root),
         "branch": "trunk",
+        "bare": False,
     }
 
 
