@@ -91,6 +91,8 @@ class RemoteStore:
         ------
         NoRepositoryError
             If there is none.
+        IntegrityError
+            If the format file is none.
         FormatError
             With the version or feature that is unknown; or if it is shallow or partial.
         """
@@ -101,7 +103,9 @@ class RemoteStore:
         try:
             document = tomllib.loads(data.decode())
         except (ValueError, RecursionError) as error:
-            raise FormatError(f"the format file of {self.url} is not TOML: {error}") from error
+            raise IntegrityError(f"the format file of {self.url} is not TOML: {error}") from error
+        if not isinstance(document.get("version"), int):
+            raise IntegrityError(f"the format file of {self.url} names no version")
         check_document(document, self.url, access)
         if lacking := sorted({*_LACKING} & {*features_of(document, self.url)["read"]}):
             raise FormatError(

@@ -40,7 +40,7 @@ def test_shallow(origin, program, tmp_path):
 @pytest.mark.parametrize("arguments", [["--depth", "0"], ["--depth", "1", "--unshallow"], ["--depth", "x"]])
 def test_wrong_depths(program, arguments):
     """Are errors of the command line."""
-    program.err("fetch", *arguments, code=2)
+    assert "depth" in program.err("fetch", *arguments, code=2)
 
 
 def test_partial(origin, program, tmp_path):

@@ -190,7 +190,7 @@ class TestUnreachable:
         (pair.origin / "op_head").rename(pair.origin / "gone")
         (pair.origin / "op_head").write_text("no directory")
         for command in ("push", "fetch", "pull", "ls-remote"):
-            story.err(command, code=4)
+            assert story.err(command, code=4).startswith("error: ")
 
     def test_a_damaged_remote(self, pair, tmp_path):
         """Exit code 5, and no file is written."""

@@ -72,7 +72,7 @@ def test_hostile_frames_take_little_memory(codec_class, implementation):
 
 
 def check_arrays(codec_class, seed, arrays):
-    """Encode random arrays with both implementations, and decode each with the other."""
+    """Encode random arrays with both implementations, and decode each with the other; return how many."""
     dtypes = tuple(DTYPES.values())
     for number in range(arrays):
         rng = np.random.default_rng([seed, number])
@@ -93,13 +93,14 @@ def check_arrays(codec_class, seed, arrays):
                 decoded[name] = out.tobytes()
         assert len(set(stored.values())) == 1, (codec, seed, number)
         assert set(decoded.values()) == {frame.tobytes()}, (codec, seed, number)
+    return number + 1
 
 
 @needs_native
 @every_codec
 def test_implementations_agree(codec_class):
     """Random arrays of all dtypes become the same bytes with either implementation, and come back."""
-    check_arrays(codec_class, seed=4, arrays=len(DTYPES) * 10)
+    assert check_arrays(codec_class, seed=4, arrays=len(DTYPES) * 10) == len(DTYPES) * 10
 
 
 @pytest.mark.slow
@@ -107,4 +108,4 @@ def test_implementations_agree(codec_class):
 @every_codec
 def test_implementations_agree_on_ten_thousand_arrays(codec_class):
     """The same for ten thousand arrays."""
-    check_arrays(codec_class, seed=5, arrays=ARRAYS)
+    assert check_arrays(codec_class, seed=5, arrays=ARRAYS) == ARRAYS

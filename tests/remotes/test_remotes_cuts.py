@@ -193,8 +193,8 @@ def test_some_cuts(sweep, name):
 def test_every_cut(sweep, name, mode):
     """Every request, in each way."""
     found = sweep(name)
-    for request in range(1, found.plain.total + 1):
-        found.cut(request, mode)
+    noticed = [found.cut(request, mode) for request in range(1, found.plain.total + 1)]
+    assert sum(noticed) >= len(noticed) / 2, "most cuts end in an error; after all of them the same command goes on"
 
 
 @pytest.mark.parametrize("mode", ["after", "before"])

@@ -208,12 +208,12 @@ class TestHeads:
         return tip(sender)
 
     def refuse(self, repository, service, operation):
-        """Try to make an operation the head, in vain."""
+        """Try to make an operation the head; return whether it was refused, and the refs are what they were."""
         before = state_of(repository)
         store_operation(service, operation)
         with pytest.raises(RemoteError):
             service.create(head_key(operation.number), head_of(operation))
-        assert state_of(repository) == before
+        return state_of(repository) == before
 
     @pytest.mark.parametrize("kind", [EntryKind.COMMIT, EntryKind.MANIFEST, EntryKind.TENSOR, EntryKind.LITERAL])
     def test_something_is_missing(self, repository, service, sender, kind):
@@ -223,7 +223,7 @@ class TestHeads:
         parcel = sender.parcel({needed})
         service.create(parcel.key, parcel.path)
         state = state_of(repository)
-        self.refuse(repository, service, sender.operation(state, [change(state, MAIN, tip(sender))]))
+        assert self.refuse(repository, service, sender.operation(state, [change(state, MAIN, tip(sender))]))
 
     @pytest.mark.parametrize("kind", ["literal", "tensor"])
     @pytest.mark.parametrize("below", [False, True], ids=["tip", "parent"])
@@ -241,7 +241,7 @@ class TestHeads:
         service.create(parcel.key, parcel.path)
         state = state_of(repository)
         new = above.id if below else made.id
-        self.refuse(repository, service, sender.operation(state, [change(state, MAIN, new)]))
+        assert self.refuse(repository, service, sender.operation(state, [change(state, MAIN, new)]))
         assert move_head(service, sender.operation(state, [change(state, MAIN, stored)]))
 
     @staticmethod
@@ -256,7 +256,7 @@ class TestHeads:
         tensor = next(oid for kind, oid, _ in sender.entries() if kind is EntryKind.TENSOR)
         for name in (MAIN, "refs/tags/v1"):
             for wrong in (manifest, tensor, NOTHING):
-                self.refuse(repository, service, sender.operation(state, [change(state, name, wrong)]))
+                assert self.refuse(repository, service, sender.operation(state, [change(state, name, wrong)]))
 
     def test_tags(self, repository, service, sender, stored):
         """Tag objects are followed, but not by branches."""
@@ -265,8 +265,8 @@ class TestHeads:
             parcel = write_pack(sender.directory, [(EntryKind.TAG, tag.id, wrap_metadata(tag.encoded))])
             service.create(parcel.key, parcel.path)
         state = state_of(repository)
-        self.refuse(repository, service, sender.operation(state, [change(state, "refs/tags/v1", bad.id)]))
-        self.refuse(repository, service, sender.operation(state, [change(state, MAIN, good.id)]))
+        assert self.refuse(repository, service, sender.operation(state, [change(state, "refs/tags/v1", bad.id)]))
+        assert self.refuse(repository, service, sender.operation(state, [change(state, MAIN, good.id)]))
         assert move_head(service, sender.operation(state, [change(state, "refs/tags/v1", good.id)]))
         assert state_of(repository).refs["refs/tags/v1"] == good.id
 
@@ -282,7 +282,7 @@ class TestHeads:
             sender.operation(state, [change(state, "HEAD", "ref: refs/heads/other")]),
             sender.operation(state, [change(state, "HEAD", stored)]),
         ):
-            self.refuse(repository, service, wrong)
+            assert self.refuse(repository, service, wrong)
 
     def test_heads_that_are_none(self, repository, service, sender, stored):
         """Not an id; an operation that is not here; a number that is not its own."""
@@ -305,7 +305,7 @@ class TestHeads:
         assert service.capabilities.worktree
         state = state_of(repository)
         parent = lab.session.record(state.head).parents[0]
-        self.refuse(repository, service, sender.operation(state, [change(state, MAIN, parent)]))
+        assert self.refuse(repository, service, sender.operation(state, [change(state, MAIN, parent)]))
         assert move_head(service, sender.operation(state, [change(state, "refs/heads/side", parent)]))
 
     def test_a_race(self, repository, service, sender, stored):
