@@ -86,7 +86,7 @@ def collect_remote(store: RemoteStore, bounds: Gc, *, dry_run: bool = False, exc
     state = store.state()  # first: what a push has brought by then is found in what is listed after
     live = _Live(store)
     live.reach(state, now() - int(86_400e6 * bounds.retention_days))
-    files = [item for prefix in (PACKS, LOOSE) for item in store.engine.list(prefix) if not item.key.endswith(".idx")]
+    files = [item for prefix in (PACKS, LOOSE) for item in store.engine.keys(prefix) if not item.key.endswith(".idx")]
     dead = [item for item in files if item.key not in live.keys and item.modified < limit]
     if dead:
         live.follow_references()
@@ -161,10 +161,10 @@ class _Live:
 
 def _remove_unchanged(engine: Engine, item: KeyInfo) -> bool:
     """Remove a file unless somebody has touched it since it was judged; see `Dependence`."""
-    unchanged = any(found.key == item.key and found.modified == item.modified for found in engine.keys(item.key))
-    if unchanged:
-        _remove(engine, item.key)
-    return unchanged
+    if engine.info(item.key) != item:
+        return False
+    _remove(engine, item.key)
+    return True
 
 
 def _remove(engine: Engine, key: str) -> None:

@@ -108,6 +108,10 @@ class Engine(ABC):
                     raise IntegrityError(f"{self.url} says that {item.key} has {item.size:,} bytes")
                 yield item
 
+    def info(self, key: str) -> KeyInfo | None:
+        """Return what a listing says of one key; None if there is no such key. Errors as of `keys`."""
+        return next((item for item in self.keys(key) if item.key == key), None)
+
     @abstractmethod
     def read(self, key: str, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes at `offset`.

@@ -288,7 +288,7 @@ def _index(engine: Engine, pack: OutgoingPack, sending: Future[None]) -> int:
 def _check_there(engine: Engine, pack: OutgoingPack, size: int) -> None:
     """Refuse to rely on a pack of the same name that is cut short, or so old that it may be collected."""
     key = pack_key(pack.id)
-    there = next((item for item in engine.keys(key) if item.key == key), None)
+    there = engine.info(key)
     if there is None or there.size != size:
         raise RemoteError(
             f"{key} of {engine.url} is not what was to be stored there: it is damaged, or was just removed",

@@ -40,15 +40,13 @@ from mvc.repo.layout import FORMAT_TEXT, Access, Feature, check_document, featur
 from mvc.repo.refs import RefState, attach
 from mvc.store.checks import check_xxh3
 from mvc.store.layout import U64
-from mvc.store.op_head import Head, parse_head
+from mvc.store.op_head import KEPT_HEADS, Head, parse_head
 from mvc.types import ObjectId
 
 __all__ = ["RemoteStore"]
 
 _LACKING: Final[tuple[Feature, ...]] = ("shallow", "partial")
 """What a repository that serves as a remote must not be."""
-_KEEP: Final = 8
-"""Head files below the newest that stay, as in a repository on a disk; every so many writers one removes the others."""
 _WALK: Final = 64
 """Operations behind each other that may be without a view (spec-v1, section 4)."""
 _TRIES: Final = 100
@@ -242,7 +240,7 @@ class RemoteStore:
             raise problem
         if not self._holds(operation.number, operation.id, head):
             return False
-        if operation.number % _KEEP == 0:
+        if operation.number % KEPT_HEADS == 0:
             self._prune(operation.number)
         return True
 
@@ -261,7 +259,7 @@ class RemoteStore:
         """Remove old head files, oldest first; failing to is no error, another writer will."""
         with suppress(MvcError):
             for old in self._numbers():
-                if old < newest - _KEEP:
+                if old < newest - KEPT_HEADS:
                     with suppress(NotFoundError):  # another writer was faster
                         self.engine.delete(head_key(old))
 

@@ -25,10 +25,10 @@ def size_of(engine: Engine, key: str) -> int:
     NotFoundError
         If there is nothing.
     """
-    for found in engine.list(check_key(key)):
-        if found.key == key:
-            return found.size
-    raise NotFoundError(f"there is no {key}")
+    found = engine.info(check_key(key))
+    if found is None:
+        raise NotFoundError(f"there is no {key}")
+    return found.size
 
 
 def read_pieces(engine: Engine, key: str, offset: int, length: int) -> Iterator[bytes]:

@@ -11,12 +11,12 @@ from typing import Final
 
 from mvc.errors import FormatError, IntegrityError, NotFoundError, StorageError
 from mvc.objects.blob import Reference
-from mvc.objects.commit import Commit, Tag
-from mvc.objects.ids import COMMIT, MANIFEST, TAG, digest
-from mvc.objects.manifest import Manifest, ManifestDecoder, SegmentKind
+from mvc.objects.ids import digest
+from mvc.objects.manifest import ManifestDecoder, SegmentKind
 from mvc.repo.materialize import ContentReader
 from mvc.repo.progress import Progress
 from mvc.repo.session import Session
+from mvc.repo.stored_metadata import METADATA_KINDS, MetadataObject
 from mvc.store.layout import EntryKind, Location, StoredObject
 from mvc.store.metadata import unwrap_metadata
 from mvc.store.object_store import ObjectStore
@@ -30,14 +30,6 @@ WRONG: Final = (IntegrityError, NotFoundError, FormatError, StorageError)
 
 _KEPT_BYTES: Final = 256 << 20
 """Bytes of decoded frames kept for the deltas that come next: two of the largest matrices of most models in bf16."""
-
-_Metadata = Commit | Tag | Manifest
-_METADATA: Final[Mapping[EntryKind, tuple[str, Callable[[bytes], _Metadata]]]] = {
-    EntryKind.MANIFEST: (MANIFEST, Manifest.decode),
-    EntryKind.COMMIT: (COMMIT, Commit.decode),
-    EntryKind.TAG: (TAG, Tag.decode),
-}
-"""Domain of the id, and how to decode."""
 
 
 class State(Enum):
@@ -150,7 +142,7 @@ class Radius:
         return frozenset(found)
 
 
-def read_copy(store: ObjectStore, copy: Copy, manifests: ManifestDecoder | None = None) -> _Metadata:
+def read_copy(store: ObjectStore, copy: Copy, manifests: ManifestDecoder | None = None) -> MetadataObject:
     """Return a metadata object from one copy of it, verified; a manifest is decoded by `manifests`, if that is given.
 
     Raises
@@ -159,14 +151,14 @@ def read_copy(store: ObjectStore, copy: Copy, manifests: ManifestDecoder | None 
         If the copy is corrupt, or gone.
     """
     assert copy.kind is not None
-    decode = manifests.decode if manifests and copy.kind is EntryKind.MANIFEST else _METADATA[copy.kind][1]
+    decode = manifests.decode if manifests and copy.kind is EntryKind.MANIFEST else METADATA_KINDS[copy.kind][1]
     return decode(_verified(store, copy))
 
 
 def _verified(store: ObjectStore, copy: Copy) -> bytes:
     """Return the canonical bytes of a metadata object, compared with its id; whoever needs it decodes them."""
     assert copy.kind is not None
-    domain, _ = _METADATA[copy.kind]
+    domain, _ = METADATA_KINDS[copy.kind]
     data = unwrap_metadata(store.read(copy.oid, copy.location), f"object {copy.oid[:12]}")
     if (computed := digest(domain, data)) != copy.oid:
         raise IntegrityError(f"the stored bytes are not the {copy.kind.name.lower()} of this id, but of {computed}")

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from mvc.codecs import Bytes
 from mvc.errors import InvalidInputError, MvcError, NotFoundError
 from mvc.formats import FileMap
 from mvc.formats.opaque import Opaque
-from mvc.objects.commit import Commit, Tag
-from mvc.objects.ids import COMMIT, MANIFEST, TAG, digest
-from mvc.objects.manifest import Manifest
+from mvc.objects.ids import digest
 from mvc.objects.operation import Operation
 from mvc.repo.ignore import find_files, ignore_rules
 from mvc.repo.layout import Layout, check_format, find_layout
@@ -24,6 +21,7 @@ from mvc.repo.repair_plan import Wanted
 from mvc.repo.scan import Content, scan
 from mvc.repo.session import Session
 from mvc.repo.sources import Read, Source
+from mvc.repo.stored_metadata import METADATA_KINDS
 from mvc.repo.tree import worktree_source
 from mvc.settings import Settings
 from mvc.store.layout import EntryKind, Location
@@ -32,12 +30,6 @@ from mvc.types import ObjectId
 from mvc.types.tensors import TensorSpec
 
 __all__ = ["Donor", "Supply", "open_donors", "search"]
-
-_DECODERS: Final[tuple[tuple[EntryKind, str, Callable[[bytes], object]], ...]] = (
-    (EntryKind.COMMIT, COMMIT, Commit.decode),
-    (EntryKind.MANIFEST, MANIFEST, Manifest.decode),
-    (EntryKind.TAG, TAG, Tag.decode),
-)
 
 
 @dataclass
@@ -127,7 +119,7 @@ class Donor:
         for location in self._store.copies(oid):
             with suppress(MvcError):
                 data = unwrap_metadata(self._store.read(oid, location))
-                for kind, domain, decode in _DECODERS:
+                for kind, (domain, decode) in METADATA_KINDS.items():
                     if digest(domain, data) == oid:
                         decode(data)
                         return kind, data

@@ -180,7 +180,7 @@ class _Server:
             check_size(key, size, self._largest)
         except MvcError as error:
             raise _Refusal(413, error) from error
-        if await run_sync(_exists, engine, key):
+        if (await run_sync(engine.info, key)) is not None:
             return Response(status_code=412)
         if size <= DIRECT_BYTES:
             free = await lane.create(engine, name, key, await self._small(request, size))
@@ -307,10 +307,6 @@ async def _stream(engine: Engine, key: str, offset: int, length: int, headers: d
 def _behind(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield first
     yield from rest
-
-
-def _exists(engine: Engine, key: str) -> bool:
-    return any(item.key == key for item in engine.list(key))
 
 
 def _status(error: MvcError) -> int:

@@ -13,7 +13,6 @@ from enum import IntEnum
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from threading import Lock
-from typing import Final
 
 from mvc.errors import AuthenticationError, ConflictError, IntegrityError, MalformedError, NotFoundError, RemoteError
 from mvc.objects.blob import Envelope
@@ -42,15 +41,12 @@ from mvc.repo.session import Session
 from mvc.server.limits import DECODED_BYTES, LARGEST_PACK, check_size
 from mvc.store.checks import check_xxh3
 from mvc.store.layout import U64
-from mvc.store.op_head import parse_head
+from mvc.store.op_head import KEPT_HEADS, parse_head
 from mvc.store.pack_index import encode_index
 from mvc.store.pack_scan import scan_pack
 from mvc.types import ObjectId, object_id
 
 __all__ = ["Repository", "Scope", "Service", "check_complete", "find_served"]
-
-_HEADS_KEPT: Final = 8
-"""Head files below the newest that nobody may remove (spec-v1, section 9)."""
 
 
 class Scope(IntEnum):
@@ -176,7 +172,7 @@ class Service(Engine):
         """
         own = check_key(key).startswith(PROBES)
         self._need(Scope.WRITE if own else Scope.ADMIN, "remove anything from")
-        if key == FORMAT or (key.startswith(HEADS) and int(key[len(HEADS) :]) >= self._newest() - _HEADS_KEPT):
+        if key == FORMAT or (key.startswith(HEADS) and int(key[len(HEADS) :]) >= self._newest() - KEPT_HEADS):
             raise RemoteError(f"{key} is not to be removed: the repository needs it")
         self._engine.delete(key)
 
@@ -208,7 +204,7 @@ class Service(Engine):
             If it is larger than what is taken here, or a move of refs that is not.
         """
         self.admit(key, body_size(body))
-        if any(found.key == key for found in self._engine.list(key)):
+        if self._engine.info(key) is not None:
             return False
         if key.startswith((PACKS, LOOSE)):
             with self._repository.packs_lock:
@@ -232,7 +228,7 @@ class Service(Engine):
         """Take a pack, whose index is made here; an index that somebody else made is not taken."""
         pack = object_id(key.removeprefix(PACKS).partition(".")[0])
         if key.endswith(".idx"):
-            if not any(found.key == pack_key(pack) for found in self._engine.list(pack_key(pack))):
+            if self._engine.info(pack_key(pack)) is None:
                 raise RemoteError(f"there is no pack {pack} of which that could be the index")
             return self._index_pack(pack)
         with _as_file(body, self._repository.spool) as path:

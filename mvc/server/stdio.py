@@ -155,7 +155,7 @@ class _Served:
             self._discard(size)
             raise
         if size > DIRECT_BYTES:
-            if any(item.key == key for item in self._engine.list(key)):
+            if self._engine.info(key) is not None:
                 self._stream.send({"status": "ok", "result": False})
                 return
             free = self._create_from_file(key, size)

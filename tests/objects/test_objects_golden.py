@@ -21,6 +21,7 @@ KINDS: dict[str, Any] = {
     "commit": (Commit, COMMIT),
     "tag": (Tag, TAG),
     "operation": (Operation, OPERATION),
+    "operation-of-a-fetch": (Operation, OPERATION),
 }
 
 

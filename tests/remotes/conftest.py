@@ -29,6 +29,7 @@ from mvc.settings import Remote
 from mvc.testing.object_stores import ObjectStore, rclone, seaweed
 from mvc.testing.remote_faults import CutEngine
 from mvc.types import ObjectId, object_id
+from tests.remotes.sides import Sides
 
 Wanted = tuple[str | None, str, ObjectId | None]
 LONG_AGO = time.time() - 30 * 86_400
@@ -161,3 +162,9 @@ def ada(machines, make_lab):
     lab.committed(model, message="epoch 1")
     lab.committed(lab.tuned(model, 1), message="epoch 2")
     return lab
+
+
+@pytest.fixture
+def sides(tmp_path, lab) -> Sides:
+    """Return a remote without commits, and a repository that knows it."""
+    return Sides(tmp_path, lab)
