@@ -38,7 +38,7 @@ demo: $(VENV)/.bench  ## Main job on real weights: fine-tune MiniLM, commit each
 
 test: $(VENV)/.dev  ## Run the tests (some minutes)
 	@echo "==> Running the tests"
-	$(BIN)/python -m pytest -q -n auto -m 'not slow'
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m 'not slow'
 
 test-all: $(VENV)/.bench  ## Run the long suites too
 	$(BIN)/python -m pytest -q -n auto
@@ -62,7 +62,7 @@ layers: $(VENV)/.dev  ## Check that each layer imports only lower ones
 	$(BIN)/lint-imports
 
 coverage: $(VENV)/.dev  ## Run the tests and report the lines that none runs
-	$(BIN)/python -m pytest -q -n auto -m 'not slow' --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m 'not slow' --cov --cov-report=term-missing:skip-covered
 
 bench: $(VENV)/.peers  ## Measure every claim and write docs/benchmarks.md (takes long; wants a quiet machine)
 	$(BIN)/python -m benchmarks.corpus

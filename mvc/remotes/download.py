@@ -60,7 +60,7 @@ def download(
     holdings : Holdings
         What it holds.
     wanted : mapping of ObjectId to (SegmentKind, int)
-        Contents that are not stored here.
+        Contents that are not stored here. Where a copy of one is damaged, another one is taken.
     pool : Executor
         Threads that decode.
     progress : callable
@@ -104,6 +104,7 @@ class _Download:
     bases: dict[ObjectId, int] = field(default_factory=dict)
     waiting: dict[ObjectId, Arrival] = field(default_factory=dict)
     spools: dict[Spool, set[ObjectId]] = field(default_factory=dict)
+    again: set[ObjectId] = field(default_factory=set)
     received: int = 0
     contents: int = 0
 
@@ -112,9 +113,10 @@ class _Download:
         pending = list(self.wanted)
         for _ in range(_MAX_ROUNDS):
             missing = self._round(pending)
-            if not self.waiting:
+            if not (self.waiting or self.again):
                 return self.received, self.contents
-            pending = self._next(missing)
+            pending = self._next(missing | self.again)
+            self.again = set()
         raise IntegrityError(f"{self.engine.url} sends blobs that need each other more than {_MAX_ROUNDS} deep")
 
     def _round(self, pending: Sequence[ObjectId]) -> set[ObjectId]:
@@ -192,11 +194,16 @@ class _Download:
         for arrival in found.good:
             del self.waiting[arrival.id]
             self.contents += 1
+        for oid, error in found.bad.items():
+            if self.tried[oid] >= len(self._copies(oid)):
+                raise error
+            del self.waiting[oid]
         for empty in [spool for spool, ids in self.spools.items() if ids.isdisjoint(self.waiting)]:
             empty.close()
             del self.spools[empty]
-        for base, needing in found.missing.items():
-            self.bases.setdefault(base, max(self._most_of_base(oid) for oid in needing))
+        for base in found.missing.keys() - self.wanted.keys():
+            self.bases.setdefault(base, max(self._most_of_base(oid) for oid in found.missing[base]))
+        self.again |= found.bad.keys()
         return set(found.missing)
 
     def _most_of_base(self, oid: ObjectId) -> int:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mvc.errors import IntegrityError
+from mvc.errors import FormatError, IntegrityError, MvcError
 from mvc.objects.blob import MAX_DEPTH, Envelope
 from mvc.objects.manifest import SegmentKind
 from mvc.repo.encode import LOOSE_BYTES
@@ -25,7 +26,7 @@ from mvc.store.object_store import ObjectStore, StoredRange
 from mvc.store.pack_scan import verify_pack
 from mvc.types import ObjectId
 
-__all__ = ["Arrival", "Inspection", "Receiver", "inspect_pack"]
+__all__ = ["Arrival", "Inspection", "Receiver", "inspect_pack", "require_whole"]
 
 _ARRIVED: Final = ObjectId("arrived")
 """Stands for a pack in the locations of what has arrived; no pack has such an id."""
@@ -69,11 +70,14 @@ class Inspection:
         What the others need, and neither is stored here nor has arrived; and which of them need it.
     waiting : tuple of Arrival
         Those others.
+    bad : mapping of ObjectId to MvcError
+        Those that are not what they claim to be, and why. To the others they are missing.
     """
 
     levels: Sequence[Sequence[Arrival]]
     missing: Mapping[ObjectId, Collection[ObjectId]]
     waiting: tuple[Arrival, ...]
+    bad: Mapping[ObjectId, MvcError]
 
     @property
     def good(self) -> Iterator[Arrival]:
@@ -154,30 +158,36 @@ class Receiver:
 
         Raises
         ------
-        IntegrityError, FormatError
-            If one is not what it claims to be.
+        IntegrityError
+            If blobs need each other deeper than the format allows.
         """
         places = {arrival.id: self._store.admit(arrival) for arrival in arrivals}
         by_id = {arrival.id: arrival for arrival in arrivals}
         reader = ContentReader(self._overlaid, self._pool, self._locate, keep_bytes=_KEPT_BYTES)
-        needs = {}
+        needs: dict[ObjectId, frozenset[ObjectId]] = {}
+        bad: dict[ObjectId, MvcError] = {}
         for oid, place in places.items():
-            envelope = reader.copy(oid, place).envelope
-            _check_size(envelope, expected.get(oid), (most or {}).get(oid))
-            needs[oid] = frozenset(reference.id for reference in envelope.references)
+            with _noting(oid, bad):
+                envelope = reader.copy(oid, place).envelope
+                _check_size(envelope, expected.get(oid), (most or {}).get(oid))
+                needs[oid] = frozenset(reference.id for reference in envelope.references)
         absent = self._absent({side for sides in needs.values() for side in sides} - by_id.keys() - self._good.keys())
         levels: list[list[Arrival]] = []
         pending = dict(needs)
-        while ready := [oid for oid, sides in pending.items() if sides.isdisjoint(pending) and not sides & absent]:
+        while ready := [
+            oid for oid, sides in pending.items() if sides.isdisjoint(pending) and not sides & (absent | bad.keys())
+        ]:
             for oid in ready:
                 self._note_depth(oid, needs[oid])
-                for frame in reader.check(reader.copy(oid, places[oid])):
-                    tick(frame.size)
-                self._good[oid] = places[oid]
-            pending = {oid: sides for oid, sides in pending.items() if oid not in self._good}
-            levels.append([by_id[oid] for oid in ready])
-        missing = {side: {oid for oid, sides in pending.items() if side in sides} for side in absent}
-        return Inspection(levels, missing, tuple(by_id[oid] for oid in pending))
+                with _noting(oid, bad):
+                    for frame in reader.check(reader.copy(oid, places[oid])):
+                        tick(frame.size)
+                    self._good[oid] = places[oid]
+            pending = {oid: sides for oid, sides in pending.items() if oid not in ready}
+            levels.append([by_id[oid] for oid in ready if oid not in bad])
+        needed = {side for sides in pending.values() for side in sides} & (absent | bad.keys())
+        missing = {side: {oid for oid, sides in pending.items() if side in sides} for side in needed}
+        return Inspection(levels, missing, tuple(by_id[oid] for oid in pending), bad)
 
     def _note_depth(self, oid: ObjectId, sides: Collection[ObjectId]) -> None:
         """Refuse a blob below which are more deltas than readers follow: whole levels are decoded one by one here."""
@@ -242,10 +252,31 @@ def inspect_pack(session: Session, path: Path, pack: ObjectId) -> None:
         else:
             arrivals.append(Arrival(entry.oid, entry.length, _reader_of(body)))
     with session.pool() as pool:
-        found = Receiver(session, pool).inspect(arrivals, {})
+        require_whole(Receiver(session, pool).inspect(arrivals, {}), f"pack {pack[:12]}")
+
+
+def require_whole(found: Inspection, where: str) -> None:
+    """Refuse what was inspected unless all of it is what it claims to be, and can be decoded.
+
+    Raises
+    ------
+    IntegrityError, FormatError
+        If not.
+    """
+    for error in found.bad.values():
+        raise error
     if found.waiting:
         needed = f"{min(found.missing)}, which is not stored here" if found.missing else "itself"
-        raise IntegrityError(f"{found.waiting[0].id} of pack {pack[:12]} needs {needed}")
+        raise IntegrityError(f"{found.waiting[0].id} of {where} needs {needed}")
+
+
+@contextmanager
+def _noting(oid: ObjectId, bad: dict[ObjectId, MvcError]) -> Iterator[None]:
+    """Note that a blob is not what it claims to be if the block finds out."""
+    try:
+        yield
+    except (IntegrityError, FormatError) as error:
+        bad[oid] = error
 
 
 def _check_size(envelope: Envelope, expected: tuple[SegmentKind, int] | None, most: int | None) -> None:

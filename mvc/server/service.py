@@ -32,7 +32,7 @@ from mvc.remotes.keys import (
     pack_key,
 )
 from mvc.remotes.posix import PosixEngine
-from mvc.remotes.receiving import Arrival, Receiver, inspect_pack
+from mvc.remotes.receiving import Arrival, Receiver, inspect_pack, require_whole
 from mvc.remotes.wire import body_size
 from mvc.repo.layout import Layout, check_format, find_layout, read_features
 from mvc.repo.presence import check_present
@@ -266,9 +266,7 @@ class Service(Engine):
             session.refresh(force=True)
             arrival = Arrival(oid, len(data), lambda offset, length: data[offset : offset + length])
             with session.pool() as pool:
-                found = Receiver(session, pool).inspect([arrival], {})
-            if found.waiting:
-                raise IntegrityError(f"blob {oid} needs what is not stored here")
+                require_whole(Receiver(session, pool).inspect([arrival], {}), "this request")
             return self._engine.create(key, path)
 
     def _create_operation(self, key: str, body: Body) -> bool:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from mvc.errors import InvalidInputError, RemoteError
+from mvc.errors import IntegrityError, InvalidInputError, RemoteError
 from mvc.remotes.check import check_remote
 from mvc.remotes.collect import collect_remote
 from mvc.remotes.push import PushRequest, push
@@ -13,7 +13,10 @@ from mvc.remotes.remote_store import RemoteStore
 from mvc.repo.branches import create_branch
 from mvc.repo.checkout import switch
 from mvc.settings import Gc
+from mvc.store.object_store import ObjectStore
+from mvc.testing.parcels import write_pack
 from mvc.testing.remote_faults import CutEngine
+from mvc.types import ObjectId
 
 MAIN = "refs/heads/main"
 HOURS = 3600.0
@@ -117,8 +120,8 @@ def test_a_grace_period_that_pushes_do_not_expect(machines, ada):
     assert machines.faults(ada) == []
 
 
-def test_a_damaged_copy_is_nothing_to_rely_on(machines, ada, actor):
-    """It was left by a push that was cut off; what it should be is sent."""
+def test_a_damaged_copy_is_nothing_to_rely_on(machines, ada, actor, tmp_path):
+    """It was left by a push that was cut off; what it should be is sent, and whoever clones takes the good one."""
     machines.push(ada)
     before = set((machines.there / "packs").iterdir())
     ada.committed(ada.model(9), "m.safetensors")
@@ -145,3 +148,42 @@ def test_a_damaged_copy_is_nothing_to_rely_on(machines, ada, actor):
     machines.push(ada, engine=uncut)
     assert uncut.sent > len(data) / 2
     assert machines.state().refs[MAIN] == ada.session.refs.state().refs[MAIN]
+    assert check_remote(RemoteStore(machines.engine()), tmp_path, actor).commits == 3
+
+
+def damage(body):
+    """Return a blob whose last frame is not what it was."""
+    return body[:-1] + bytes([body[-1] ^ 1])
+
+
+def doubled(machines, keep_good):
+    """Put damaged copies of all blobs of a remote beside the good ones, or in their place."""
+    packs = machines.there / "packs"
+    (pack,) = packs.glob("*.pack")
+    entries, data = ObjectStore(machines.there).packs.entries(ObjectId(pack.stem)), pack.read_bytes()
+    found = [(entry, data[entry.offset :][: entry.length]) for entry in entries]
+    bad = [(e.kind, e.oid, body if e.kind.is_metadata else damage(body)) for e, body in found]
+    write_pack(packs, bad)
+    if not keep_good:
+        pack.unlink()
+        pack.with_suffix(".idx").unlink()
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_clone_takes_the_copy_that_is_whole(machines, ada, actor, tmp_path, number):
+    """Whichever comes first, of a base and of its delta."""
+    model = ada.model(3 + number)  # other ids of packs: now the one comes first, now the other
+    ada.committed(model, "m.safetensors")
+    ada.committed(ada.tuned(model, 4), "m.safetensors")
+    machines.push(ada)
+    doubled(machines, keep_good=True)
+    assert check_remote(RemoteStore(machines.engine()), tmp_path, actor).commits == 4
+
+
+def test_a_clone_needs_one_copy_that_is_whole(machines, ada, actor, tmp_path):
+    """Without one it is refused."""
+    ada.committed(ada.model(3), "m.safetensors")
+    machines.push(ada)
+    doubled(machines, keep_good=False)
+    with pytest.raises(IntegrityError):
+        check_remote(RemoteStore(machines.engine()), tmp_path, actor)
