@@ -55,5 +55,5 @@ def check_remote(store: RemoteStore, scratch: Path, actor: Actor, progress: Prog
     """
     with tempfile.TemporaryDirectory(prefix="fsck-", dir=scratch) as directory:
         session = init(Path(directory) / "copy", actor, bare=True)
-        found = fetch(session, store, "remote", FetchRequest(), actor, progress)
+        found = fetch(session, store, "remote", FetchRequest(tags="all"), actor, progress)
     return RemoteCheck(found.commits, found.contents, found.received_bytes)

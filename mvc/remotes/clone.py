@@ -41,7 +41,7 @@ class CloneRequest:
     checkout : bool
         Write the files.
     depth : int or None
-        As for `FetchRequest`.
+        As for `FetchRequest`. Without one, all tags come.
     """
 
     name: str = "origin"
@@ -113,7 +113,8 @@ def clone(
     theirs = store.state()
     first = _first_branch(theirs, request)
     session = _prepared(root, remote, request, actor, first)
-    fetched = fetch(session, store, request.name, FetchRequest(depth=request.depth), actor, progress)
+    what = FetchRequest(depth=request.depth, tags="follow" if request.depth else "all")
+    fetched = fetch(session, store, request.name, what, actor, progress)
     tip = session.refs.state().refs.get(tracking_ref(request.name, first))
     if tip is None:
         return CloneResult(session, fetched, None, 0)

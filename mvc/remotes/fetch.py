@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from mvc.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError, RemoteError
 from mvc.objects.manifest import SegmentKind
@@ -16,6 +16,7 @@ from mvc.remotes.metadata_walk import MetadataWalk
 from mvc.remotes.negotiation import check_same, is_ancestor, new_contents
 from mvc.remotes.ranges import GAP_BYTES, SPARSE_GAP_BYTES
 from mvc.remotes.remote_store import RemoteStore
+from mvc.remotes.tag_following import followed_tags, tags_of
 from mvc.remotes.tracking import RefUpdate, plan_fetch
 from mvc.repo.clock import Actor
 from mvc.repo.features import set_feature
@@ -32,7 +33,10 @@ from mvc.types import ObjectId
 _Counts = tuple[int, int, int, int, int]
 """Commits, contents, received bytes, logical bytes, and contents that are promised."""
 
-__all__ = ["FetchRequest", "FetchResult", "fetch"]
+Tags = Literal["follow", "all", "none"]
+"""Which tags come: those of commits that come or are here, as in git; every one; or none."""
+
+__all__ = ["FetchRequest", "FetchResult", "Tags", "fetch"]
 
 _TRIES: Final = 5
 """Times that a remote is listed anew because a repack or gc there has moved what was to be read."""
@@ -52,12 +56,15 @@ class FetchRequest:
         Bring no commit that is so many steps or more from all tips; the tips are 0 steps away. None: bring all.
     unshallow : bool
         Bring also what was left out because of a depth.
+    tags : Tags
+        Which tags come along; with ``all``, what they hold counts as a tip.
     """
 
     branches: tuple[str, ...] = ()
     prune: bool = False
     depth: int | None = None
     unshallow: bool = False
+    tags: Tags = "follow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +176,27 @@ def _plan(session: Session, theirs: RefState, name: str, request: FetchRequest) 
         """Return whether a branch went on from where it was."""
         return is_ancestor(session, old, new)
 
-    ours = session.refs.state().refs
-    return plan_fetch(theirs.refs, ours, name, branches=request.branches, prune=request.prune, is_ancestor=below)
+    offered = tags_of(theirs.refs) if request.tags != "none" else {}
+    tags = [*offered] if request.tags == "all" else followed_tags(session, offered, _tips(theirs, request))
+    return plan_fetch(
+        theirs.refs,
+        session.refs.state().refs,
+        name,
+        branches=request.branches,
+        tags=tags,
+        prune=request.prune,
+        is_ancestor=below,
+    )
+
+
+def _tips(theirs: RefState, request: FetchRequest) -> list[ObjectId]:
+    """Return what the branches hold that are to come."""
+    names = {BRANCHES + name for name in request.branches}
+    return [
+        ObjectId(value)
+        for name, value in sorted(theirs.refs.items())
+        if name.startswith(BRANCHES) and (not names or name in names)
+    ]
 
 
 def _check_branches(session: Session, store: RemoteStore, updates: Sequence[RefUpdate]) -> None:
@@ -202,20 +228,27 @@ class _Fetch:
 
     def run(self, theirs: RefState, request: FetchRequest, progress: Progress) -> _Counts:
         """Bring everything here; return what `FetchResult` counts."""
-        tips = self._tips(theirs, request)
+        tags = [*tags_of(theirs.refs).values()]
+        tips = [*_tips(theirs, request), *(tags if request.tags == "all" else ())]
         unknown = self._unknown(tips)
-        if not (unknown or request.depth or (request.unshallow and self._session.absent)):
+        beside = self._unknown(tags) if request.tags == "follow" else []
+        if not (unknown or beside or request.depth or (request.unshallow and self._session.absent)):
             return 0, 0, 0, 0, 0
         self._store.check_format()
         for _ in range(_TRIES):
             try:
-                return self._bring(tips, unknown, request, progress)
+                return self._bring(tips, unknown, beside, request, progress)
             except NotFoundError:  # packs went since they were listed: their objects are in others
                 continue
         raise RemoteError(f"{self._store.url} changes faster than it can be read", transient=True)
 
     def _bring(
-        self, tips: Sequence[ObjectId], unknown: Sequence[ObjectId], request: FetchRequest, progress: Progress
+        self,
+        tips: Sequence[ObjectId],
+        unknown: Sequence[ObjectId],
+        beside: Sequence[ObjectId],
+        request: FetchRequest,
+        progress: Progress,
     ) -> _Counts:
         """Bring everything below `tips` here; NotFoundError if something of the remote goes meanwhile."""
         self._session.refresh(force=True)  # what an earlier try has brought counts as stored
@@ -226,6 +259,7 @@ class _Fetch:
         else:
             deeper = [oid for oid in self._session.absent if oid in holdings] if request.unshallow else []
             walk.follow([*unknown, *deeper])
+        walk.follow_tags(beside)
         boundary = [self._session.manifest(oid) for oid in sorted(walk.boundary)]
         wanted, promised = self._filtered(new_contents(walk.manifests.values(), boundary), walk)
         missing = self._missing(wanted)
@@ -260,15 +294,6 @@ class _Fetch:
             self._session.forget_index()  # it may not know what has arrived, and no operation may tell of it
             with self._session.store.leases.take_maintenance("fetch"):
                 write_shallow(self._session, self._session.absent - walk.commits.keys() | walk.absent)
-
-    @staticmethod
-    def _tips(theirs: RefState, request: FetchRequest) -> list[ObjectId]:
-        names = {BRANCHES + name for name in request.branches}
-        return [
-            ObjectId(value)
-            for name, value in sorted(theirs.refs.items())
-            if name.startswith(TAGS) or (name.startswith(BRANCHES) and (not names or name in names))
-        ]
 
     def _unknown(self, tips: Iterable[ObjectId]) -> list[ObjectId]:
         """Return the tips that no ref here reaches."""

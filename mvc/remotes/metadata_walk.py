@@ -130,6 +130,22 @@ class MetadataWalk:
         self.absent = level - set(self._whole(level))
         self._read_manifests(alone=True)
 
+    def follow_tags(self, values: Iterable[ObjectId]) -> None:
+        """Read those of some values of tags that are tag objects of commits which were read, or are here.
+
+        Raises
+        ------
+        IntegrityError
+            As `follow`.
+        """
+        found = [oid for oid in values if any(place.kind is EntryKind.TAG for place in self._holdings.places(oid))]
+        self._fetch(found, alone=True)
+        named = {oid: self._visit(oid, (EntryKind.TAG,)) for oid in found}
+        targets = {target for below in named.values() for target in below}
+        there = targets & self.commits.keys() | set(self._whole(targets - self.commits.keys()))
+        for oid in [oid for oid, below in named.items() if below.isdisjoint(there)]:
+            del self._used[oid]
+
     def bodies(self) -> Iterator[tuple[EntryKind, ObjectId, bytes]]:
         """Yield what is to be stored: manifests, then commits, then tags."""
         for wanted in (EntryKind.MANIFEST, EntryKind.COMMIT, EntryKind.TAG):

@@ -76,6 +76,7 @@ def plan_fetch(
     remote: str,
     *,
     branches: Sequence[str] = (),
+    tags: Iterable[str] = (),
     prune: bool = False,
     is_ancestor: Callable[[ObjectId, ObjectId], bool],
 ) -> list[RefUpdate]:
@@ -89,6 +90,8 @@ def plan_fetch(
         Its name.
     branches : sequence of str
         Short names; all if none are given.
+    tags : iterable of str
+        Full names of the tags that come along.
     prune : bool
         Forget branches that the remote has no more.
     is_ancestor : callable
@@ -107,11 +110,10 @@ def plan_fetch(
         target, new = tracking_ref(remote, name), object_id(theirs[name])
         old = _value(ours.get(target))
         found.append(RefUpdate(name, target, old, new, _outcome(old, new, is_ancestor)))
-    for name in sorted(theirs):
-        if name.startswith(TAGS):
-            old, new = _value(ours.get(name)), object_id(theirs[name])
-            outcome: Outcome = "new" if old is None else "up to date" if old == new else "kept"
-            found.append(RefUpdate(name, name, old, new, outcome))
+    for name in tags:
+        old, new = _value(ours.get(name)), object_id(theirs[name])
+        outcome: Outcome = "new" if old is None else "up to date" if old == new else "kept"
+        found.append(RefUpdate(name, name, old, new, outcome))
     if prune and not branches:
         gone = sorted(tracked(ours, remote).keys() - theirs.keys())
         targets = [tracking_ref(remote, name) for name in gone]

@@ -155,6 +155,8 @@ class TestTwoMachines:
         pair.ada.run("push", "origin", "side:results/a")
         names = [ref["name"] for ref in pair.ada.json("ls-remote")["refs"]]
         assert names == ["HEAD", MAIN, "refs/heads/results/a", "refs/heads/side", "refs/tags/v1"]
+        pair.bob.run("fetch", "--no-tags")
+        assert pair.bob.json("tag")["tags"] == []
         pair.bob.run("fetch")
         assert pair.bob.json("tag")["tags"][0]["message"] == "why"
         pair.ada.run("push", "--delete", "v1", "--delete", "results/a")

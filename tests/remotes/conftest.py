@@ -125,10 +125,10 @@ class Machines:
         request = PushRequest(tuple(wanted), lease, dry_run)
         return push(lab.session, RemoteStore(engine or self.engine()), "origin", request, self.actor)
 
-    def fetch(self, lab, *branches: str, engine: Engine | None = None, prune: bool = False) -> FetchResult:
+    def fetch(self, lab, *branches: str, engine: Engine | None = None, **what) -> FetchResult:
         """Fetch."""
         store = RemoteStore(engine or self.engine())
-        return fetch(lab.session, store, "origin", FetchRequest(branches, prune), self.actor)
+        return fetch(lab.session, store, "origin", FetchRequest(branches, **what), self.actor)
 
     def pull(self, lab, branch: str = "main", engine: Engine | None = None, favour=None) -> PullResult:
         """Pull a branch into the current one."""

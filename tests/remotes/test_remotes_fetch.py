@@ -84,6 +84,39 @@ class TestFetch:
         assert bob.session.refs.state().refs[TAGS + "v2"] == mine
         assert bob.session.tag(bob.session.refs.state().refs[TAGS + "v1"]).message == "theirs"
 
+    def test_tags_of_what_does_not_come(self, machines, ada, bob):
+        """Stay away, plain ones and tag objects, until they are asked for, or their commits come."""
+        ada.repo.branch("side")
+        ada.repo.switch("side")
+        commit_file(ada, "on side")
+        ada.repo.tag("s1")
+        ada.repo.tag("s2", message="why")
+        ada.repo.switch("main")
+        commit_file(ada, "on main")
+        ada.repo.tag("m1", message="why")
+        machines.push(ada, "main", "side", "s1", "s2", "m1")
+        assert outcomes(machines.fetch(bob, "main", tags="none")) == {TRACKED: "fast-forward"}
+        assert outcomes(machines.fetch(bob, "main")) == {TAGS + "m1": "new"}
+        machines.push(ada, delete=(BRANCHES + "side",))
+        assert outcomes(machines.fetch(bob)) == {}
+        assert machines.faults(bob) == []
+        result = machines.fetch(bob, "main", tags="all")
+        assert outcomes(result) == {TAGS + "s1": "new", TAGS + "s2": "new"}
+        assert result.commits == 1
+        assert machines.faults(bob) == []
+
+    def test_tags_come_with_their_commits(self, machines, ada, bob):
+        """Those behind the tip, too; and what was read of one costs no second commit."""
+        for name in ("v1", "v2"):
+            commit_file(ada, name)
+            ada.repo.tag(name, message="why")
+        commit_file(ada, "last")
+        machines.push(ada, "main", "v1", "v2")
+        result = machines.fetch(bob)
+        assert outcomes(result) == {TRACKED: "fast-forward", TAGS + "v1": "new", TAGS + "v2": "new"}
+        assert result.commits == 3
+        assert machines.clone("carol").session.refs.state().refs.keys() >= {TAGS + "v1", TAGS + "v2"}
+
     def test_what_was_forced(self, machines, ada, bob):
         """Is followed, and told."""
         first = ada.session.refs.state().head

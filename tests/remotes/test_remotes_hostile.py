@@ -54,7 +54,7 @@ class Victim:
     def refuses(self, engine, match=None):
         """Fetch and clone, which must leave everything as it was; return the exit codes of the two refusals."""
         codes = set()
-        for act in (lambda: self.machines.fetch(self.lab, engine=engine), lambda: self.clone(engine)):
+        for act in (lambda: self.machines.fetch(self.lab, engine=engine, tags="all"), lambda: self.clone(engine)):
             tracemalloc.start()
             try:
                 with pytest.raises(REFUSALS, match=match) as refusal:

@@ -147,12 +147,28 @@ class TestShallow:
         assert [record.id for record in history(session, [commits[2]])] == commits[::-1]
         assert clean(session)
 
+    def test_tags_of_commits_that_are_left_out(self, sides):
+        """Are left out, too: a depth is not about what is tagged."""
+        commits = epochs(sides.full, 3)
+        for name, oid in (("v1", commits[0]), ("v2", commits[2])):
+            create_tag(sides.full.session, name, oid, AUTHOR, message=name)
+            create_tag(sides.full.session, f"{name}-plain", oid, AUTHOR)
+        sides.publish()
+        session = sides.clone("c", depth=1)
+        tags = {name for name in session.refs.state().refs if name.startswith("refs/tags/")}
+        assert tags == {"refs/tags/v2", "refs/tags/v2-plain"}
+        assert read_shallow(session.layout) == {commits[1]}
+        sides.fetch(session, unshallow=True)
+        assert {"refs/tags/v1", "refs/tags/v1-plain"} <= session.refs.state().refs.keys()
+        assert clean(session)
+
     def test_tags_are_no_steps(self, sides):
         """A tag object and its commit are at one depth."""
         commits = epochs(sides.full, 3)
         create_tag(sides.full.session, "v1", commits[0], AUTHOR, message="first")
         sides.publish()
         session = sides.clone("c", depth=1)
+        sides.fetch(session, depth=1, tags="all")
         assert [record.id for record in history(session, [resolve(session, "v1").commit])] == [commits[0]]
         assert read_shallow(session.layout) == {commits[1]}
         sides.fetch(session, depth=1)

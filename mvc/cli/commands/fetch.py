@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 import click
 
@@ -14,9 +15,11 @@ from mvc.cli.progress import terminal_progress
 from mvc.cli.remotes import default_remote, open_remote, update_documents, update_lines
 from mvc.cli.text import counted, percent, printable, size
 from mvc.objects.refnames import BRANCHES
-from mvc.remotes.fetch import FetchRequest, FetchResult, fetch
+from mvc.remotes.fetch import FetchRequest, FetchResult, Tags, fetch
 from mvc.remotes.remote_store import RemoteStore
 from mvc.repo.session import Session
+
+_TAGS: Final[Mapping[bool | None, Tags]] = {None: "follow", True: "all", False: "none"}
 
 
 @make_command("fetch", "mvc fetch", "mvc fetch lab main", "mvc fetch origin --prune")
@@ -25,6 +28,7 @@ from mvc.repo.session import Session
 @click.option("-p", "--prune", is_flag=True, help="Forget branches that the remote has no more.")
 @click.option("--depth", metavar="N", type=click.IntRange(1), help="Leave out commits N steps or more from all tips.")
 @click.option("--unshallow", is_flag=True, help="Bring what was left out because of a depth.")
+@click.option("--tags/--no-tags", default=None, help="Bring all tags, or none (default: those of what comes).")
 @json_option
 @click.pass_obj
 def command(
@@ -36,6 +40,7 @@ def command(
     prune: bool,
     depth: int | None,
     unshallow: bool,
+    tags: bool | None,
     as_json: bool,
 ) -> None:
     """Bring commits of a remote here.
@@ -50,7 +55,7 @@ def command(
     name = remote or default_remote(session.settings, branch)
     with open_remote(app, session, name).engine as engine:
         actor = app.actor(session.settings)
-        request = FetchRequest(branches, prune, depth, unshallow)
+        request = FetchRequest(branches, prune, depth, unshallow, _TAGS[tags])
         result = fetch(session, RemoteStore(engine), name, request, actor, terminal_progress())
     if as_json:
         emit("mvc.fetch/1", remote=name, **fetch_document(result))
