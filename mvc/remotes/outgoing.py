@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from mvc.errors import IntegrityError
+from mvc.errors import IntegrityError, NotFoundError
 from mvc.index import BlobRecord
 from mvc.objects.blob import Envelope
 from mvc.repo.encode import Encoder
@@ -16,6 +16,7 @@ from mvc.repo.materialize import ContentReader
 from mvc.repo.session import Session
 from mvc.repo.stored_source import stored_content
 from mvc.store.layout import Buffer, EntryKind, PackEntry
+from mvc.store.object_store import StoredRange
 from mvc.store.packs import PackWriter
 from mvc.store.tmp import Draft
 from mvc.types import ObjectId
@@ -122,14 +123,12 @@ class _Packer:
             self._room().add(kind, oid, data)
         self._turn()
 
-    def copy(self, record: BlobRecord) -> None:
+    def copy(self, oid: ObjectId, envelope: Envelope, stored: StoredRange) -> None:
         """Take a stored blob as it is, after its frames have been compared with their checksums."""
-        stored = self.session.store.open(record.id, record.location)
-        envelope = Envelope.fetch(stored.length, stored.read)
-        if (envelope.id, envelope.stored_bytes) != (record.id, stored.length):
-            raise IntegrityError(f"the blob of {record.id} is damaged: it was not sent", hint="mvc fsck --repair")
-        kind = EntryKind.TENSOR if record.kind == "tensor" else EntryKind.LITERAL
-        self._room().add_stream(kind, record.id, stored.length, _checked(envelope, stored.length, stored.read))
+        if (envelope.id, envelope.stored_bytes) != (oid, stored.length):
+            raise IntegrityError(f"the blob of {oid} is damaged: it was not sent", hint="mvc fsck --repair")
+        kind = EntryKind.TENSOR if envelope.kind == "tensor" else EntryKind.LITERAL
+        self._room().add_stream(kind, oid, stored.length, _checked(envelope, stored.length, stored.read))
         self._turn()
 
     def finish(self) -> None:
@@ -198,11 +197,16 @@ def pack_up(
     try:
         bounds = session.settings.delta
         encoder = Encoder(reader, pool, 2 * session.threads, "default", bounds)
-        tasks = ((stored_content(reader, record.kind, record.id), ()) for record in plan.anew)
-        for _ in encoder.store(tasks, packer):
-            yield from _taken(packer)
+        yield from _encoded(plan.anew, reader, encoder, packer)
+        sent = {record.id for record in plan.anew}
         for record in plan.as_stored:
-            packer.copy(record)
+            envelope, stored = _found(session, record, reader)
+            needed = {reference.id for reference in envelope.references}
+            if needed <= sent | {reference.id for reference in record.references}:
+                packer.copy(record.id, envelope, stored)
+            else:  # it has been encoded in another way meanwhile
+                yield from _encoded([record], reader, encoder, packer)
+            sent.add(record.id)
             yield from _taken(packer)
         for kind, oid, body in metadata:
             packer.put(kind, oid, body)
@@ -211,6 +215,27 @@ def pack_up(
         yield from _taken(packer)
     finally:
         packer.abandon()
+
+
+def _encoded(
+    records: Sequence[BlobRecord], reader: ContentReader, encoder: Encoder, packer: _Packer
+) -> Iterator[OutgoingPack]:
+    """Pack contents encoded on their own; yield packs that are full."""
+    tasks = ((stored_content(reader, record.kind, record.id), ()) for record in records)
+    for _ in encoder.store(tasks, packer):
+        yield from _taken(packer)
+
+
+def _found(session: Session, record: BlobRecord, reader: ContentReader) -> tuple[Envelope, StoredRange]:
+    """Open a stored blob; where a repack or gc has moved it since it was looked up, wherever it is now."""
+    try:
+        stored = session.store.open(record.id, record.location)
+    except (NotFoundError, IntegrityError):
+        if session.store.holds(record.id, record.location):
+            raise
+        blob = reader.open(record.id)
+        return blob.envelope, blob.stored
+    return Envelope.fetch(stored.length, stored.read), stored
 
 
 def _taken(packer: _Packer) -> Iterator[OutgoingPack]:

@@ -1,6 +1,8 @@
 """Pushing: what may be moved, what is sent, and what is not."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -14,6 +16,8 @@ from mvc.repo.gc import gc
 from mvc.repo.repack import repack
 from mvc.repo.session import Session
 from mvc.settings import Gc
+from mvc.store.object_store import ObjectStore
+from tests.remotes.conftest import LONG_AGO
 
 MAIN = "refs/heads/main"
 EAGER = Gc(retention_days=0.0)
@@ -282,6 +286,30 @@ class TestBytes:
 
 class TestMany:
     """Several who push at one time."""
+
+    @pytest.mark.parametrize("verb", [gc, repack])
+    def test_packs_here_that_move_meanwhile(self, machines, ada, verb):
+        """What was looked up is looked up again; what is a delta of something else by then is sent, too."""
+        for number in range(3):
+            ada.committed(ada.tuned(ada.model(number), number))
+        here = ada.session.layout.directory
+        before = {*here.glob("packs/*.pack"), *here.glob("objects/*/*")}
+
+        @contextmanager
+        def moving(stage, total):
+            """Move all packs here after it was planned what to send of them."""
+            for path in before:
+                os.utime(path, (LONG_AGO, LONG_AGO))
+            verb(Session(ada.session.layout), Gc(grace_hours=0.0, retention_days=0.0, dead_share=0.0, small_packs=1))
+            session.store = ObjectStore(here)  # with no file open, as where there are more packs than may be open
+            yield lambda count: None
+
+        head = ada.session.refs.state().head
+        session, request = Session(ada.session.layout), PushRequest(((MAIN, MAIN, head),))
+        push(session, RemoteStore(machines.engine()), "origin", request, machines.actor, moving)
+        assert before - {*here.glob("packs/*.pack"), *here.glob("objects/*/*")}, "nothing has moved"
+        assert machines.clone("bob").tree() == ada.tree()
+        assert machines.faults(ada) == []
 
     def test_sixteen_to_one_branch(self, machines, ada):
         """Each lands or is refused; who is refused pulls and pushes again; nothing is lost."""
