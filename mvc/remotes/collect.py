@@ -121,10 +121,13 @@ class _Live:
         for _, oid, _ in walk.bodies():
             self._metadata.add(oid)
             self._keep(oid)
-        named = {oid for manifest in walk.manifests.values() for _, oid in manifest.segments()}
-        for oid in named - self._contents:
-            self._keep(oid)
-        self._contents |= named
+        for batch in walk.manifests():
+            for oid in batch:
+                self._keep(oid)
+            named = {oid for manifest, _ in batch.values() for _, oid in manifest.segments()}
+            for oid in named - self._contents:
+                self._keep(oid)
+            self._contents |= named
 
     def follow_references(self) -> None:
         """Note what the blobs of live contents need to be decoded."""

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from mvc.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError, RemoteError
-from mvc.objects.manifest import SegmentKind
 from mvc.objects.operation import RefChange
 from mvc.objects.refnames import BRANCHES, TAGS
-from mvc.remotes.download import download
+from mvc.remotes.bringing import Bringing
 from mvc.remotes.holdings import Holdings, IndexCache
 from mvc.remotes.metadata_walk import MetadataWalk
-from mvc.remotes.negotiation import check_same, is_ancestor, new_contents
-from mvc.remotes.ranges import GAP_BYTES, SPARSE_GAP_BYTES
+from mvc.remotes.negotiation import is_ancestor
 from mvc.remotes.remote_store import RemoteStore
 from mvc.remotes.tag_following import followed_tags, tags_of
 from mvc.remotes.tracking import RefUpdate, plan_fetch
 from mvc.repo.clock import Actor
 from mvc.repo.features import set_feature
-from mvc.repo.partial import Contents, parse_filter, split_contents
+from mvc.repo.partial import parse_filter
 from mvc.repo.presence import reached
 from mvc.repo.progress import Progress, silent
 from mvc.repo.refs import RefState
-from mvc.repo.reliance import rely_on
 from mvc.repo.renewing import renewing
 from mvc.repo.session import Session
 from mvc.repo.shallow import write_shallow
@@ -260,17 +257,13 @@ class _Fetch:
             deeper = [oid for oid in self._session.absent if oid in holdings] if request.unshallow else []
             walk.follow([*unknown, *deeper])
         walk.follow_tags(beside)
-        boundary = [self._session.manifest(oid) for oid in sorted(walk.boundary)]
-        wanted, promised = self._filtered(new_contents(walk.manifests.values(), boundary), walk)
-        missing = self._missing(wanted)
-        with self._session.pool() as pool:
-            engine, gap = self._store.engine, SPARSE_GAP_BYTES if promised else GAP_BYTES
-            received, contents = download(self._session, engine, holdings, missing, pool, progress, gap)
-        received += self._store_metadata(walk)
+        bringing = Bringing(self._session, self._store.engine, holdings, self._patterns(), progress)
+        bringing.run(walk.manifests(), (self._session.manifest(oid) for oid in sorted(walk.boundary)))
+        received = bringing.received_bytes + self._store_metadata(walk)
         self._list_absent(walk)
         self._session.refresh(force=True)  # no operation tells of it yet
-        logical = sum(walk.manifests[commit.manifest].size for commit in walk.commits.values())
-        return len(walk.commits), contents, received, logical, promised
+        logical = sum(bringing.sizes[commit.manifest] for commit in walk.commits.values())
+        return len(walk.commits), bringing.contents, received, logical, bringing.promised
 
     def _peeled(self, tips: Iterable[ObjectId], unknown: Collection[ObjectId]) -> list[ObjectId]:
         """Return `tips`, the commits of tags that are here in their places."""
@@ -281,12 +274,12 @@ class _Fetch:
     def _below(self, ids: Iterable[ObjectId]) -> set[ObjectId]:
         return {parent for record in self._session.records(ids).values() for parent in record.named}
 
-    def _filtered(self, wanted: Contents, walk: MetadataWalk) -> tuple[Contents, int]:
-        """Return what is to come, and how many contents are left out because the remote promises them."""
+    def _patterns(self) -> tuple[str, ...] | None:
+        """Return the names of tensors that are to come, if the remote promises the others; None if it does not."""
         if self._remote is None or not self._remote.promisor:
-            return wanted, 0
+            return None
         set_feature(self._session, "partial", present=True)
-        return split_contents(wanted, walk.manifests.values(), parse_filter(self._remote.filter))
+        return parse_filter(self._remote.filter)
 
     def _list_absent(self, walk: MetadataWalk) -> None:
         """Say durably which commits are absent by design now: before a ref leads there, and after they have arrived."""
@@ -306,20 +299,6 @@ class _Fetch:
         """Return those of the commits `ids` that refs here reach: all that they need is here."""
         found = set(self._session.index.commits(ids))
         return reached(self._session, self._session.refs.state(), found) if found else set()
-
-    def _missing(self, wanted: Mapping[ObjectId, tuple[SegmentKind, int]]) -> dict[ObjectId, tuple[SegmentKind, int]]:
-        """Return what must be received; what is stored already is protected from garbage collection."""
-        there = self._session.chains(wanted)
-        for oid in wanted.keys() & there.keys():
-            check_same(oid, (there[oid].kind, there[oid].raw_bytes), wanted[oid])
-        with self._session.store.begin() as batch:
-            missing = {
-                oid: what
-                for oid, what in wanted.items()
-                if oid not in there or not there[oid].reachable or not rely_on(oid, there, batch)
-            }
-            batch.commit()
-        return missing
 
     def _store_metadata(self, walk: MetadataWalk) -> int:
         with self._session.store.begin() as batch:

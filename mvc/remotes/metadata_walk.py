@@ -17,10 +17,15 @@ from mvc.repo.stored_metadata import MetadataObject, decode_metadata
 from mvc.store.layout import MAX_METADATA_BYTES, EntryKind
 from mvc.types import ObjectId
 
-__all__ = ["MetadataWalk"]
+__all__ = ["ManifestBatch", "MetadataWalk"]
+
+ManifestBatch = Mapping[ObjectId, tuple[Manifest, bytes]]
+"""Manifests, and how they are stored."""
 
 _KEPT_BYTES: Final = 256 << 20
 """Bytes of metadata that were read along with others and may yet be wanted: the commits of 100,000 epochs."""
+_BATCH_BYTES: Final = 8 << 20
+"""Stored bytes of one batch of manifests: each fills some requests, and takes several times as much when decoded."""
 
 
 class MetadataWalk:
@@ -36,13 +41,13 @@ class MetadataWalk:
         Returns those of some ids that are commits which are here with all that they need.
     stored : callable
         Returns those of some ids that are metadata objects which are here, and need not be read along with others.
+    batch_bytes : int
+        Stored bytes of the manifests that are in memory, decoded, at once.
 
     Attributes
     ----------
     commits : dict of ObjectId to Commit
         New ones, in the order in which they were found: children mostly first.
-    manifests : dict of ObjectId to Manifest
-        Of these, oldest first once `follow` has returned.
     boundary : set of ObjectId
         Parents of these that are here; with a depth, all commits on the way that are.
     absent : set of ObjectId
@@ -55,31 +60,29 @@ class MetadataWalk:
         holdings: Holdings,
         whole: Callable[[Iterable[ObjectId]], Collection[ObjectId]],
         stored: Callable[[Iterable[ObjectId]], Collection[ObjectId]],
+        batch_bytes: int = _BATCH_BYTES,
     ) -> None:
         self._engine = engine
         self._holdings = holdings
         self._whole = whole
         self._stored = stored
+        self._batch_bytes = batch_bytes
         self._read: dict[ObjectId, bytes] = {}
         self._used: dict[ObjectId, tuple[EntryKind, bytes]] = {}
         self.commits: dict[ObjectId, Commit] = {}
-        self.manifests: dict[ObjectId, Manifest] = {}
         self.boundary: set[ObjectId] = set()
         self.absent: set[ObjectId] = set()
+        self._alone = False
+        self._yielded: set[ObjectId] = set()
 
     def follow(self, tips: Iterable[ObjectId]) -> None:
-        """Read all that `tips`, commits and tag objects, reach and that is not here.
+        """Read the commits that `tips`, commits and tag objects, reach and that are not here.
 
         Raises
         ------
         IntegrityError
             If something is missing from the remote, or is not what its id promises.
         """
-        self.follow_commits(tips)
-        self._read_manifests()
-
-    def follow_commits(self, tips: Iterable[ObjectId]) -> None:
-        """Read the commits that `follow` does, and no manifests; errors as there."""
         pending = set(tips)
         kinds: tuple[EntryKind, ...] = (EntryKind.COMMIT, EntryKind.TAG)
         while pending:
@@ -128,7 +131,7 @@ class MetadataWalk:
                 level = {target for oid in named if oid not in self.commits for target in named[oid]} - seen
             level = deeper - seen
         self.absent = level - set(self._whole(level))
-        self._read_manifests(alone=True)
+        self._alone = True
 
     def follow_tags(self, values: Iterable[ObjectId]) -> None:
         """Read those of some values of tags that are tag objects of commits which were read, or are here.
@@ -147,8 +150,8 @@ class MetadataWalk:
             del self._used[oid]
 
     def bodies(self) -> Iterator[tuple[EntryKind, ObjectId, bytes]]:
-        """Yield what is to be stored: manifests, then commits, then tags."""
-        for wanted in (EntryKind.MANIFEST, EntryKind.COMMIT, EntryKind.TAG):
+        """Yield what is to be stored beside manifests: commits, then tags."""
+        for wanted in (EntryKind.COMMIT, EntryKind.TAG):
             for oid, (kind, body) in self._used.items():
                 if kind is wanted:
                     yield kind, oid, body
@@ -162,14 +165,37 @@ class MetadataWalk:
         self.commits[oid] = found
         return set(found.parents)
 
-    def _read_manifests(self, *, alone: bool = False) -> None:
+    def manifests(self) -> Iterator[ManifestBatch]:
+        """Yield the manifests of `commits`, oldest first, some at a time; what was yielded is not kept.
+
+        Raises
+        ------
+        IntegrityError
+            As `follow`.
+        """
         ordered = sorted(self.commits.values(), key=lambda commit: commit.time)
-        wanted = [oid for oid in dict.fromkeys(commit.manifest for commit in ordered) if oid not in self.manifests]
-        self._fetch(wanted, alone=alone)
+        for wanted in self._portions(dict.fromkeys(commit.manifest for commit in ordered)):
+            self._fetch(wanted, alone=self._alone)
+            yield {oid: self._manifest(oid) for oid in wanted}
+
+    def _portions(self, wanted: Iterable[ObjectId]) -> Iterator[list[ObjectId]]:
+        portion: list[ObjectId] = []
+        size = 0
         for oid in wanted:
-            found = self._decoded(oid, (EntryKind.MANIFEST,))
-            assert isinstance(found, Manifest)
-            self.manifests[oid] = found
+            length = self._place(oid).length
+            if portion and size + length > self._batch_bytes:
+                yield portion
+                portion, size = [], 0
+            portion.append(oid)
+            size += length
+        if portion:
+            yield portion
+
+    def _manifest(self, oid: ObjectId) -> tuple[Manifest, bytes]:
+        found = self._decoded(oid, (EntryKind.MANIFEST,))
+        assert isinstance(found, Manifest)
+        self._yielded.add(oid)
+        return found, self._used.pop(oid)[1]
 
     def _decoded(self, oid: ObjectId, kinds: tuple[EntryKind, ...]) -> MetadataObject:
         body, problem = self._read.pop(oid), IntegrityError(f"object {oid} of {self._engine.url} is of another kind")
@@ -189,7 +215,7 @@ class MetadataWalk:
         places = {oid: self._place(oid) for oid in missing}
         room = _KEPT_BYTES - sum(len(body) for body in self._read.values())
         for other in () if alone else self._along(missing):
-            if other not in places and other not in self._read and other not in self._used:
+            if not (other in places or other in self._read or other in self._used or other in self._yielded):
                 place = self._place(other)
                 room -= place.length
                 if room < 0:

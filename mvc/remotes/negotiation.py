@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mvc.errors import IntegrityError
 from mvc.index import CommitRecord
 from mvc.objects.manifest import Manifest, SegmentKind
 from mvc.repo.log import CommitPages
+from mvc.repo.partial import Contents
 from mvc.repo.session import Session
 from mvc.types import ObjectId
 
-__all__ = ["Between", "check_same", "commits_between", "is_ancestor", "new_contents"]
-
-Contents = dict[ObjectId, tuple[SegmentKind, int]]
-"""Kind and bytes of contents."""
+__all__ = ["Between", "check_same", "commits_between", "contents_of", "is_ancestor", "new_contents"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +72,20 @@ def is_ancestor(session: Session, oid: ObjectId, of: ObjectId) -> bool:
     return not commits_between(session, [oid], [of]).commits
 
 
-def new_contents(
-    manifests: Iterable[Manifest], boundary: Collection[Manifest]
-) -> Mapping[ObjectId, tuple[SegmentKind, int]]:
-    """Return the contents that `manifests` name, oldest first, and none of `boundary` does.
+def contents_of(manifests: Iterable[Manifest]) -> Contents:
+    """Return the contents that manifests name."""
+    return {oid: (kind, length) for item in manifests for (kind, oid), length in item.segments().items()}
+
+
+def new_contents(manifests: Iterable[Manifest], known: Contents) -> Contents:
+    """Return the contents that `manifests` name, oldest first, and that are not `known`.
 
     Raises
     ------
     IntegrityError
         If two manifests disagree on the kind or the size of one.
     """
-    known = {oid: (kind, length) for item in boundary for (kind, oid), length in item.segments().items()}
-    found: Contents = {}
+    found: dict[ObjectId, tuple[SegmentKind, int]] = {}
     for manifest in manifests:
         for segment in (segment for file in manifest.files for segment in file.segments):
             what = segment.kind, segment.length

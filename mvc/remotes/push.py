@@ -16,7 +16,7 @@ from mvc.remotes.dependence import Dependence
 from mvc.remotes.engine import Engine
 from mvc.remotes.holdings import Holdings, IndexCache, is_young
 from mvc.remotes.keys import index_key, pack_key
-from mvc.remotes.negotiation import Between, commits_between, is_ancestor, new_contents
+from mvc.remotes.negotiation import Between, commits_between, contents_of, is_ancestor, new_contents
 from mvc.remotes.outgoing import OutgoingPack, SendPlan, pack_up, plan_sending
 from mvc.remotes.remote_store import RemoteStore
 from mvc.remotes.shallow_push import between_shallow
@@ -209,14 +209,14 @@ class _Sending:
         there = Dependence(engine, Holdings(engine, cache), dry_run=dry_run)
         if any(record.absent for record in between.commits):
             between = between_shallow(session, engine, there.holdings, targets, known.values)
-        boundary = [session.manifest(oid) for oid in sorted(between.boundary)]
+        boundary = contents_of(session.manifest(oid) for oid in sorted(between.boundary))
         named = new_contents((session.manifest(record.id) for record in between.commits), boundary)
         relied = there.on_contents(oid for oid in named if oid in there.holdings)
         wanted = [oid for oid in named if oid not in relied]
         session.supply({(named[oid][0], oid): named[oid][1] for oid in wanted})
         chains = session.chains(wanted)
         sides = {side.id for record in chains.values() for side in record.references} - set(wanted)
-        held = sides & {oid for manifest in boundary for _, oid in manifest.segments()}  # by refs of the remote
+        held = sides & boundary.keys()  # by refs of the remote
         there_too = held | there.on_contents(oid for oid in sides - held if oid in there.holdings)
         plan = plan_sending(wanted, chains, there_too)
         objects = [(EntryKind.MANIFEST, record.manifest) for record in between.commits]

@@ -40,7 +40,7 @@ def between_shallow(
         If the remote lacks commits that are absent here.
     """
     walk = MetadataWalk(engine, holdings, lambda _: (), lambda _: ())
-    walk.follow_commits(theirs)
+    walk.follow(theirs)
     haves = {record.id for record in history(session, tips)} & walk.commits.keys()
     found = commits_between(session, tips, haves)
     for record in found.commits:
