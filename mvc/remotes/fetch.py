@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
-from mvc.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError, RemoteError
+from mvc.errors import ConflictError, IntegrityError, InvalidInputError
 from mvc.objects.operation import RefChange
 from mvc.objects.refnames import BRANCHES, TAGS
 from mvc.remotes.bringing import Bringing
 from mvc.remotes.holdings import Holdings, IndexCache
 from mvc.remotes.metadata_walk import MetadataWalk
 from mvc.remotes.negotiation import is_ancestor
+from mvc.remotes.relisting import with_holdings
 from mvc.remotes.remote_store import RemoteStore
 from mvc.remotes.tag_following import followed_tags, tags_of
 from mvc.remotes.tracking import RefUpdate, plan_fetch
@@ -34,9 +35,6 @@ Tags = Literal["follow", "all", "none"]
 """Which tags come: those of commits that come or are here, as in git; every one; or none."""
 
 __all__ = ["FetchRequest", "FetchResult", "Tags", "fetch"]
-
-_TRIES: Final = 5
-"""Times that a remote is listed anew because a repack or gc there has moved what was to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +138,8 @@ def fetch(
         raise InvalidInputError("a depth is at least 1, and excludes unshallow", hint="--depth 1: the tips only")
     theirs = store.checked_state()
     with session.store.leases.take("fetch") as lease:
-        fetched = _brought(session, store, name, theirs, request, renewing(lease, progress))
+        cache = IndexCache(session.layout.directory, name, session.fs)
+        fetched = _Fetch(session, store, name, cache).run(theirs, request, renewing(lease, progress))
         updates = _plan(session, theirs, name, request)
         _check_branches(session, store, updates)
         if not lease.renew():
@@ -151,21 +150,6 @@ def fetch(
         _move(session, updates, actor)
     session.refresh()
     return FetchResult(tuple(updates), theirs.branch, *fetched)
-
-
-def _brought(
-    session: Session, store: RemoteStore, name: str, theirs: RefState, request: FetchRequest, progress: Progress
-) -> _Counts:
-    """Bring everything here; return what `FetchResult` counts.
-
-    Indexes that were kept are forgotten where something is wrong: they may be what is.
-    """
-    cache = IndexCache(session.layout.directory, name, session.fs)
-    try:
-        return _Fetch(session, store, name, cache).run(theirs, request, progress)
-    except IntegrityError:
-        cache.keep_only(set())
-        raise
 
 
 def _plan(session: Session, theirs: RefState, name: str, request: FetchRequest) -> list[RefUpdate]:
@@ -232,15 +216,14 @@ class _Fetch:
         if not (unknown or beside or request.depth or (request.unshallow and self._session.absent)):
             return 0, 0, 0, 0, 0
         self._store.check_format()
-        for _ in range(_TRIES):
-            try:
-                return self._bring(tips, unknown, beside, request, progress)
-            except NotFoundError:  # packs went since they were listed: their objects are in others
-                continue
-        raise RemoteError(f"{self._store.url} changes faster than it can be read", transient=True)
+        engine = self._store.engine
+        return with_holdings(
+            engine, self._cache, lambda found: self._bring(found, tips, unknown, beside, request, progress)
+        )
 
     def _bring(
         self,
+        holdings: Holdings,
         tips: Sequence[ObjectId],
         unknown: Sequence[ObjectId],
         beside: Sequence[ObjectId],
@@ -249,7 +232,6 @@ class _Fetch:
     ) -> _Counts:
         """Bring everything below `tips` here; NotFoundError if something of the remote goes meanwhile."""
         self._session.refresh(force=True)  # what an earlier try has brought counts as stored
-        holdings = Holdings(self._store.engine, self._cache)
         walk = MetadataWalk(self._store.engine, holdings, self._whole, self._session.index.objects)
         if request.depth:
             walk.follow_down_to(self._peeled(tips, unknown), request.depth, self._below)

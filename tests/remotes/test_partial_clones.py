@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvc.errors import (
+    ConflictError,
     IntegrityError,
     InvalidInputError,
     RemoteError,
@@ -22,6 +23,7 @@ from mvc.remotes.fetch import FetchRequest, fetch
 from mvc.remotes.forget import forget_tracking
 from mvc.remotes.opening import open as open_api
 from mvc.remotes.posix import PosixEngine
+from mvc.remotes.promisor import RemotePromisor
 from mvc.remotes.push import PushRequest, push
 from mvc.remotes.remote_store import RemoteStore
 from mvc.repo.branches import create_branch
@@ -39,6 +41,7 @@ from mvc.repo.revisions import resolve
 from mvc.repo.session import Session
 from mvc.repo.show import tensor_views
 from mvc.settings import Remote
+from mvc.store.pack_index import PackIndex, encode_index
 from mvc.types import ObjectId
 from tests.remotes.sides import (
     AUTHOR,
@@ -125,6 +128,67 @@ class TestPartial:
         _lose(lab.session, lost)
         faults = fsck(Session(session.layout)).faults
         assert lost <= {fault.object for fault in faults if fault.kind == "missing"}
+
+    def test_a_remote_that_is_repacked_meanwhile(self, sides, tmp_path):
+        """Packs that are gone when they are read: they are listed again."""
+        commits = epochs(sides.full, 3, ROWS)
+        sides.publish()
+        session = sides.clone("c", filters=("tensors=none",))
+        sides.full.write("more.txt", "more")
+        sides.full.commit("more")
+        sides.publish()
+
+        class Repacked(PosixEngine):
+            """Has its packs replaced before the first one is read."""
+
+            done = False
+
+            def read(self, key, offset, length):
+                """Repack, then read."""
+                if not self.done and key.startswith("packs/"):
+                    self.done = True
+                    age(there := Session(Layout(sides.url, bare=True)))
+                    repack(there, GREEDY)
+                return super().read(key, offset, length)
+
+        engine = Repacked(sides.url)
+        session.promisor = RemotePromisor(session, lambda _: engine, "mvc test")
+        assert exported(session, commits[2], tmp_path / "a") == exported(sides.full.session, commits[2], tmp_path / "b")
+        assert engine.done
+
+    def test_a_damaged_list_of_what_a_remote_has(self, sides, tmp_path):
+        """Is forgotten when it misleads: the second try asks the remote."""
+        commits = epochs(sides.full, 2, ROWS)
+        sides.publish()
+        session = sides.clone("c", filters=("tensors=none",))
+        kept = [*(session.layout.directory / "remotes" / "origin").glob("*.idx")]
+        for path in kept:
+            pack = ObjectId(path.stem)
+            entries = [entry._replace(offset=entry.offset + 1) for entry in PackIndex(path.read_bytes(), pack)]
+            path.chmod(0o644)
+            path.write_bytes(encode_index(pack, entries))
+        with pytest.raises(IntegrityError):
+            exported(session, commits[1], tmp_path / "a")
+        assert exported(session, commits[1], tmp_path / "b") == exported(sides.full.session, commits[1], tmp_path / "d")
+
+    def test_a_lease_that_was_lost(self, sides, tmp_path):
+        """What was fetched without one may be collected already: nothing is made of it."""
+        commits = epochs(sides.full, 1, ROWS)
+        sides.publish()
+        session = sides.clone("c", filters=("tensors=none",))
+
+        class Slow(PosixEngine):
+            """Takes so long that others take the client for dead."""
+
+            def read(self, key, offset, length):
+                """Read."""
+                for lease in (session.layout.directory / "leases").iterdir():
+                    lease.unlink()
+                return super().read(key, offset, length)
+
+        session.promisor = RemotePromisor(session, lambda _: Slow(sides.url), "mvc test")
+        with pytest.raises(ConflictError, match="taken for dead"):
+            exported(session, commits[0], tmp_path / "a")
 
     def test_checkout_fetches_at_once(self, sides, tmp_path):
         """One batch, then nothing more; every byte is right, and it needs no remote the second time."""
