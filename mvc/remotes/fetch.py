@@ -16,9 +16,9 @@ from mvc.remotes.negotiation import is_ancestor
 from mvc.remotes.relisting import with_holdings
 from mvc.remotes.remote_store import RemoteStore
 from mvc.remotes.tag_following import followed_tags, tags_of
-from mvc.remotes.tracking import RefUpdate, plan_fetch
+from mvc.remotes.tracking import RefUpdate, check_tracking, plan_fetch
 from mvc.repo.clock import Actor
-from mvc.repo.features import set_feature
+from mvc.repo.features import is_partial, set_feature
 from mvc.repo.partial import parse_filter
 from mvc.repo.presence import reached
 from mvc.repo.progress import Progress, silent
@@ -130,13 +130,15 @@ def fetch(
     InvalidInputError
         If the depth is none.
     ConflictError
-        If another process collects garbage, and the list of commits that are absent by design changes. What has arrived
-        stays.
+        If another process collects garbage, and what is absent by design changes; what has arrived stays. Or if a
+        branch there cannot stand beside one that is only known here, and `prune` is not set.
     """
     session.check_writable()
     if request.depth is not None and (request.depth < 1 or request.unshallow):
         raise InvalidInputError("a depth is at least 1, and excludes unshallow", hint="--depth 1: the tips only")
     theirs = store.checked_state()
+    if not request.prune:
+        check_tracking(theirs.refs, session.refs.state().refs, name)
     with session.store.leases.take("fetch") as lease:
         cache = IndexCache(session.layout.directory, name, session.fs)
         fetched = _Fetch(session, store, name, cache).run(theirs, request, renewing(lease, progress))
@@ -260,7 +262,9 @@ class _Fetch:
         """Return the names of tensors that are to come, if the remote promises the others; None if it does not."""
         if self._remote is None or not self._remote.promisor:
             return None
-        set_feature(self._session, "partial", present=True)
+        if not is_partial(self._session.layout):
+            with self._session.store.leases.take_maintenance("fetch"):
+                set_feature(self._session, "partial", present=True)
         return parse_filter(self._remote.filter)
 
     def _list_absent(self, walk: MetadataWalk) -> None:

@@ -9,10 +9,19 @@ from typing import Literal
 
 from mvc.errors import ConflictError, InvalidInputError, NotFoundError
 from mvc.objects.operation import RefChange, Refs
-from mvc.objects.refnames import BRANCHES, REMOTES, TAGS, check_short_name
+from mvc.objects.refnames import BRANCHES, REMOTES, TAGS, check_ref_names, check_short_name
 from mvc.types import ObjectId, object_id
 
-__all__ = ["RefUpdate", "check_moves", "plan_fetch", "plan_push", "short_ref", "tracked", "tracking_ref"]
+__all__ = [
+    "RefUpdate",
+    "check_moves",
+    "check_tracking",
+    "plan_fetch",
+    "plan_push",
+    "short_ref",
+    "tracked",
+    "tracking_ref",
+]
 
 Outcome = Literal["new", "fast-forward", "forced", "deleted", "up to date", "kept"]
 """What becomes of a ref. ``kept``: a tag that is another one here, and stays."""
@@ -114,11 +123,33 @@ def plan_fetch(
         old, new = _value(ours.get(name)), object_id(theirs[name])
         outcome: Outcome = "new" if old is None else "up to date" if old == new else "kept"
         found.append(RefUpdate(name, name, old, new, outcome))
-    if prune and not branches:
-        gone = sorted(tracked(ours, remote).keys() - theirs.keys())
-        targets = [tracking_ref(remote, name) for name in gone]
-        found += [RefUpdate(None, target, _value(ours[target]), None, "deleted") for target in targets]
+    stale = _stale(theirs, ours, remote)
+    if prune:
+        found += [RefUpdate(None, target, _value(ours[target]), None, "deleted") for target in stale]
     return found
+
+
+def check_tracking(theirs: Refs, ours: Refs, remote: str) -> None:
+    """Refuse branches that cannot stand beside what is still here of those that the remote has no more.
+
+    Raises
+    ------
+    ConflictError
+        If a branch there has become a directory, a directory a branch, or a name another case.
+    """
+    targets = {tracking_ref(remote, name) for name in theirs if name.startswith(BRANCHES)}
+    try:
+        check_ref_names(targets | {*_stale(theirs, ours, remote)})
+    except InvalidInputError as error:
+        raise ConflictError(
+            f"{error.message}: {remote} has only one of them now, and nothing was fetched",
+            hint=f"mvc fetch {remote} --prune",
+        ) from error
+
+
+def _stale(theirs: Refs, ours: Refs, remote: str) -> list[str]:
+    """Return the tracking refs of branches that the remote has no more."""
+    return [tracking_ref(remote, name) for name in sorted(tracked(ours, remote).keys() - theirs.keys())]
 
 
 def plan_push(

@@ -15,7 +15,10 @@ def is_partial(layout: Layout) -> bool:
 
 
 def set_feature(workspace: Workspace, name: Feature, *, present: bool) -> None:
-    """Have the format file say, durably, that readers must know a feature, or need not any more."""
+    """Have the format file say, durably, that readers must know a feature, or need not any more.
+
+    To be called with the maintenance lease: of two that read and replace the file, one would undo what the other did.
+    """
     features = read_features(workspace.layout)
     before = set(features["read"])
     after = before | {name} if present else before - {name}

@@ -32,7 +32,7 @@ from mvc.repo.checkout import export_commit, switch
 from mvc.repo.diff import commit_side, diff
 from mvc.repo.fsck import fsck
 from mvc.repo.gc import gc
-from mvc.repo.layout import Layout, read_features
+from mvc.repo.layout import FORMAT_TEXT, Layout, read_features
 from mvc.repo.log import history
 from mvc.repo.merge import MergeRequest, merge
 from mvc.repo.partial import SMALL_BYTES, split_contents
@@ -170,6 +170,21 @@ class TestPartial:
         with pytest.raises(IntegrityError):
             exported(session, commits[1], tmp_path / "a")
         assert exported(session, commits[1], tmp_path / "b") == exported(sides.full.session, commits[1], tmp_path / "d")
+
+    def test_while_the_format_may_change(self, sides):
+        """Nobody says that a repository is partial while another process may replace the format file, too."""
+        epochs(sides.full, 1, ROWS)
+        sides.publish()
+        session = sides.clone("c", filters=("tensors=none",))
+        session.layout.format.write_text(FORMAT_TEXT)
+        sides.full.write("more.txt", "more")
+        sides.full.commit("more")
+        sides.publish()
+        with session.store.leases.take_maintenance("another"), pytest.raises(ConflictError, match="at work"):
+            sides.fetch(session)
+        assert read_features(session.layout)["read"] == ()
+        sides.fetch(session)
+        assert read_features(session.layout)["read"] == ("partial",)
 
     def test_a_lease_that_was_lost(self, sides, tmp_path):
         """What was fetched without one may be collected already: nothing is made of it."""

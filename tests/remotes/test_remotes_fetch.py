@@ -137,6 +137,20 @@ class TestFetch:
         assert outcomes(machines.fetch(bob, prune=True)) == {"refs/remotes/origin/side": "deleted"}
         assert outcomes(machines.fetch(bob, prune=True)) == {}
 
+    @pytest.mark.parametrize("names", [("x", "x/y"), ("x/y", "x"), ("x", "X")])
+    def test_a_branch_that_became_a_directory(self, machines, ada, bob, names):
+        """Is refused before anything is fetched, with the remedy; which helps, also where branches are named."""
+        before, after = names
+        machines.push(ada, f"main:{before}")
+        machines.fetch(bob)
+        machines.push(ada, delete=(BRANCHES + before,))
+        machines.push(ada, f"main:{after}")
+        with pytest.raises(ConflictError, match="nothing was fetched") as refusal:
+            machines.fetch(bob)
+        assert refusal.value.hint == "mvc fetch origin --prune"
+        assert outcomes(machines.fetch(bob, after, prune=True)) == {REMOTE + before: "deleted", REMOTE + after: "new"}
+        assert machines.faults(bob) == []
+
     def test_after_the_remote_was_repacked(self, machines, ada, bob):
         """What is here already is not read again, though all of it lies in one pack now."""
         for number in range(12):
