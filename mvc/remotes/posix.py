@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from mvc.errors import (
     AlreadyExistsError,
@@ -27,7 +27,7 @@ from mvc.remotes.keys import FORMAT, HEADS, LOOSE, OPERATIONS, PACKS, PROBES, ch
 from mvc.remotes.schemes import RemoteUrl
 from mvc.repo.layout import DIRECTORY
 from mvc.store.fs import FileSystem
-from mvc.store.local_fs import LocalFileSystem
+from mvc.store.local_fs import LocalFileSystem, translated
 from mvc.store.tmp import Temporaries
 
 __all__ = ["PosixEngine", "open_directory", "repository_directory"]
@@ -43,7 +43,12 @@ _TOPS: Final = (HEADS, LOOSE, OPERATIONS, PACKS, PROBES)
 def repository_directory(path: Path) -> Path:
     """Return the directory that holds the keys: ``.mvc`` of a work tree, or `path` itself, which is or becomes bare."""
     inner = path / DIRECTORY
-    return inner if inner.is_dir() else path
+    return inner if _is_directory(inner) else path
+
+
+def _is_directory(path: Path) -> bool:
+    with translated("examine", path, writing=False):
+        return path.is_dir()
 
 
 class PosixEngine(Engine):
@@ -61,7 +66,8 @@ class PosixEngine(Engine):
 
     def __init__(self, path: Path, fs: FileSystem | None = None, url: str | None = None) -> None:
         self.url = url or path.as_posix()
-        self.root = repository_directory(path)
+        with _failing(self.url):
+            self.root = repository_directory(path)
         self._fs = fs or LocalFileSystem()
         self._temporaries = Temporaries(self.root, self._fs)
 
@@ -118,10 +124,12 @@ class PosixEngine(Engine):
 
     def touch(self, key: str) -> bool:
         """See `Engine.touch`."""
-        try:
-            self._fs.touch(self._path(key))
-        except (NotFoundError, ReadOnlyError):
-            return False
+        path = self._path(key)
+        with self._failing(key):
+            try:
+                self._fs.touch(path)
+            except (NotFoundError, ReadOnlyError):
+                return False
         return True
 
     def delete(self, key: str) -> None:
@@ -147,60 +155,69 @@ class PosixEngine(Engine):
 
     def _info(self, key: str) -> KeyInfo | None:
         """Return what a listing says of a key; None if there is no file, or something else in its place."""
-        try:
-            status = (self.root / key).lstat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise RemoteError(f"{key} of {self.url} cannot be looked at: {error.strerror}") from error
+        path = self.root / key
+        with self._failing(key), translated("examine", path, writing=False):
+            try:
+                status = path.lstat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
         return KeyInfo(key, status.st_size, status.st_mtime) if stat.S_ISREG(status.st_mode) else None
 
     def _files(self, directory: str) -> Iterator[str]:
         """Yield the names of files below a directory, not following links."""
-        try:
-            with os.scandir(self.root / directory) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise RemoteError(f"{directory} of {self.url} cannot be listed: {error.strerror}") from error
-        for entry in found:
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._files(f"{directory}/{entry.name}")
-            elif entry.is_file(follow_symlinks=False):
-                yield f"{directory}/{entry.name}"
+        path = self.root / directory
+        with self._failing(directory), translated("list", path, writing=False):
+            try:
+                with os.scandir(path) as entries:
+                    kinds = sorted((entry.name, _kind(entry)) for entry in entries)
+            except FileNotFoundError:
+                return
+        for name, kind in kinds:
+            if kind == "directory":
+                yield from self._files(f"{directory}/{name}")
+            elif kind == "file":
+                yield f"{directory}/{name}"
 
     def _make_directories(self, path: Path) -> None:
         """Make the directory of a file, durably, with those above it up to the root, and that of temporaries."""
-        if not self.root.is_dir():
+        if not _is_directory(self.root):
             self._fs.mkdir(self.root)
             self._fs.fsync_dir(self.root.parent)
         self._fs.mkdir(self.root / "tmp")
         for parent in reversed(path.relative_to(self.root).parents[:-1]):
-            if not (self.root / parent).is_dir():
+            if not _is_directory(self.root / parent):
                 self._fs.mkdir(self.root / parent)
                 self._fs.fsync_dir((self.root / parent).parent)
 
-    @contextmanager
-    def _failing(self, key: str) -> Iterator[None]:
-        """Turn errors of the medium into errors of the remote."""
-        try:
-            yield
-        except (NotFoundError, IntegrityError):
-            raise
-        except StorageError as error:
-            raise RemoteError(
-                f"{key} of {self.url}: {error.message}", hint=error.hint, transient=error.transient
-            ) from error
-        except MvcError as error:
-            raise RemoteError(f"{key} of {self.url}: {error.message}", hint=error.hint) from error
+    def _failing(self, key: str) -> AbstractContextManager[None]:
+        return _failing(f"{key} of {self.url}")
+
+
+@contextmanager
+def _failing(what: str) -> Iterator[None]:
+    """Turn errors of the medium into errors of the remote."""
+    try:
+        yield
+    except (NotFoundError, IntegrityError):
+        raise
+    except StorageError as error:
+        raise RemoteError(f"{what}: {error.message}", hint=error.hint, transient=error.transient) from error
+    except MvcError as error:
+        raise RemoteError(f"{what}: {error.message}", hint=error.hint) from error
+
+
+def _kind(entry: os.DirEntry[str]) -> Literal["directory", "file", "other"]:
+    """Return what an entry of a directory is, not following links."""
+    if entry.is_dir(follow_symlinks=False):
+        return "directory"
+    return "file" if entry.is_file(follow_symlinks=False) else "other"
 
 
 def _pieces(body: Body) -> Iterator[bytes]:
     if isinstance(body, bytes):
         yield body
         return
-    with body.open("rb") as file:
+    with translated("read", body, writing=False), body.open("rb") as file:
         while piece := file.read(_PIECE):
             yield piece
 

@@ -25,6 +25,15 @@ _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errn
 """What link() answers on FAT, some FUSE and some network file systems."""
 _NO_DIRECTORY_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
 """What fsync() of a directory answers where directories cannot be flushed (CIFS); there is nothing else to call."""
+_REMEDIES: Final = {
+    errno.EACCES: "see who may read and write it: ls -ld",
+    errno.EPERM: "see who may read and write it: ls -ld",
+    errno.EROFS: "mount it for writing, or use another place",
+    errno.EIO: "see what the system says of the disk: dmesg; and make a copy",
+    errno.ESTALE: "mount the network file system again, then repeat the command",
+    errno.ENAMETOOLONG: "use a place with a shorter path",
+    errno.EMFILE: "allow more open files: ulimit -n",
+}
 _DIRECTORY_MODE: Final = 0o777
 _INODE_MASK: Final = (1 << 63) - 1
 """Some network file systems number files with all 64 bits, and databases have a sign."""
@@ -40,9 +49,10 @@ def _error(error: OSError, action: str, path: Path, *, writing: bool) -> MvcErro
         return NotFoundError(reason)
     if error.errno == errno.EEXIST:
         return AlreadyExistsError(reason)
+    hint = _REMEDIES.get(error.errno or 0)
     if writing and error.errno in _FORBIDDEN:
-        return ReadOnlyError(reason)
-    return StorageError(reason, transient=error.errno in _TRANSIENT)
+        return ReadOnlyError(reason, hint=hint)
+    return StorageError(reason, hint=hint, transient=error.errno in _TRANSIENT)
 
 
 @contextmanager

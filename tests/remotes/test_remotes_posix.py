@@ -1,12 +1,20 @@
 """Directories as remotes."""
 
+import errno
+import os
+from itertools import count
+
 import pytest
 
-from mvc.errors import RemoteError
+from mvc.errors import MvcError, RemoteError
 from mvc.remotes.keys import head_key, pack_key
 from mvc.remotes.posix import PosixEngine, repository_directory
+from mvc.store.local_fs import LocalFileSystem
+from mvc.testing.faults import FailingFileSystem
 from mvc.testing.remotes import RemoteTests
 from mvc.types import ObjectId
+
+ONE = ObjectId("1" * 64)
 
 
 class TestContract(RemoteTests):
@@ -61,3 +69,51 @@ class TestOfItsOwn:
         (tmp_path / "file").write_bytes(b"")
         with pytest.raises(RemoteError):
             PosixEngine(tmp_path / "file" / "store").create(head_key(0), b"a")
+
+    @pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC, errno.EROFS, errno.EIO, errno.ESTALE])
+    def test_whatever_call_fails(self, tmp_path, number):
+        """It is a failure of the remote that names the path and, but for races, what to do."""
+        failures = []
+        for calls in count():
+            fs = FailingFileSystem(calls, number)
+            engine = PosixEngine(tmp_path / str(calls), fs)
+            try:
+                engine.create(pack_key(ONE), b"body")
+                engine.touch(pack_key(ONE))
+                engine.delete(pack_key(ONE))
+            except RemoteError as error:
+                failures.append(error)
+            if fs.failed is None:
+                break
+        assert len(failures) > 5
+        assert all(str(tmp_path) in error.message and error.hint for error in failures)
+
+    @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+    def test_reading_that_fails(self, tmp_path, number):
+        """Alike."""
+
+        class Unreadable(LocalFileSystem):
+            """Whose files can be opened only."""
+
+            def _pread(self, fd, length, offset):
+                """Fail."""
+                raise OSError(number, os.strerror(number))
+
+        engine = PosixEngine(tmp_path, Unreadable())
+        engine.create(pack_key(ONE), b"body")
+        for read in (lambda: engine.read(pack_key(ONE), 0, 4), lambda: engine.read_all(pack_key(ONE), 4)):
+            with pytest.raises(RemoteError, match=pack_key(ONE)) as failure:
+                read()
+            assert failure.value.hint
+
+    def test_a_path_that_is_too_long(self, tmp_path):
+        """Is told as one, before anything is asked."""
+        with pytest.raises(RemoteError, match="too long") as failure:
+            PosixEngine(tmp_path / ("x" * 300))
+        assert "shorter" in failure.value.hint
+
+    def test_a_body_that_is_gone(self, tmp_path):
+        """Is an error of ours, too."""
+        engine = PosixEngine(tmp_path / "store")
+        with pytest.raises(MvcError, match="cannot read"):
+            engine.create(pack_key(ONE), tmp_path / "gone")
