@@ -27,6 +27,7 @@ from mvc.errors import (
 from mvc.objects.canonical import Value
 from mvc.objects.fields import array, integer, text
 from mvc.remotes.engine import MAX_KEYS, Body, Capabilities, Engine, KeyInfo
+from mvc.remotes.http_way import LOOPBACK, Patience, find_proxy, make_pool
 from mvc.remotes.keys import check_key, check_prefix, is_key
 from mvc.remotes.schemes import RemoteUrl
 from mvc.remotes.tokens import find_token
@@ -42,14 +43,11 @@ _SILENCE: Final = 600.0
 """Seconds that an answer may take to begin or to go on: a server checks packs before it answers."""
 _TRIES: Final = 4
 """Times that what may be repeated is tried."""
-_PAUSE: Final = 0.3
-"""Seconds before the second try; each further one waits twice as long."""
 _ERROR_BYTES: Final = 64 << 10
 _PAGE_BYTES: Final = 1 << 20
 """Bytes of an error and of a page of a listing."""
 _PAGE_KEYS: Final = 1000
 _PIECE: Final = 1 << 20
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _T = TypeVar("_T")
 
@@ -83,24 +81,22 @@ class HttpEngine(Engine):
         To be let in with. It is in no message and no representation of anything here.
     authorities : str, optional
         File of certificates that are trusted instead of the system's.
+    proxy : str, optional
+        URL of the proxy by which the server is reached; its name and password are in no message either.
     """
 
-    def __init__(self, url: str, token: str | None, authorities: str | None = None) -> None:
+    def __init__(self, url: str, token: str | None, authorities: str | None = None, proxy: str | None = None) -> None:
         self.url = url.rstrip("/")
         base = urlsplit(self.url)
         self._base = f"{base.scheme}://{base.netloc}{quote(base.path, safe='/')}/-/v1/"
         self._headers = {"User-Agent": f"mvc/{__version__}", "Accept-Encoding": "identity"}
         if token is not None:
-            if base.scheme != "https" and base.hostname not in _LOOPBACK:
+            if base.scheme != "https" and base.hostname not in LOOPBACK:
                 raise AuthenticationError(f"a token is not sent to {base.netloc} in the clear", hint="use https://")
             self._headers["Authorization"] = f"Bearer {token}"
-        self._pool = urllib3.PoolManager(
-            maxsize=_CONNECTIONS,
-            block=True,
-            timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_SILENCE),
-            retries=False,
-            ssl_context=_context(authorities) if base.scheme == "https" else None,
-        )
+        context = _context(authorities) if base.scheme == "https" else None
+        timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_SILENCE)
+        self._pool = make_pool(proxy, context, _CONNECTIONS, timeout)
         self._able: Capabilities | None = None
 
     @property
@@ -181,7 +177,7 @@ class HttpEngine(Engine):
     def delete(self, key: str) -> None:
         """See `Engine.delete`. Not repeated: the second answer would be that there is nothing."""
         path = f"keys/{check_key(key)}"
-        self._once("DELETE", path, _nothing, {}, None, (204,))
+        self._once("DELETE", path, _nothing, {}, None, (204,), Patience())
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -207,14 +203,15 @@ class HttpEngine(Engine):
         accept: tuple[int, ...] = (200,),
     ) -> _T:
         """Ask for what may be asked for again, until there is an answer, and return what `receive` makes of it."""
-        for attempt in range(_TRIES - 1):
+        patience = Patience()
+        for _ in range(_TRIES - 1):
             try:
-                return self._once(method, path, receive, headers or {}, body, accept)
+                return self._once(method, path, receive, headers or {}, body, accept, patience)
             except RemoteError as error:
-                if not error.transient:
+                if not error.transient or (pause := patience.next()) is None:
                     raise
-                time.sleep(_PAUSE * 2**attempt)
-        return self._once(method, path, receive, headers or {}, body, accept)
+                time.sleep(pause)
+        return self._once(method, path, receive, headers or {}, body, accept, patience)
 
     def _once(
         self,
@@ -224,6 +221,7 @@ class HttpEngine(Engine):
         headers: Mapping[str, str],
         body: Body | None,
         accept: tuple[int, ...],
+        patience: Patience,
     ) -> _T:
         with _opened(body) as content, self._failing():
             response = self._pool.request(
@@ -236,6 +234,7 @@ class HttpEngine(Engine):
                 decode_content=False,
             )
             try:
+                patience.hear(response.headers)
                 return self._received(response, receive, accept)
             finally:
                 if response.length_remaining:  # what was not read is not wanted: this connection is of no use
@@ -338,7 +337,8 @@ def _number(given: str | None) -> int:
 def open_http(url: RemoteUrl, environment: Mapping[str, str]) -> HttpEngine:
     """Return the engine of a remote that a server offers; see `mvc.remotes.schemes`.
 
-    The option ``ca``, or ``SSL_CERT_FILE``, names a file of certificates to trust.
+    The option ``ca``, or ``SSL_CERT_FILE``, names a file of certificates to trust; see `find_proxy`.
     """
     authorities = url.options.get("ca") or environment.get("SSL_CERT_FILE")
-    return HttpEngine(url.text, find_token(url.host, environment), authorities)
+    proxy = find_proxy(url.text, environment)
+    return HttpEngine(url.text, find_token(url.host, environment), authorities, proxy)
