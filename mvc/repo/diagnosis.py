@@ -161,15 +161,16 @@ def _diagnose(session: Session, settings: Mapping[str, str], progress: Progress,
 
 def _missing(copies: Copies, history: History) -> dict[ObjectId, tuple[ObjectId, ...]]:
     found: dict[ObjectId, tuple[ObjectId, ...]] = {oid: () for _, oid in history.contents if oid not in copies.by_id}
-    for copy in _undecodable(copies.all()):
+    for copy in _undecodable(copies):
         for oid in copy.references:
             if oid not in copies.by_id:
                 found[oid] = (*found.get(oid, ()), copy.oid)
     return found
 
 
-def _undecodable(copies: Iterable[Copy]) -> Iterable[Copy]:
-    return (copy for copy in copies if copy.state is State.HANGS)
+def _undecodable(copies: Copies) -> Iterable[Copy]:
+    """Return copies of what cannot be decoded: what a spare copy needs beside a good one may have been collected."""
+    return (copy for copy in copies.all() if copy.state is State.HANGS and copy.oid not in copies.good)
 
 
 def wrong_settings(session: Session) -> dict[str, str]:

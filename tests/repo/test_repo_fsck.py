@@ -343,6 +343,23 @@ def test_every_copy_is_checked(history):
     assert faults[oid].place == f"packs/{place.pack}.pack"
 
 
+def test_a_spare_copy_whose_base_was_collected(history):
+    """Is no fault as long as there is another copy; what the last one needs is."""
+    lab, commits = history
+    oid = {view.entry.name: view for view in tensor_views(lab.session, commits[1])}["big"].entry.id
+    path, gone = lab.session.store.loose.path(oid), digest(COMMIT, b"gone")
+    found = lab.session.store.open(oid, lab.session.store.find(oid))
+    envelope = Envelope.fetch(found.length, found.read)
+    spare = replace(envelope, references=(replace(envelope.references[0], id=gone),))
+    with lab.session.store.begin() as batch:
+        batch.put(EntryKind.TENSOR, oid, spare.header + path.read_bytes()[len(envelope.header) :])
+        batch.commit()
+    report = lab.check()
+    assert (report.clean, report.faults) == (True, ())
+    path.unlink()
+    assert {(fault.object, fault.kind) for fault in lab.check().faults} == {(gone, "missing")}
+
+
 def test_contents_that_need_each_other(history):
     """Two deltas, each on the other: neither is corrupt, and neither can be decoded."""
     lab, commits = history
