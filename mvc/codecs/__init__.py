@@ -17,6 +17,8 @@ from mvc.codecs.framing import (
     frame_specs,
     frame_words,
 )
+from mvc.codecs.grid import Grid
+from mvc.codecs.grid_delta import GridDelta
 from mvc.codecs.kernels import IMPLEMENTATION
 from mvc.codecs.keyed import MAX_MANTISSA
 from mvc.codecs.keyed_delta import WIDE_MANTISSA
@@ -39,6 +41,8 @@ __all__ = [
     "ContextDelta",
     "Fit",
     "FrameSpec",
+    "Grid",
+    "GridDelta",
     "Planes",
     "Raw",
     "Sample",
@@ -58,7 +62,7 @@ __all__ = [
 CODECS: Final[Registry[type[Codec]]] = Registry("codec")
 """All codecs by the name in the envelope."""
 
-for _codec in (Raw, Planes, SortedDelta, ContextDelta, SortedPlanes, SparseDelta):
+for _codec in (Raw, Planes, SortedDelta, ContextDelta, SortedPlanes, SparseDelta, Grid, GridDelta):
     CODECS.register(_codec.name, _codec)
 
 
