@@ -39,7 +39,11 @@ class Grid(Gridded):
     modes: ClassVar[tuple[int, ...]] = (_GRID,)
 
     def _encode_numbers(
-        self, numbers: Numbers, strays: Strays, sides: Sequence[Bytes], spec: FrameSpec  # noqa: ARG002
+        self,
+        numbers: Numbers,
+        strays: Strays,
+        sides: Sequence[Bytes],  # noqa: ARG002
+        spec: FrameSpec,
     ) -> tuple[int, bytes]:
         numbers[strays.places] = 0
         magnitudes = np.abs(numbers)
@@ -51,7 +55,11 @@ class Grid(Gridded):
         return _GRID, kernels.active.concatenate((_HEAD.pack(count, len(coded)), coded, signs))
 
     def _decode_numbers(
-        self, mode: int, stored: memoryview, sides: Sequence[Bytes], spec: FrameSpec  # noqa: ARG002
+        self,
+        mode: int,  # noqa: ARG002
+        stored: memoryview,
+        sides: Sequence[Bytes],  # noqa: ARG002
+        spec: FrameSpec,
     ) -> npt.NDArray[np.integer]:
         if len(stored) < _HEAD.size:
             raise MalformedError(f"grid has {len(stored)} bytes; at least {_HEAD.size} are needed")

@@ -40,4 +40,6 @@ def fill_words(numbers: npt.NDArray[np.integer], dtype: DType, bits: int, out: B
     size = dtype.word_bytes
     for part in blocks(len(numbers)):
         with np.errstate(over="ignore", under="ignore"):
-            out[part.start * size : part.stop * size] = from_float64(dtype, numbers[part] * 2.0**-bits)
+            out[part.start * size : part.stop * size] = from_float64(
+                dtype, numbers[part].astype(np.float64) * 2.0**-bits
+            )

@@ -113,7 +113,7 @@ class Gridded(Codec):
     def decode(self, stored: bytes | memoryview, sides: Sequence[Bytes], spec: FrameSpec, out: Bytes) -> None:
         """Write the words of the numbers that `stored` holds, or of its planes, into `out`."""
         view = memoryview(stored)
-        mode = view[0] if len(view) else None
+        mode = view[0] if view else None
         if mode == _PLANES:
             Planes().decode(view[1:], (), spec, out)
         elif mode in self.modes and spec.dtype.name in REALS:

@@ -1,4 +1,4 @@
-"""The values of tensor bytes as float64, and back, for arithmetic. Apart from the rest of `mvc.types` because it needs NumPy."""
+"""The values of tensor bytes as float64, and back. Apart from the rest of `mvc.types` because it needs NumPy."""
 
 from __future__ import annotations
 
