@@ -7,10 +7,10 @@ Source: "Lossless and Near-Lossless Compression for Foundation Models" (2024), s
 with M / 2 <= abs(w) < M (the smallest normal value if w is subnormal), and u the distance of the values of the dtype
 below M. If u >= g, w is a multiple of u, hence of g, and stays as it is. If u < g <= M, M is a multiple of g, so the
 nearest multiple of g is at most M in magnitude; it is a multiple of u as well, and all of these up to M are values of
-the dtype (but M itself, if it is too large to be finite: then w stays as it is). If g > M, then g >= 2 M > 2 abs(w), and
-the result is 0. So casting the result back to the dtype costs nothing, neither to BF16 nor to F16:
-abs(w - w') <= 2**-(B+1). In float64 the product with 2**B is exact, or overflows, where w is a multiple of g, or is below
-1/2 anyway; so nothing is rounded twice.
+the dtype (but M itself, if it is too large to be finite: then w stays as it is). If g > M, then g >= 2 M > 2 abs(w),
+and the result is 0. So casting the result back to the dtype costs nothing, neither to BF16 nor to F16:
+abs(w - w') <= 2**-(B+1). In float64 the product with 2**B is exact, or overflows, where w is a multiple of g, or is
+below 1/2 anyway; so nothing is rounded twice.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ from mvc.codecs import (
     TARGET_FRAME_WORDS,
     ContextDelta,
     FrameSpec,
+    Grid,
+    GridDelta,
     Planes,
     Raw,
     SortedDelta,
@@ -36,6 +38,8 @@ def test_names_are_permanent():
         "context-delta": ContextDelta,
         "sparse-delta": SparseDelta,
         "sorted-planes": SortedPlanes,
+        "grid": Grid,
+        "grid-delta": GridDelta,
     }
     with pytest.raises(AlreadyExistsError):
         CODECS.register("raw", Planes)
