@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mvc.codecs import ContextDelta, FrameSpec, Planes, Raw, SortedDelta, SortedPlanes, SparseDelta
+from mvc.codecs import ContextDelta, FrameSpec, Grid, GridDelta, Planes, Raw, SortedDelta, SortedPlanes, SparseDelta
 from mvc.codecs.plane_choice import Way
 from mvc.codecs.plane_coding import decode_planes, encode_planes
 from mvc.testing.codecs import special_words
 from mvc.types import DTYPES, dtype_of
+from mvc.types.values import from_float64
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "codecs"
 
@@ -91,6 +92,36 @@ def sparse(frame, dtype, share):
     return words.view(np.uint8)
 
 
+def on_grid(dtype, bits, seed, largest):
+    """Return 3000 multiples of ``2**-bits`` up to `largest` times that, and NaN, -0.0 and infinity among them."""
+    numbers = np.rint(np.random.default_rng(seed).standard_normal(3000) * largest / 5)
+    frame = from_float64(dtype, numbers * 2.0**-bits)
+    frame.view(f"<u{dtype.word_bytes}")[[5, 700, 2999]] = special_words(dtype).view(f"<u{dtype.word_bytes}")[[-1, 9, 5]]
+    return frame
+
+
+def grids():
+    """Yield the golden files of grids: magnitudes of one to four planes, changes in contexts and sorted."""
+    for name, bits, largest in (
+        ("F32", 6, 100),
+        ("F32", 23, 2**22),
+        ("BF16", 9, 250),
+        ("F16", -2, 1000),
+        ("F64", 90, 2**30),
+    ):
+        dtype = dtype_of(name)
+        frame, base = on_grid(dtype, bits, 7, largest), on_grid(dtype, bits + 1, 7, largest)
+        moved = on_grid(dtype, bits, 7, largest * 0.999)
+        yield f"grid-{name}-{bits}", free(golden(Grid(bits), dtype, frame, (), 300))
+        yield f"grid-delta-{name}-{bits}", free(golden(GridDelta(bits), dtype, frame, (moved,), 300))
+        yield f"grid-delta-{name}-{bits}-far", free(golden(GridDelta(bits), dtype, frame, (base,), 300))
+    for name in ("F32", "I16"):
+        dtype = dtype_of(name)
+        edges = special_words(dtype)
+        yield f"grid-{name}-edges", golden(Grid(3), dtype, edges, (), 5)
+        yield f"grid-delta-{name}-edges", golden(GridDelta(3), dtype, edges, (np.roll(edges, dtype.word_bytes),), 5)
+
+
 def files():
     """Yield name and content of every golden file."""
     for dtype in DTYPES.values():
@@ -139,6 +170,7 @@ def files():
         yield f"sorted-delta-0-{name}-entropy", in_stripes(golden(SortedDelta(0), dtype, moved, (frame,), 250))
     skewed = np.random.default_rng(6).geometric(0.7, 16_399).astype(np.uint8)
     yield "planes-U8-entropy", free(golden(Planes(), dtype_of("U8"), skewed, (), 384))
+    yield from grids()
     zeros = np.zeros(600, dtype=np.uint8)
     yield "raw-U8", golden(Raw(), dtype_of("U8"), np.arange(256, dtype=np.uint8), (), 256)
     yield "planes-BF16-constant", golden(Planes(), dtype_of("BF16"), zeros, (), 300)

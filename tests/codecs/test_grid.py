@@ -24,7 +24,12 @@ some_grid = st.tuples(st.sampled_from(sorted(REALS)).map(dtype_of), st.integers(
 
 
 class OnGridTests(TensorCodecTests):
-    """The contract, and the same for frames that are on the grid."""
+    """The contract, and the same for frames that are on the grid.
+
+    Of the dtypes that have none, one stands for all: they are stored as planes.
+    """
+
+    dtypes = tuple(map(dtype_of, [*sorted(REALS), "I16"]))
 
     @settings(max_examples=100, deadline=None)
     @given(data=st.data())
@@ -70,13 +75,13 @@ class OnGridTests(TensorCodecTests):
         """Of any hostile version of a frame that holds numbers a decoder allocates a few times the frame."""
         for name in sorted(REALS):
             dtype = dtype_of(name)
-            codec, spec = type(self.codecs[0])(4), FrameSpec(dtype, 60_000, 300)
+            codec, spec = type(self.codecs[0])(4), FrameSpec(dtype, 20_000, 300)
             numbers = np.random.default_rng(0).integers(-100, 100, spec.words)
             frame, side = grid_words(numbers, dtype, 4), grid_words(numbers // 2, dtype, 4)
             sides = (side,) * len(codec.roles)
             stored, out, chance = codec.encode(frame, sides, spec), np.empty_like(frame), Random(0)
             assert stored[0] > 0
-            inputs = [stored, *(hostile(chance, stored, stored[::-1], spec.words) for _ in range(6))]
+            inputs = [stored, *(hostile(chance, stored, stored[::-1], spec.words) for _ in range(4))]
             tracemalloc.start()
             try:
                 for damaged in inputs:
@@ -93,13 +98,13 @@ class OnGridTests(TensorCodecTests):
 class TestGrid(OnGridTests):
     """`grid` keeps the contract."""
 
-    codecs = (Grid(0), Grid(23), Grid(-100))
+    codecs = (Grid(0), Grid(23))
 
 
 class TestGridDelta(OnGridTests):
     """`grid-delta` keeps the contract."""
 
-    codecs = (GridDelta(0), GridDelta(23), GridDelta(-100))
+    codecs = (GridDelta(0), GridDelta(23))
 
 
 del OnGridTests

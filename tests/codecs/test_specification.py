@@ -1,4 +1,7 @@
-"""Sections 6.2 to 6.7 of the specification, written down once more in plain integers, against the codecs."""
+"""Sections 6.2 to 6.9 of the specification, written down once more in plain integers, against the codecs."""
+
+import struct
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -6,9 +9,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvc.codecs import ContextDelta, FrameSpec, Planes, SortedDelta, SortedPlanes, SparseDelta
+from mvc.codecs import ContextDelta, FrameSpec, Grid, GridDelta, Planes, SortedDelta, SortedPlanes, SparseDelta
 from mvc.codecs.stripes import encode_stripes
-from mvc.testing.codecs import cases, sparse_cases
+from mvc.testing.codecs import cases, grid_cases, sparse_cases
 from mvc.types import DTYPES, dtype_of
 
 
@@ -268,6 +271,77 @@ def decode_changes(body, base, spec):
     return little_endian(b, dtype.word_bytes)
 
 
+def value_of(word, dtype):
+    """Return the value of a finite real word; None for others."""
+    exponent, top = word >> dtype.mantissa_bits & (1 << dtype.exponent_bits) - 1, 1 << dtype.exponent_bits
+    if exponent == top - 1:
+        return None
+    mantissa = word % (1 << dtype.mantissa_bits) + ((exponent > 0) << dtype.mantissa_bits)
+    magnitude = mantissa * Fraction(2) ** (max(exponent, 1) - (top // 2 - 1) - dtype.mantissa_bits)
+    return -magnitude if word >> 8 * dtype.word_bytes - 1 else magnitude
+
+
+def number_of(word, dtype, bits):
+    """Return the number of a real word (6.8, step 1)."""
+    value = value_of(word, dtype)
+    n = 0 if value is None else round(value * Fraction(2) ** bits)
+    return n if abs(n) < 1 << 31 else 0
+
+
+def word_of(n, dtype, bits):
+    """Return the word that has the value of a number (6.8, step 2)."""
+    magnitude, lowest = abs(n) * Fraction(2) ** -bits, 2 - (1 << dtype.exponent_bits - 1)
+    exponent = max(0, abs(n).bit_length() - bits - lowest)  # the field; 0 is that of subnormals
+    mantissa = magnitude / Fraction(2) ** (lowest + max(exponent, 1) - 1 - dtype.mantissa_bits)
+    assert mantissa.denominator == 1
+    fields = int(mantissa) - ((exponent > 0) << dtype.mantissa_bits) + (exponent << dtype.mantissa_bits)
+    return fields + ((n < 0) << 8 * dtype.word_bytes - 1)
+
+
+def strays_of(stored, spec):
+    """Return the words beside a grid by their places, and what follows them (6.8)."""
+    (count,), size = struct.unpack("<I", stored[:4]), spec.dtype.word_bytes
+    assert count <= spec.words // 64
+    places, end = integers(stored[4 : 4 + 4 * count], 4), 4 + (4 + size) * count
+    assert places == sorted(set(places))
+    return dict(zip(places, integers(stored[4 + 4 * count : end], size), strict=True)), stored[end:]
+
+
+def on_grid(numbers, strays, spec, bits):
+    """Return the frame of numbers, but for the words beside the grid."""
+    words = [strays[i] if i in strays else word_of(n, spec.dtype, bits) for i, n in enumerate(numbers)]
+    return little_endian(words, spec.dtype.word_bytes)
+
+
+def decode_grid(stored, spec, bits):
+    """Return the frame (6.8)."""
+    if stored[0] == 0:
+        return decode_planes_frame(stored[1:], spec)
+    strays, rest = strays_of(stored[1:], spec)
+    count, length = struct.unpack("<BI", rest[:5])
+    magnitudes = words_of(coded_planes(rest[5 : 5 + length], count, spec.words))
+    nonzero = sum(m > 0 for m in magnitudes)
+    (packed,) = coded_planes(rest[5 + length :], 1, -(-nonzero // 8))
+    signs = iter([byte >> i & 1 for byte in packed for i in range(8)])
+    numbers = [-m if m and next(signs) else m for m in magnitudes]
+    assert not any(signs)
+    return on_grid(numbers, strays, spec, bits)
+
+
+def decode_grid_delta(stored, base, spec, bits):
+    """Return the frame (6.9)."""
+    if stored[0] == 0:
+        return decode_planes_frame(stored[1:], spec)
+    strays, rest = strays_of(stored[1:], spec)
+    (factor,) = struct.unpack("<i", rest[:4])
+    near = [number_of(word, spec.dtype, bits) for word in integers(base, spec.dtype.word_bytes)]
+    near = [(m + (m * factor + 2**31) // 2**32) % 2**32 for m in near]
+    decode = {1: decode_context_delta, 2: decode_sorted_delta}[stored[0]]
+    whole = FrameSpec(dtype_of("I32"), spec.words, spec.row_words)
+    words = integers(decode(rest[4:], little_endian(near, 4), whole, 0), 4)
+    return on_grid([(n ^ 2**31) - 2**31 for n in words], strays, spec, bits)
+
+
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_planes_follow_the_specification(data):
@@ -352,3 +426,15 @@ def test_sorted_planes_follow_the_specification(data):
     frame, (companion,), spec = data.draw(cases(dtype, 1, max_words=200))
     stored = SortedPlanes(mantissa).encode(frame, [companion], spec)
     assert decode_sorted_planes(stored, companion.tobytes(), spec, mantissa) == frame.tobytes()
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_grids_follow_the_specification(data):
+    """What `grid` and `grid-delta` write is read by decoders written from the text."""
+    dtype = dtype_of(data.draw(st.sampled_from(["F64", "F32", "F16", "BF16"])))
+    bits = data.draw(st.integers(-128, 127) | st.integers(-3, 10))
+    frame, (base,), spec = data.draw(grid_cases(dtype, bits, 1))
+    assert decode_grid(Grid(bits).encode(frame, (), spec), spec, bits) == frame.tobytes()
+    stored = GridDelta(bits).encode(frame, [base], spec)
+    assert decode_grid_delta(stored, base.tobytes(), spec, bits) == frame.tobytes()
