@@ -290,6 +290,8 @@ def number_of(word, dtype, bits):
 
 def word_of(n, dtype, bits):
     """Return the word that has the value of a number (6.8, step 2)."""
+    if n == 0:
+        return 0
     magnitude, lowest = abs(n) * Fraction(2) ** -bits, 2 - (1 << dtype.exponent_bits - 1)
     exponent = max(0, abs(n).bit_length() - bits - lowest)  # the field; 0 is that of subnormals
     mantissa = magnitude / Fraction(2) ** (lowest + max(exponent, 1) - 1 - dtype.mantissa_bits)
