@@ -115,7 +115,7 @@ def grid_cases(draw: st.DrawFn, dtype: DType, bits: int, sides: int, least_words
 
     def on_grid(numbers: npt.NDArray[np.int64]) -> Bytes:
         with np.errstate(over="ignore"):
-            return from_float64(dtype, numbers * 2.0**-bits)
+            return from_float64(dtype, numbers.astype(np.float64) * 2.0**-bits)
 
     frame = on_grid(numbers)
     if words >= _SOME_WORDS and draw(st.booleans()):
