@@ -20,7 +20,8 @@ __all__ = ["Precision", "grid_of", "rounded"]
 
 _REFERENCE: Final = -5
 """Exponent of the root mean square whose tensors keep just `bits` places with `relative`. Weights of transformers begin
-at 0.02, between 2**-6 and 2**-5, so the same number means about the same with and without it."""
+at 0.02, between 2**-6 and 2**-5, so the same number means about the same with and without it: most of MiniLM's trained
+ones keep one or two places less."""
 
 _MOST_MANTISSA: Final = 52
 """Bits, as in fp64."""
