@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from mvc.codecs.abc import Bytes, Codec, FrameSpec
+from mvc.codecs.abc import Bytes, Codec, FrameSpec, Parameters
 from mvc.codecs.context_delta import ContextDelta
 from mvc.codecs.estimate import Sample, estimate
 from mvc.codecs.fitting import Fit, fitted, overlap
@@ -25,6 +25,7 @@ from mvc.codecs.raw import Raw
 from mvc.codecs.sorted_delta import SortedDelta
 from mvc.codecs.sorted_planes import SortedPlanes
 from mvc.codecs.sparse_delta import SparseDelta
+from mvc.codecs.step_delta import StepDelta
 from mvc.registry import Registry
 
 __all__ = [
@@ -39,12 +40,14 @@ __all__ = [
     "ContextDelta",
     "Fit",
     "FrameSpec",
+    "Parameters",
     "Planes",
     "Raw",
     "Sample",
     "SortedDelta",
     "SortedPlanes",
     "SparseDelta",
+    "StepDelta",
     "codec_of",
     "estimate",
     "fitted",
@@ -58,7 +61,7 @@ __all__ = [
 CODECS: Final[Registry[type[Codec]]] = Registry("codec")
 """All codecs by the name in the envelope."""
 
-for _codec in (Raw, Planes, SortedDelta, ContextDelta, SortedPlanes, SparseDelta):
+for _codec in (Raw, Planes, SortedDelta, ContextDelta, SortedPlanes, SparseDelta, StepDelta):
     CODECS.register(_codec.name, _codec)
 
 

@@ -16,14 +16,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvc.codecs import CODECS, Bytes, Codec, FrameSpec, codec_of, kernels
+from mvc.codecs import CODECS, Bytes, Codec, FrameSpec, StepDelta, codec_of, kernels
 from mvc.errors import MalformedError, MvcError
 from mvc.types import DTYPES, DType
+from mvc.types.steps import LARGEST_CODE, STEPPED, step_of, stepped
 
-__all__ = ["Case", "TensorCodecTests", "cases", "decode", "sparse_cases", "special_words"]
+__all__ = ["Case", "StepCase", "TensorCodecTests", "cases", "decode", "sparse_cases", "special_words", "step_cases"]
 
 Case = tuple[Bytes, tuple[Bytes, ...], FrameSpec]
 """A frame, its side tensors and its spec."""
+
+StepCase = tuple[StepDelta, Bytes, Bytes, FrameSpec]
+"""A codec with the steps of a frame, the frame, its base and its spec."""
 
 _OVERHEAD = 64
 """Bytes that a stored frame may be longer than the raw one (spec-v1, section 5)."""
@@ -95,6 +99,27 @@ def sparse_cases(draw: st.DrawFn, dtype: DType, max_words: int = 1000) -> tuple[
     largest = draw(st.sampled_from([2, 7, 2 ** (8 * dtype.word_bytes - 1)]))
     frame[changed] ^= rng.integers(1, largest, len(changed), dtype=np.uint64).astype(frame.dtype)
     return frame.view(np.uint8), base, FrameSpec(dtype, words, words)
+
+
+@st.composite
+def step_cases(draw: st.DrawFn, most_rows: int = 40) -> StepCase:
+    """Frames whose words lie whole steps from a base, but for some; not always of whole rows."""
+    dtype = DTYPES[draw(st.sampled_from(sorted(STEPPED)))]
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    rows, row_words, first = draw(st.integers(1, most_rows)), draw(st.integers(1, 30)), draw(st.integers(0, 3))
+    exponents = rng.integers(-64, 65, rows + first) if draw(st.booleans()) else rng.integers(-12, -4, rows + first)
+    steps = np.ldexp(np.float32(1), exponents)[: None if draw(st.booleans()) else 1]
+    columns = rng.integers(0, 256, row_words if draw(st.booleans()) else 1, dtype=np.uint8)
+    base = _draw_words(draw, dtype, rows * row_words).view(f"<u{dtype.word_bytes}").reshape(rows, row_words)
+    scale = draw(st.sampled_from([0.0, 0.3, 3.0, 300.0, float(LARGEST_CODE)]))
+    codes = np.clip(rng.laplace(0, scale, base.shape), -LARGEST_CODE, LARGEST_CODE).astype(np.int32)
+    words = stepped(dtype, base, codes, step_of(steps[first:] if len(steps) > 1 else steps, columns))
+    moved = rng.random(words.shape) < draw(st.sampled_from([0.0, 0.02]))
+    words[moved] ^= words.dtype.type(1)
+    cut = draw(st.integers(0, min(3, words.size - 1)))
+    spec = FrameSpec(dtype, words.size - cut, row_words, first * row_words + cut)
+    frame, side = (np.ascontiguousarray(part.reshape(-1)[cut:]).view(np.uint8) for part in (words, base))
+    return StepDelta.of(steps, columns), frame, side, spec
 
 
 def decode(codec: Codec, stored: bytes | memoryview, sides: Sequence[Bytes], spec: FrameSpec) -> bytes:

@@ -14,6 +14,7 @@ from mvc.codecs import (
     SortedDelta,
     SortedPlanes,
     SparseDelta,
+    StepDelta,
     codec_of,
     estimate,
     frame_count,
@@ -36,6 +37,7 @@ def test_names_are_permanent():
         "context-delta": ContextDelta,
         "sparse-delta": SparseDelta,
         "sorted-planes": SortedPlanes,
+        "step-delta": StepDelta,
     }
     with pytest.raises(AlreadyExistsError):
         CODECS.register("raw", Planes)
