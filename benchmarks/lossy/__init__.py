@@ -1,0 +1,1 @@
+"""Measurements of lossy methods on real weights."""
