@@ -1,7 +1,7 @@
 """One choice for each tensor, so that a whole model stays within a budget: a knapsack with one item of each class.
 
 Dynamic programming over a budget in buckets, as SPDY searches the sparsity of layers (Frantar and Alistarh 2022,
-arXiv 2201.13096, section 3.2). Size may be bytes or milliseconds, error any sum that adds up over tensors.
+arXiv 2201.13096). Size may be bytes or milliseconds, error any sum that adds up over tensors.
 """
 
 from __future__ import annotations

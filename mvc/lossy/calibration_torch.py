@@ -1,6 +1,6 @@
 """Second moments of what enters the linear layers of a PyTorch model. Needs torch.
 
-The streaming sum is that of GPTQ's reference implementation (Frantar et al. 2022, arXiv 2210.17323, section 4):
+The streaming sum is that of GPTQ's reference implementation (Frantar et al. 2022, arXiv 2210.17323):
 H = 2 X^T X / s, with one row of X for each token and s samples.
 """
 
