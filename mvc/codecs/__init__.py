@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from mvc.codecs.abc import Bytes, Codec, FrameSpec
+from mvc.codecs.abc import Bytes, Codec, FrameSpec, Parameters
 from mvc.codecs.context_delta import ContextDelta
 from mvc.codecs.estimate import Sample, estimate
 from mvc.codecs.fitting import Fit, fitted, overlap
@@ -27,6 +27,7 @@ from mvc.codecs.raw import Raw
 from mvc.codecs.sorted_delta import SortedDelta
 from mvc.codecs.sorted_planes import SortedPlanes
 from mvc.codecs.sparse_delta import SparseDelta
+from mvc.codecs.step_delta import StepDelta
 from mvc.registry import Registry
 
 __all__ = [
@@ -43,12 +44,14 @@ __all__ = [
     "FrameSpec",
     "Grid",
     "GridDelta",
+    "Parameters",
     "Planes",
     "Raw",
     "Sample",
     "SortedDelta",
     "SortedPlanes",
     "SparseDelta",
+    "StepDelta",
     "codec_of",
     "estimate",
     "fitted",
@@ -62,7 +65,7 @@ __all__ = [
 CODECS: Final[Registry[type[Codec]]] = Registry("codec")
 """All codecs by the name in the envelope."""
 
-for _codec in (Raw, Planes, SortedDelta, ContextDelta, SortedPlanes, SparseDelta, Grid, GridDelta):
+for _codec in (Raw, Planes, SortedDelta, ContextDelta, SortedPlanes, SparseDelta, Grid, GridDelta, StepDelta):
     CODECS.register(_codec.name, _codec)
 
 

@@ -16,6 +16,7 @@ from mvc.codecs import (
     SortedDelta,
     SortedPlanes,
     SparseDelta,
+    StepDelta,
     codec_of,
     estimate,
     frame_count,
@@ -40,6 +41,7 @@ def test_names_are_permanent():
         "sorted-planes": SortedPlanes,
         "grid": Grid,
         "grid-delta": GridDelta,
+        "step-delta": StepDelta,
     }
     with pytest.raises(AlreadyExistsError):
         CODECS.register("raw", Planes)
