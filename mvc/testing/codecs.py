@@ -141,6 +141,7 @@ def grid_cases(draw: st.DrawFn, dtype: DType, bits: int, sides: int, least_words
     return frame, others, FrameSpec(dtype, words, row_words)
 
 
+@st.composite
 def step_cases(draw: st.DrawFn, most_rows: int = 40) -> StepCase:
     """Frames whose words lie whole steps from a base, but for some; not always of whole rows."""
     dtype = DTYPES[draw(st.sampled_from(sorted(STEPPED)))]
