@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.peers.abc import TensorCoder
 from benchmarks.tensors import Data, RawTensor, Spec
-from mvc.codecs import CODECS, Codec, Raw, frame_specs, frame_words
+from mvc.codecs import CODECS, Codec, Raw, StepDelta, frame_specs, frame_words
 from mvc.types import TensorSpec, dtype_of
 
 TABLE_ENTRY = bytes(12)  # of the frame table, for each frame (spec-v1, section 5)
@@ -21,11 +21,14 @@ def candidates(kind: type[Codec], dtype: str) -> tuple[Codec, ...]:
 
 
 def codecs_with(roles: tuple[str, ...], dtype: str) -> dict[str, Codec]:
-    """Return every codec but `raw` that takes exactly the side tensors `roles`, by a name that tells its parameters."""
+    """Return every codec that takes exactly the side tensors `roles`, by a name that tells its parameters.
+
+    But neither `raw` nor `step-delta`, whose steps only the maker of a tensor knows.
+    """
     return {
-        " ".join([name, *(f"{key}={value}" for key, value in codec.parameters.items())]): codec
+        " ".join([name, *(f"{key}={value!r}" for key, value in codec.parameters.items())]): codec
         for name in sorted(CODECS)
-        if CODECS[name].roles == roles and name != Raw.name
+        if CODECS[name].roles == roles and name not in {Raw.name, StepDelta.name}
         for codec in candidates(CODECS[name], dtype)
     }
 

@@ -133,7 +133,8 @@ def _version(name: str) -> str | None:
 
 def write_json(path: Path, claim: str, results: object) -> None:
     """Write one benchmark's figures with the environment that they hold for and the command that made them."""
-    command = " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+    main = sys.modules["__main__"].__spec__
+    command = " ".join(["python -m", main.name if main else Path(sys.argv[0]).stem, *sys.argv[1:]])
     document = {"claim": claim, "command": command, "environment": environment(), "results": results}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1, default=asdict) + "\n", encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from mvc.codecs.abc import Bytes, Codec, FrameSpec
+from mvc.codecs.abc import Bytes, Codec, FrameSpec, Parameters
 from mvc.codecs.context_delta import ContextDelta
 from mvc.codecs.estimate import Sample, estimate
 from mvc.codecs.fitting import Fit, fitted, overlap
@@ -17,6 +17,8 @@ from mvc.codecs.framing import (
     frame_specs,
     frame_words,
 )
+from mvc.codecs.grid import Grid
+from mvc.codecs.grid_delta import GridDelta
 from mvc.codecs.kernels import IMPLEMENTATION
 from mvc.codecs.keyed import MAX_MANTISSA
 from mvc.codecs.keyed_delta import WIDE_MANTISSA
@@ -25,6 +27,7 @@ from mvc.codecs.raw import Raw
 from mvc.codecs.sorted_delta import SortedDelta
 from mvc.codecs.sorted_planes import SortedPlanes
 from mvc.codecs.sparse_delta import SparseDelta
+from mvc.codecs.step_delta import StepDelta
 from mvc.registry import Registry
 
 __all__ = [
@@ -39,12 +42,16 @@ __all__ = [
     "ContextDelta",
     "Fit",
     "FrameSpec",
+    "Grid",
+    "GridDelta",
+    "Parameters",
     "Planes",
     "Raw",
     "Sample",
     "SortedDelta",
     "SortedPlanes",
     "SparseDelta",
+    "StepDelta",
     "codec_of",
     "estimate",
     "fitted",
@@ -58,7 +65,7 @@ __all__ = [
 CODECS: Final[Registry[type[Codec]]] = Registry("codec")
 """All codecs by the name in the envelope."""
 
-for _codec in (Raw, Planes, SortedDelta, ContextDelta, SortedPlanes, SparseDelta):
+for _codec in (Raw, Planes, SortedDelta, ContextDelta, SortedPlanes, SparseDelta, Grid, GridDelta, StepDelta):
     CODECS.register(_codec.name, _codec)
 
 

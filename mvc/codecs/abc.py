@@ -16,7 +16,10 @@ import numpy.typing as npt
 
 from mvc.types import DType
 
-__all__ = ["Bytes", "Codec", "FrameSpec"]
+__all__ = ["Bytes", "Codec", "FrameSpec", "Parameters"]
+
+Parameters = Mapping[str, int | bytes]
+"""The parameters of a codec: a canonical map (spec-v1, section 3)."""
 
 Bytes = npt.NDArray[np.uint8]
 """A one-dimensional, C-contiguous array of uint8; may be read-only when it is an input."""
@@ -34,11 +37,14 @@ class FrameSpec:
         Words in this frame; at least 1.
     row_words : int
         Words of a row of the tensor (`TensorSpec.row_words`); may exceed `words`.
+    start : int
+        Words of the tensor in front of the frame; 0 where samples of several places are joined.
     """
 
     dtype: DType
     words: int
     row_words: int
+    start: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -60,7 +66,7 @@ class Codec(ABC):
 
     @property
     @abstractmethod
-    def parameters(self) -> Mapping[str, int]:
+    def parameters(self) -> Parameters:
         """The canonical map that the envelope stores."""
 
     @classmethod

@@ -41,5 +41,5 @@ def _joined(samples: Sequence[Sample]) -> Sample:
     if len(samples) == 1:
         return samples[0]
     frames, sides, specs = zip(*samples, strict=True)
-    spec = replace(specs[0], words=sum(spec.words for spec in specs))
+    spec = replace(specs[0], words=sum(spec.words for spec in specs), start=0)
     return np.concatenate(frames), tuple(map(np.concatenate, zip(*sides, strict=True))), spec

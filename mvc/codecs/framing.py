@@ -40,7 +40,8 @@ def frame_spec(spec: TensorSpec, words: int, index: int) -> FrameSpec:
 
     Its first byte is ``index * words * spec.dtype.word_bytes`` of the tensor.
     """
-    return FrameSpec(spec.dtype, min(words, spec.words - index * words), spec.row_words)
+    start = index * words
+    return FrameSpec(spec.dtype, min(words, spec.words - start), spec.row_words, start)
 
 
 def frame_specs(spec: TensorSpec, words: int) -> Iterator[tuple[slice, FrameSpec]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mvc.errors import MalformedError
 
-__all__ = ["integer_parameter", "require_parameters"]
+__all__ = ["bytes_parameter", "integer_parameter", "require_parameters"]
 
 
 def require_parameters(parameters: Mapping[str, object], names: frozenset[str], codec: str) -> None:
@@ -34,4 +34,18 @@ def integer_parameter(parameters: Mapping[str, object], name: str, largest: int)
     value = parameters[name]
     if type(value) is not int or not 0 <= value <= largest:
         raise MalformedError(f"parameter {name} is {value!r:.40}; it must be an integer from 0 to {largest}")
+    return value
+
+
+def bytes_parameter(parameters: Mapping[str, object], name: str) -> bytes:
+    """Return parameter `name`, a byte string.
+
+    Raises
+    ------
+    MalformedError
+        If it is of another type.
+    """
+    value = parameters[name]
+    if type(value) is not bytes:
+        raise MalformedError(f"parameter {name} is {value!r:.40}; it must be a byte string")
     return value

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mvc.codecs.abc import Bytes
 from mvc.codecs.kernels import MAX_CONTEXTS, SYMBOL_BITS
 
-__all__ = ["Records", "bits_of", "period_of", "records_of"]
+__all__ = ["Records", "bits_of", "bits_of_each", "period_of", "records_of"]
 
 _BYTES: Final = 256
 """Values of a byte."""
@@ -82,9 +82,9 @@ def records_of(plane: Bytes, period: int) -> Records:
     contexts: list[int] = []
     known = np.empty((0, _BYTES), dtype=np.int64)
     for counts in _counts_of_places(plane, period):
-        dearer = _bits(known + counts) - _bits(known)
+        dearer = bits_of_each(known + counts) - bits_of_each(known)
         best = int(np.argmin(dearer)) if len(known) else 0
-        if len(known) == 0 or (dearer[best] > _bits(counts) and len(known) < MAX_CONTEXTS):
+        if len(known) == 0 or (dearer[best] > bits_of_each(counts) and len(known) < MAX_CONTEXTS):
             best = len(known)
             known = np.concatenate([known, np.zeros_like(counts)[None]])
         known[best] += counts
@@ -102,10 +102,10 @@ def _counts_of_places(plane: Bytes, period: int) -> npt.NDArray[np.int64]:
 
 def bits_of(counts: npt.NDArray[np.integer]) -> float:
     """Return the bits of symbols that are coded by one table for each row, tables included; shape (tables, symbols)."""
-    return float(_bits(counts).sum())
+    return float(bits_of_each(counts).sum())
 
 
-def _bits(counts: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+def bits_of_each(counts: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
     """Return the bits of symbols that are coded by one table, and of the table; for each of the leading dimensions."""
     totals = counts.sum(axis=-1)
     coded = totals * np.log2(np.maximum(totals, 1)) - (counts * np.log2(np.maximum(counts, 1))).sum(axis=-1)

@@ -18,7 +18,7 @@ from mvc.codecs.plane_parts import Coded, cut_off, decode_part, encode_part, lai
 from mvc.codecs.records import bits_of, period_of, records_of
 from mvc.errors import MalformedError
 
-__all__ = ["decode_stripes", "encode_stripes"]
+__all__ = ["decode_stripes", "encode_stripes", "frequencies_from"]
 
 _HEAD: Final = struct.Struct("<BBBBH")
 """Binary logarithm of the lanes, contexts - 1, first symbol, symbols - 1, bytes of a stripe."""
@@ -139,14 +139,14 @@ def decode_stripes(payload: memoryview, size: int) -> Buffer:
     coded = _Stored(
         stripe or size,
         _contexts_of(parts[0], -(-size // stripe), contexts) if stripe else bytes(1),
-        _frequencies(first, unstored_levels(tables, contexts)),
+        frequencies_from(first, unstored_levels(tables, contexts)),
         rest[: 4 << log_lanes],
         rest[4 << log_lanes :],
     )
     return _decoded(coded, log_lanes, size)
 
 
-def _frequencies(first: int, levels: Bytes) -> Frequencies:
+def frequencies_from(first: int, levels: Bytes) -> Frequencies:
     """Return the frequencies of all 256 bytes, of which `levels` state those from `first` on."""
     contexts, symbols = levels.shape
     frequencies: Frequencies = np.zeros((contexts, _BYTES), dtype=np.uint16)

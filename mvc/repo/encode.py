@@ -258,7 +258,7 @@ class Encoder:
 
     def _load(self, content: Content, sides: Sequence[Side], start: int, words: int) -> Range:
         target = content.load(start, words)
-        spec = FrameSpec(content.spec.dtype, words, content.spec.row_words)
+        spec = FrameSpec(content.spec.dtype, words, content.spec.row_words, start)
         loaded: Range = {None: (target, (), spec)}
         for side in sides:
             loaded[side] = (target, (self._side(side, content.spec, start, words),), spec)

@@ -67,7 +67,7 @@ class StoredBlob:
     def frame_spec(self, frame: Frame) -> FrameSpec:
         """Return what the codec needs to know of `frame`."""
         spec = self.envelope.spec
-        return FrameSpec(spec.dtype, frame.words, spec.row_words)
+        return FrameSpec(spec.dtype, frame.words, spec.row_words, frame.start)
 
 
 _Place = tuple[Location, ObjectId, int]

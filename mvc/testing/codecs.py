@@ -12,24 +12,43 @@ from dataclasses import FrozenInstanceError
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvc.codecs import CODECS, Bytes, Codec, FrameSpec, codec_of, kernels
+from mvc.codecs import CODECS, Bytes, Codec, FrameSpec, StepDelta, codec_of, kernels
 from mvc.errors import MalformedError, MvcError
 from mvc.types import DTYPES, DType
+from mvc.types.steps import LARGEST_CODE, STEPPED, step_of, stepped
+from mvc.types.values import from_float64
 
-__all__ = ["Case", "TensorCodecTests", "cases", "decode", "sparse_cases", "special_words"]
+__all__ = [
+    "Case",
+    "StepCase",
+    "TensorCodecTests",
+    "cases",
+    "decode",
+    "grid_cases",
+    "sparse_cases",
+    "special_words",
+    "step_cases",
+]
 
 Case = tuple[Bytes, tuple[Bytes, ...], FrameSpec]
 """A frame, its side tensors and its spec."""
+
+StepCase = tuple[StepDelta, Bytes, Bytes, FrameSpec]
+"""A codec with the steps of a frame, the frame, its base and its spec."""
 
 _OVERHEAD = 64
 """Bytes that a stored frame may be longer than the raw one (spec-v1, section 5)."""
 
 _DAMAGED_COPIES = 40
 """Damaged versions of each stored frame that are given to the decoder."""
+
+_SOME_WORDS = 64
+"""Words of a frame on a grid of which one may be something else."""
 
 
 def special_words(dtype: DType) -> Bytes:
@@ -95,6 +114,52 @@ def sparse_cases(draw: st.DrawFn, dtype: DType, max_words: int = 1000) -> tuple[
     largest = draw(st.sampled_from([2, 7, 2 ** (8 * dtype.word_bytes - 1)]))
     frame[changed] ^= rng.integers(1, largest, len(changed), dtype=np.uint64).astype(frame.dtype)
     return frame.view(np.uint8), base, FrameSpec(dtype, words, words)
+
+
+@st.composite
+def grid_cases(draw: st.DrawFn, dtype: DType, bits: int, sides: int, least_words: int = 1) -> Case:
+    """Frames of multiples of ``2**-bits``, some with a few other words, and side tensors near them or unrelated.
+
+    Multiples that `dtype` does not have become others, or infinite: not all of these frames are on the grid.
+    """
+    words = draw(st.integers(least_words, 400))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    largest = draw(st.sampled_from([1, 100, 1 << min(dtype.mantissa_bits, 30), (1 << 31) - 1]))
+    numbers = rng.integers(-largest, largest + 1, words) * (rng.random(words) < draw(st.sampled_from([0.1, 1.0])))
+
+    def on_grid(numbers: npt.NDArray[np.int64]) -> Bytes:
+        with np.errstate(over="ignore"):
+            return from_float64(dtype, numbers.astype(np.float64) * 2.0**-bits)
+
+    frame = on_grid(numbers)
+    if words >= _SOME_WORDS and draw(st.booleans()):
+        pool = special_words(dtype).view(f"<u{dtype.word_bytes}")
+        frame.view(pool.dtype)[rng.integers(words)] = rng.choice(pool)
+    near = on_grid(numbers - rng.integers(-2, 3, words))
+    others = tuple(near if draw(st.booleans()) else _draw_words(draw, dtype, words) for _ in range(sides))
+    row_words = draw(st.sampled_from([1, 7, 64, words, 10**9]))
+    return frame, others, FrameSpec(dtype, words, row_words)
+
+
+@st.composite
+def step_cases(draw: st.DrawFn, most_rows: int = 40) -> StepCase:
+    """Frames whose words lie whole steps from a base, but for some; not always of whole rows."""
+    dtype = DTYPES[draw(st.sampled_from(sorted(STEPPED)))]
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    rows, row_words, first = draw(st.integers(1, most_rows)), draw(st.integers(1, 30)), draw(st.integers(0, 3))
+    exponents = rng.integers(-64, 65, rows + first) if draw(st.booleans()) else rng.integers(-12, -4, rows + first)
+    steps = np.ldexp(np.float32(1), exponents)[: None if draw(st.booleans()) else 1]
+    columns = rng.integers(0, 256, row_words if draw(st.booleans()) else 1, dtype=np.uint8)
+    base = _draw_words(draw, dtype, rows * row_words).view(f"<u{dtype.word_bytes}").reshape(rows, row_words)
+    scale = draw(st.sampled_from([0.0, 0.3, 3.0, 300.0, float(LARGEST_CODE)]))
+    codes = np.clip(rng.laplace(0, scale, base.shape), -LARGEST_CODE, LARGEST_CODE).astype(np.int32)
+    words = stepped(dtype, base, codes, step_of(steps[first:] if len(steps) > 1 else steps, columns))
+    moved = rng.random(words.shape) < draw(st.sampled_from([0.0, 0.02]))
+    words[moved] ^= words.dtype.type(1)
+    cut = draw(st.integers(0, min(3, words.size - 1)))
+    spec = FrameSpec(dtype, words.size - cut, row_words, first * row_words + cut)
+    frame, side = (np.ascontiguousarray(part.reshape(-1)[cut:]).view(np.uint8) for part in (words, base))
+    return StepDelta.of(steps, columns), frame, side, spec
 
 
 def decode(codec: Codec, stored: bytes | memoryview, sides: Sequence[Bytes], spec: FrameSpec) -> bytes:

@@ -1,7 +1,8 @@
-"""The values of tensor bytes as float64, for statistics. Apart from the rest of `mvc.types` because it needs NumPy."""
+"""The values of tensor bytes as float64, and back. Apart from the rest of `mvc.types` because it needs NumPy."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Final
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from mvc.errors import InvalidInputError
 from mvc.types.dtypes import DType
 
-__all__ = ["as_float64"]
+__all__ = ["REALS", "as_float64", "blocks", "from_float64"]
 
 _NUMPY: Final = {
     "F64": "<f8",
@@ -29,6 +30,12 @@ _NUMPY: Final = {
     "C64": "<f4",
     "C128": "<f8",
 }
+REALS: Final = frozenset({"F64", "F32", "F16", "BF16"})
+"""The dtypes whose elements are real numbers of at least 16 bits: what rounding and `from_float64` work on."""
+
+_BLOCK: Final = 1 << 15
+"""Words that are widened to float64 at a time: with a few temporaries they stay inside a second-level cache."""
+
 _FINITE_ONLY: Final = {"F8_E4M3": (7, True), "F8_E4M3FNUZ": (8, False), "F8_E5M2FNUZ": (16, False)}
 """Types without infinities: exponent bias, and whether a pattern of ones is NaN (else only negative zero is)."""
 
@@ -69,6 +76,35 @@ def as_float64(dtype: DType, data: npt.NDArray[np.uint8]) -> npt.NDArray[np.floa
         values: npt.NDArray[np.float64] = _table(dtype)[data]
         return values
     raise InvalidInputError(f"values of {dtype.name} cannot be compared: its elements are packed into bytes")
+
+
+def from_float64(dtype: DType, values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """Return the little-endian elements that have `values`: the way back from `as_float64`.
+
+    Parameters
+    ----------
+    dtype : DType
+        One of `REALS`.
+    values : ndarray, shape (n,), float64
+        Numbers that `dtype` has. Others become one of the two next to them, or infinite.
+
+    Examples
+    --------
+    >>> from mvc.types import dtype_of
+    >>> from_float64(dtype_of("BF16"), np.array([1.0, -2.0])).tolist()
+    [128, 63, 0, 192]
+    """
+    if dtype.name == "BF16":
+        return (values.astype("<f4").view("<u4") >> 16).astype("<u2").view(np.uint8)
+    if dtype.name not in REALS:
+        raise InvalidInputError(f"values of {dtype.name} are not made from other numbers")
+    return values.astype(_NUMPY[dtype.name]).view(np.uint8)
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """Yield ranges that cover `count` words and are short enough to be widened to float64."""
+    for start in range(0, count, _BLOCK):
+        yield slice(start, min(start + _BLOCK, count))
 
 
 @cache

@@ -12,25 +12,39 @@ from pathlib import Path
 
 import numpy as np
 
-from mvc.codecs import ContextDelta, FrameSpec, Planes, Raw, SortedDelta, SortedPlanes, SparseDelta
+from mvc.codecs import (
+    ContextDelta,
+    FrameSpec,
+    Grid,
+    GridDelta,
+    Planes,
+    Raw,
+    SortedDelta,
+    SortedPlanes,
+    SparseDelta,
+    StepDelta,
+)
 from mvc.codecs.plane_choice import Way
 from mvc.codecs.plane_coding import decode_planes, encode_planes
 from mvc.testing.codecs import special_words
 from mvc.types import DTYPES, dtype_of
+from mvc.types.steps import step_of, stepped
+from mvc.types.values import from_float64
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "codecs"
 
 
-def golden(codec, dtype, frame, sides, row_words):
+def golden(codec, dtype, frame, sides, row_words, start=0):
     """Return the content of one file."""
-    spec = FrameSpec(dtype, len(frame) // dtype.word_bytes, row_words)
+    spec = FrameSpec(dtype, len(frame) // dtype.word_bytes, row_words, start)
     stored = codec.encode(frame, sides, spec)
     return {
         "codec": codec.name,
-        "parameters": dict(codec.parameters),
+        "parameters": {k: v.hex() if isinstance(v, bytes) else v for k, v in codec.parameters.items()},
         "dtype": dtype.name,
         "words": spec.words,
         "row_words": row_words,
+        **({"start": start} if start else {}),
         "frame": frame.tobytes().hex(),
         "sides": [side.tobytes().hex() for side in sides],
         "stored": stored.hex(),
@@ -91,6 +105,60 @@ def sparse(frame, dtype, share):
     return words.view(np.uint8)
 
 
+def on_grid(dtype, bits, seed, largest):
+    """Return 3000 multiples of ``2**-bits`` up to `largest` times that, and NaN, -0.0 and infinity among them."""
+    numbers = np.rint(np.random.default_rng(seed).standard_normal(3000) * largest / 5)
+    frame = from_float64(dtype, numbers * 2.0**-bits)
+    frame.view(f"<u{dtype.word_bytes}")[[5, 700, 2999]] = special_words(dtype).view(f"<u{dtype.word_bytes}")[[-1, 9, 5]]
+    return frame
+
+
+def grids():
+    """Yield the golden files of grids: magnitudes of one to four planes, changes in contexts and sorted."""
+    for name, bits, largest in (
+        ("F32", 6, 100),
+        ("F32", 23, 2**22),
+        ("BF16", 9, 250),
+        ("F16", -2, 1000),
+        ("F64", 90, 2**30),
+    ):
+        dtype = dtype_of(name)
+        frame, base = on_grid(dtype, bits, 7, largest), on_grid(dtype, bits + 1, 7, largest)
+        moved = on_grid(dtype, bits, 7, largest * 0.999)
+        yield f"grid-{name}-{bits}", free(golden(Grid(bits), dtype, frame, (), 300))
+        yield f"grid-delta-{name}-{bits}", free(golden(GridDelta(bits), dtype, frame, (moved,), 300))
+        yield f"grid-delta-{name}-{bits}-far", free(golden(GridDelta(bits), dtype, frame, (base,), 300))
+    for name in ("F32", "I16"):
+        dtype = dtype_of(name)
+        edges = special_words(dtype)
+        yield f"grid-{name}-edges", golden(Grid(3), dtype, edges, (), 5)
+        yield f"grid-delta-{name}-edges", golden(GridDelta(3), dtype, edges, (np.roll(edges, dtype.word_bytes),), 5)
+
+
+def in_steps(dtype, scale, *, by_row, exceptions):
+    """Return the content of a file of `step-delta`: the second frame of a tensor with rows of 40 words."""
+    rng = np.random.default_rng(7)
+    base = weights(dtype, 2400, 8).view(f"<u{dtype.word_bytes}").reshape(60, 40)
+    sizes = rng.uniform(0, 2, (60, 1) if by_row else (1, 40))
+    codes = np.rint(rng.standard_normal((60, 40)) * sizes * scale).astype(np.int32)
+    rows = rng.uniform(0.001, 0.01, 100 if by_row else 1).astype(np.float32)
+    columns = rng.integers(120, 137, 1 if by_row else 40, dtype=np.uint8)
+    words = stepped(dtype, base, codes, step_of(rows[40:] if by_row else rows, columns))
+    words.reshape(-1)[rng.choice(2400, exceptions, replace=False)] ^= words.dtype.type(1 << dtype.mantissa_bits)
+    frame, side = (np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in (words, base))
+    return free(golden(StepDelta.of(rows, columns), dtype, frame, (side,), 40, start=1600))
+
+
+def step_deltas():
+    """Yield name and content of the files of `step-delta`."""
+    for name in ("F32", "BF16", "F16"):
+        dtype = dtype_of(name)
+        yield f"step-delta-{name}-columns", in_steps(dtype, 0.5, by_row=False, exceptions=0)
+        yield f"step-delta-{name}-rows", in_steps(dtype, 1, by_row=True, exceptions=9)
+    yield "step-delta-F32-large", in_steps(dtype_of("F32"), 100, by_row=False, exceptions=3)
+    yield "step-delta-F32-sorted", in_steps(dtype_of("F32"), 1, by_row=False, exceptions=600)
+
+
 def files():
     """Yield name and content of every golden file."""
     for dtype in DTYPES.values():
@@ -139,6 +207,8 @@ def files():
         yield f"sorted-delta-0-{name}-entropy", in_stripes(golden(SortedDelta(0), dtype, moved, (frame,), 250))
     skewed = np.random.default_rng(6).geometric(0.7, 16_399).astype(np.uint8)
     yield "planes-U8-entropy", free(golden(Planes(), dtype_of("U8"), skewed, (), 384))
+    yield from grids()
+    yield from step_deltas()
     zeros = np.zeros(600, dtype=np.uint8)
     yield "raw-U8", golden(Raw(), dtype_of("U8"), np.arange(256, dtype=np.uint8), (), 256)
     yield "planes-BF16-constant", golden(Planes(), dtype_of("BF16"), zeros, (), 300)

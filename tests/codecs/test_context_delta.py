@@ -25,7 +25,7 @@ class TestContextDelta(TensorCodecTests):
 
     def accepts(self, codec: Codec, dtype: DType) -> bool:
         """Return True if the mantissa of the key fits in that of the dtype."""
-        return codec.parameters["mantissa"] <= dtype.mantissa_bits
+        return int(codec.parameters["mantissa"]) <= dtype.mantissa_bits
 
 
 def fine_tune(words, dtype):

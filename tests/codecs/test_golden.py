@@ -24,9 +24,10 @@ def test_golden(path, implementation, monkeypatch):
     """The stored bytes decode; what is encoded today decodes too, and is the same where zstd takes no part."""
     monkeypatch.setattr(kernels, "active", kernels.AVAILABLE[implementation])
     golden = json.loads(path.read_text(encoding="ascii"))
-    spec = FrameSpec(dtype_of(golden["dtype"]), golden["words"], golden["row_words"])
+    spec = FrameSpec(dtype_of(golden["dtype"]), golden["words"], golden["row_words"], golden.get("start", 0))
     frame, sides = as_bytes(golden["frame"]), [as_bytes(side) for side in golden["sides"]]
-    codec = codec_of(golden["codec"], golden["parameters"])
+    parameters = {k: bytes.fromhex(v) if isinstance(v, str) else v for k, v in golden["parameters"].items()}
+    codec = codec_of(golden["codec"], parameters)
     stored = bytes.fromhex(golden["stored"])
     assert decode(codec, stored, sides, spec) == frame.tobytes()
     today = codec.encode(frame, sides, spec)

@@ -9,11 +9,14 @@ from mvc.codecs import (
     TARGET_FRAME_WORDS,
     ContextDelta,
     FrameSpec,
+    Grid,
+    GridDelta,
     Planes,
     Raw,
     SortedDelta,
     SortedPlanes,
     SparseDelta,
+    StepDelta,
     codec_of,
     estimate,
     frame_count,
@@ -36,6 +39,9 @@ def test_names_are_permanent():
         "context-delta": ContextDelta,
         "sparse-delta": SparseDelta,
         "sorted-planes": SortedPlanes,
+        "grid": Grid,
+        "grid-delta": GridDelta,
+        "step-delta": StepDelta,
     }
     with pytest.raises(AlreadyExistsError):
         CODECS.register("raw", Planes)

@@ -21,7 +21,7 @@ class TestSortedPlanes(TensorCodecTests):
 
     def accepts(self, codec: Codec, dtype: DType) -> bool:
         """Return True if the mantissa of the key fits in that of the dtype."""
-        return codec.parameters["mantissa"] <= dtype.mantissa_bits
+        return int(codec.parameters["mantissa"]) <= dtype.mantissa_bits
 
 
 def moments(rows, columns):

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from xxhash import xxh3_64_intdigest
 
-from mvc.codecs import Planes, Raw, SortedDelta, SparseDelta, frame_specs
+from mvc.codecs import Planes, Raw, SortedDelta, SparseDelta, StepDelta, frame_specs
 from mvc.errors import FormatError, IntegrityError
 from mvc.objects.blob import Envelope, Reference
 from mvc.objects.ids import content_hasher, finish
 from mvc.repo.materialize import ContentReader
 from mvc.store.layout import EntryKind
 from mvc.types import TensorSpec, dtype_of, object_id
+from mvc.types.steps import step_of, stepped
 
 ONE = object_id(b"\1" * 32)
 SPEC = TensorSpec(dtype_of("BF16"), (40, 30))
@@ -82,6 +83,32 @@ BASE_BLOB = stored(*blob(Planes(), BASE))
 def test_an_honest_delta_is_read(read, codec):
     """What the other tests damage is good."""
     assert read(BASE_BLOB, stored(*blob(codec, DATA, BASE))).tobytes() == DATA.tobytes()
+
+
+ROWS, COLUMNS = np.linspace(0.5, 2, 40, dtype=np.float32), np.arange(120, 150, dtype=np.uint8)
+
+
+def moved_by_steps():
+    """Return a tensor each row and column of which lies steps of its own from `BASE`."""
+    codes = np.random.default_rng(3).integers(-2, 3, SPEC.shape, dtype=np.int32)
+    words = stepped(SPEC.dtype, BASE.view("<u2").reshape(SPEC.shape), codes, step_of(ROWS, COLUMNS))
+    return words.reshape(-1).view(np.uint8)
+
+
+@pytest.mark.parametrize("frame_words", [480, 500])
+def test_frames_of_steps_know_their_rows(read, frame_words):
+    """A reader tells each frame where it begins, whether it begins a row or not; the envelope keeps the steps."""
+    made = blob(StepDelta.of(ROWS, COLUMNS), moved_by_steps(), BASE, frame_words=frame_words)
+    assert len(made[1]) < SPEC.nbytes // 2
+    assert read(BASE_BLOB, stored(*made)).tobytes() == moved_by_steps().tobytes()
+
+
+@pytest.mark.parametrize("codec", [StepDelta.of(ROWS[:-1], COLUMNS), StepDelta.of(ROWS, COLUMNS[:-1])])
+def test_steps_of_another_shape(read, codec):
+    """Steps that end before the last row, and factors for fewer columns."""
+    envelope, frames = blob(StepDelta.of(ROWS, COLUMNS), moved_by_steps(), BASE, frame_words=480)
+    with pytest.raises(IntegrityError, match="do not suit"):
+        read(BASE_BLOB, stored(replace(envelope, parameters=codec.parameters), frames))
 
 
 @pytest.mark.parametrize("behind", [b"\0", bytes(1000)])

@@ -1,0 +1,1 @@
+"""Benchmarks of what loses something: sizes, and what the model still can."""

@@ -1,0 +1,209 @@
+"""Calibrations as files: safetensors with H of each linear layer, and what they were computed from.
+
+Pure: bytes in, bytes out. A calibration is input, not part of a repository, so that any tool may write one. The
+metadata: ``format`` (``mvc-calibration-1``), ``model`` and ``data`` (digests of the weights that ran and of the
+samples, hexadecimal), ``samples``, ``tokens``, ``inputs_first`` (JSON list of names) and ``digests`` (JSON map from
+name to BLAKE3 of the bytes of H).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from blake3 import blake3
+
+from mvc.errors import DamagedFileError, InvalidInputError, NotFoundError
+
+__all__ = ["About", "Calibration", "Matrix", "pieces"]
+
+Matrix = npt.NDArray[np.float32]
+
+_FORMAT: Final = "mvc-calibration-1"
+_LENGTH: Final = struct.Struct("<Q")
+_MOST_HEADER: Final = 100_000_000
+"""Bytes; the limit of the safetensors format."""
+_METADATA: Final = "__metadata__"
+_AGAIN: Final = "calibrate again"
+
+
+@dataclass(frozen=True)
+class About:
+    """What a calibration was computed from.
+
+    Parameters
+    ----------
+    model, data : str
+        Digests of the weights that ran, and of the samples: hexadecimal.
+    samples, tokens : int
+        How many there were; padding does not count.
+    inputs_first : frozenset of str
+        Names of the weights whose first dimension counts inputs, not outputs.
+    """
+
+    model: str
+    data: str
+    samples: int
+    tokens: int
+    inputs_first: frozenset[str] = frozenset()
+
+
+def pieces(hessians: Mapping[str, Matrix], about: About) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of a file, one piece after the other.
+
+    Raises
+    ------
+    InvalidInputError
+        If a matrix is not square, symmetric and finite.
+    """
+    arrays = {name: np.ascontiguousarray(h, dtype="<f4") for name, h in sorted(hessians.items())}
+    header: dict[str, object] = {}
+    digests, at = {}, 0
+    for name, array in arrays.items():
+        if (fault := _fault(array)) is not None:
+            raise InvalidInputError(f"H of {name} {fault}", hint=_AGAIN)
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
+        digests[name] = blake3(array.data.cast("B")).hexdigest()
+        at += array.nbytes
+    header[_METADATA] = {
+        "format": _FORMAT,
+        "model": about.model,
+        "data": about.data,
+        "samples": str(about.samples),
+        "tokens": str(about.tokens),
+        "inputs_first": json.dumps(sorted(about.inputs_first)),
+        "digests": json.dumps(digests),
+    }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # as the format asks, so that matrices are aligned
+    yield _LENGTH.pack(len(text)) + text
+    for array in arrays.values():
+        yield array.data.cast("B")
+
+
+def _fault(matrix: Matrix) -> str | None:
+    """Return what is wrong with an H."""
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
+        return f"has the shape {matrix.shape}, which is not square"
+    if not np.isfinite(matrix).all():
+        return "holds a value that is not finite"
+    if not np.array_equal(matrix, matrix.T):
+        return "is not symmetric"
+    return None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A calibration in memory, or in a mapped file: matrices are checked when they are asked for.
+
+    Parameters
+    ----------
+    about : About
+        What it was computed from.
+    """
+
+    about: About
+    _places: Mapping[str, tuple[int, int]] = field(repr=False)
+    _digests: Mapping[str, str] = field(repr=False)
+    _data: memoryview = field(repr=False)
+
+    @classmethod
+    def of(cls, file: bytes | memoryview) -> Calibration:
+        """Return the calibration that a file holds.
+
+        Raises
+        ------
+        DamagedFileError
+            If it is not of the format.
+        """
+        view = memoryview(file)
+        if len(view) < _LENGTH.size or not 0 < (size := _LENGTH.unpack_from(view)[0]) <= min(
+            _MOST_HEADER, len(view) - _LENGTH.size
+        ):
+            raise DamagedFileError(
+                f"a file of {len(view)} bytes is no calibration: its header does not fit", hint=_AGAIN
+            )
+        data = view[_LENGTH.size + size :]
+        try:
+            header = json.loads(bytes(view[_LENGTH.size : _LENGTH.size + size]))
+            about, digests = _about(header.pop(_METADATA))
+            places = {str(name): _place(entry, len(data)) for name, entry in header.items()}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise DamagedFileError(f"the header of a calibration is not of its format: {error}", hint=_AGAIN) from error
+        if digests.keys() != places.keys():
+            raise DamagedFileError("a calibration has digests of other matrices than it holds", hint=_AGAIN)
+        return cls(about, places, digests, data)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the weights that were calibrated."""
+        return frozenset(self._places)
+
+    def hessian(self, name: str) -> Matrix:
+        """Return H of a weight, shape (inputs, inputs), read-only.
+
+        Raises
+        ------
+        NotFoundError
+            If no sample reached it.
+        DamagedFileError
+            If its digest is another one, or it is not square, symmetric and finite.
+        """
+        if name not in self._places:
+            raise NotFoundError(f"the calibration has no H of {name}", hint="calibrate with samples that reach it")
+        start, inputs = self._places[name]
+        part = self._data[start : start + 4 * inputs * inputs]
+        if (computed := blake3(part).hexdigest()) != self._digests[name]:
+            raise DamagedFileError(
+                f"H of {name} is corrupt: stored digest {self._digests[name]:.16}, computed {computed:.16}", hint=_AGAIN
+            )
+        matrix: Matrix = np.frombuffer(part, "<f4").reshape(inputs, inputs)
+        if (fault := _fault(matrix)) is not None:
+            raise DamagedFileError(f"H of {name} {fault}", hint=_AGAIN)
+        return matrix
+
+    def require_model(self, digest: str) -> None:
+        """Refuse to be used for other weights than those that ran.
+
+        Raises
+        ------
+        InvalidInputError
+            If it was computed with another model.
+        """
+        if digest != self.about.model:
+            raise InvalidInputError(
+                f"the calibration is of model {self.about.model:.16}, not of {digest:.16}", hint="calibrate this model"
+            )
+
+
+def _about(metadata: Mapping[str, str]) -> tuple[About, dict[str, str]]:
+    """Return what the metadata say; raise ValueError, TypeError or KeyError if they do not."""
+    if metadata["format"] != _FORMAT:
+        raise ValueError(f"format {metadata['format']!r:.40}")
+    first, digests = json.loads(metadata["inputs_first"]), json.loads(metadata["digests"])
+    if not isinstance(first, list) or not all(isinstance(name, str) for name in first):
+        raise TypeError("inputs_first is no list of names")
+    if not isinstance(digests, dict) or not all(isinstance(digest, str) for digest in digests.values()):
+        raise TypeError("digests are no map")
+    numbers = int(metadata["samples"]), int(metadata["tokens"])
+    return About(str(metadata["model"]), str(metadata["data"]), *numbers, frozenset(first)), digests
+
+
+def _place(entry: Mapping[str, object], size: int) -> tuple[int, int]:
+    """Return where a matrix begins, and its inputs; raise ValueError if it is no square of float32 inside the data."""
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    if entry["dtype"] != "F32" or not isinstance(shape, list) or not isinstance(offsets, list):
+        raise ValueError("a matrix is not of F32")
+    if len(shape) != 2 or len(offsets) != 2 or not all(type(number) is int for number in shape + offsets):
+        raise ValueError("a matrix has no two dimensions and offsets")
+    if shape[0] != shape[1] or shape[0] < 1 or not 0 <= offsets[0] <= offsets[1] <= size:
+        raise ValueError(f"a matrix of {shape} lies at {offsets} of {size} bytes")
+    if offsets[1] - offsets[0] != 4 * math.prod(shape):
+        raise ValueError(f"a matrix of {shape} lies at {offsets}")
+    return offsets[0], shape[0]
