@@ -18,13 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.cli import init, mvc, mvc_command
 from benchmarks.corpora import CORPUS, DTYPES, WEIGHTS, epochs_of
+from benchmarks.links import limit_loopback
 from benchmarks.report import RESULTS, RUNS, Spread, print_table, write_json
 from mvc.remotes.push import PushRequest, push
 from mvc.remotes.remote_store import RemoteStore
@@ -39,6 +40,7 @@ from mvc.testing.remote_faults import CutEngine
 from mvc.testing.ssh_server import Sshd
 
 FAMILY = "minilm-fortunes"
+OPTIMIZER = "optimizer.pt"
 SLACK = 64 << 10  # bytes of a push that are not of tensors: index, operation, head, headers
 Row = dict[str, object]
 
@@ -150,7 +152,15 @@ def requests_of_nothing(root: Path, place: Place) -> int:
         return engine.total
 
 
-def measure(name: str, dtype: str, runs: int) -> Row:
+def commit(root: Path, epoch: Path, files: Sequence[str]) -> int:
+    """Commit those of `files` that an epoch has; return by how many bytes the store grew."""
+    for file in files:
+        if (epoch / file).exists():
+            shutil.copyfile(epoch / file, root / file)
+    return int(mvc(root, "commit", "-m", epoch.name)["stored_bytes"])
+
+
+def measure(name: str, dtype: str, files: Sequence[str], runs: int) -> Row:
     """Return what one kind of remote takes."""
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         scratch = Path(temporary)
@@ -159,12 +169,10 @@ def measure(name: str, dtype: str, runs: int) -> Row:
         root = init(scratch / "work")
         *before, last = epochs_of(CORPUS / (FAMILY + DTYPES[dtype]))[:4]
         for epoch in before:
-            shutil.copyfile(epoch / WEIGHTS, root / WEIGHTS)
-            mvc(root, "commit", "-m", epoch.name)
+            commit(root, epoch, files)
         mvc(root, "remote", "add", "origin", place.url)
         mvc(root, "push")
-        shutil.copyfile(last / WEIGHTS, root / WEIGHTS)
-        stored = int(mvc(root, "commit", "-m", last.name)["stored_bytes"])
+        stored = commit(root, last, files)
         sent = int(mvc(root, "push")["sent_bytes"])
         row: Row = {
             "remote": name,
@@ -193,11 +201,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", default="", help="remotes whose name contains this")
     parser.add_argument("--dtype", default="bf16", choices=[*DTYPES])
+    parser.add_argument("--optimizer", action="store_true", help="with the optimizer's state, as training runs have it")
+    parser.add_argument("--rate", help="of the network, as tc has it: 1gbit (takes root)")
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--out", type=Path, default=RESULTS / "remotes.json")
     options = parser.parse_args()
-    title = f"MiniLM {options.dtype}, base and three epochs"
-    rows = [measure(name, options.dtype, options.runs) for name in PLACES if options.only in name]
+    if options.rate:
+        limit_loopback(options.rate)
+    files = (WEIGHTS, OPTIMIZER) if options.optimizer else (WEIGHTS,)
+    with_state = ", with optimizer state" if options.optimizer else ""
+    title = f"MiniLM {options.dtype}, base and three epochs{with_state}; {options.rate or 'loopback'}"
+    rows = [measure(name, options.dtype, files, options.runs) for name in PLACES if options.only in name]
     print_table(rows)
     write_json(options.out, "remotes", {title: rows})
 

@@ -10,7 +10,7 @@ from mvc.remotes.download import download
 from mvc.remotes.engine import Engine
 from mvc.remotes.holdings import Holdings
 from mvc.remotes.metadata_walk import ManifestBatch
-from mvc.remotes.negotiation import check_same, contents_of, new_contents
+from mvc.remotes.negotiation import check_same, contents_of, neighbours, new_contents
 from mvc.remotes.ranges import GAP_BYTES, SPARSE_GAP_BYTES
 from mvc.repo.partial import Contents, split_contents
 from mvc.repo.progress import Progress
@@ -82,7 +82,7 @@ class Bringing:
             named, left = split_contents(named, manifests, self.patterns)
             self.promised += left
             gap = SPARSE_GAP_BYTES if left else GAP_BYTES
-        missing = self._missing(named)
+        missing = neighbours(self._missing(named), manifests)
         with self.session.pool() as pool:
             received = download(self.session, self.engine, self.holdings, missing, pool, self.progress, gap)
         self.received_bytes += received[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from mvc.errors import IntegrityError
 from mvc.index import CommitRecord
@@ -14,7 +15,10 @@ from mvc.repo.partial import Contents
 from mvc.repo.session import Session
 from mvc.types import ObjectId
 
-__all__ = ["Between", "check_same", "commits_between", "contents_of", "is_ancestor", "new_contents"]
+__all__ = ["Between", "check_same", "commits_between", "contents_of", "is_ancestor", "neighbours", "new_contents"]
+
+_SIDE_BY_SIDE: Final = 16
+"""Commits whose tensors are put side by side. With more, each batch would be small pieces of many packs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,25 @@ def new_contents(manifests: Iterable[Manifest], known: Contents) -> Contents:
             what = segment.kind, segment.length
             check_same(segment.id, known.get(segment.id) or found.setdefault(segment.id, what), what)
     return found
+
+
+def neighbours(contents: Contents, manifests: Iterable[Manifest]) -> Contents:
+    """Return `contents` in an order in which versions of the same tensor of neighbouring commits follow each other.
+
+    Most are deltas of each other: who decodes them in this order still has in memory what the next one needs.
+
+    Parameters
+    ----------
+    contents : mapping of ObjectId to (SegmentKind, int)
+        Some of those that `manifests` name.
+    manifests : iterable of Manifest
+        Of commits, oldest first, whose files are alike, mostly: the same tensor is then at the same place of all.
+    """
+    places: dict[ObjectId, tuple[int, int]] = {}
+    for number, manifest in enumerate(manifests):
+        for place, segment in enumerate(segment for file in manifest.files for segment in file.segments):
+            places.setdefault(segment.id, (number // _SIDE_BY_SIDE, place))
+    return {oid: contents[oid] for oid in sorted(contents, key=places.__getitem__)}
 
 
 def check_same(oid: ObjectId, before: tuple[SegmentKind, int], now: tuple[SegmentKind, int]) -> None:

@@ -17,7 +17,7 @@ from mvc.errors import FormatError, IntegrityError, MvcError
 from mvc.objects.blob import MAX_DEPTH, Envelope
 from mvc.objects.manifest import SegmentKind
 from mvc.repo.encode import LOOSE_BYTES
-from mvc.repo.materialize import ContentReader
+from mvc.repo.materialize import ContentReader, StoredBlob
 from mvc.repo.session import Session
 from mvc.repo.stored_metadata import decode_metadata
 from mvc.store.fs import FileSystem
@@ -164,13 +164,14 @@ class Receiver:
         places = {arrival.id: self._store.admit(arrival) for arrival in arrivals}
         by_id = {arrival.id: arrival for arrival in arrivals}
         reader = ContentReader(self._overlaid, self._pool, self._locate, keep_bytes=_KEPT_BYTES)
+        blobs: dict[ObjectId, StoredBlob] = {}
         needs: dict[ObjectId, frozenset[ObjectId]] = {}
         bad: dict[ObjectId, MvcError] = {}
         for oid, place in places.items():
             with _noting(oid, bad):
-                envelope = reader.copy(oid, place).envelope
-                _check_size(envelope, expected.get(oid), (most or {}).get(oid))
-                needs[oid] = frozenset(reference.id for reference in envelope.references)
+                blobs[oid] = reader.copy(oid, place)
+                _check_size(blobs[oid].envelope, expected.get(oid), (most or {}).get(oid))
+                needs[oid] = frozenset(reference.id for reference in blobs[oid].envelope.references)
         absent = self._absent({side for sides in needs.values() for side in sides} - by_id.keys() - self._good.keys())
         levels: list[list[Arrival]] = []
         pending = dict(needs)
@@ -179,11 +180,13 @@ class Receiver:
         ]:
             for oid in ready:
                 self._note_depth(oid, needs[oid])
-                with _noting(oid, bad):
-                    for frame in reader.check(reader.copy(oid, places[oid])):
-                        tick(frame.size)
-                    self._good[oid] = places[oid]
-            pending = {oid: sides for oid, sides in pending.items() if oid not in ready}
+                del pending[oid]
+            for blob, error in reader.verdicts([blobs.pop(oid) for oid in ready]):
+                if error is None:
+                    self._good[blob.envelope.id] = blob.location
+                    tick(blob.envelope.spec.nbytes)
+                else:
+                    bad[blob.envelope.id] = error
             levels.append([by_id[oid] for oid in ready if oid not in bad])
         needed = {side for sides in pending.values() for side in sides} & (absent | bad.keys())
         missing = {side: {oid for oid, sides in pending.items() if side in sides} for side in needed}

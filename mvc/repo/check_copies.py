@@ -338,8 +338,8 @@ class _Work:
             return self._apart(copy)
         try:
             if not self.quick:
-                for decoded in self.reader.check(self.reader.copy(copy.oid, copy.location)):
-                    tick(decoded.size)
+                self.reader.check(self.reader.copy(copy.oid, copy.location))
+                tick(copy.raw_bytes)
         except WRONG as error:
             return replace(copy, state=State.CORRUPT, problem=error.message)
         return copy

@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import chain
 from threading import Lock
 from typing import Final
 
@@ -32,8 +33,10 @@ _DEPTH_LIMIT: Final = 64
 """Deltas followed in one read: the format's limit. More means a cycle."""
 _BLOBS_KEPT: Final = 32
 """Opened blobs kept: the chains that two threads work on. Each holds little memory, and a file open."""
-_SMALL: Final = 64 << 10
-"""Bytes of a content that is decoded sooner than another thread is told of it."""
+_RUN_BYTES: Final = 256 << 10
+"""Decoded bytes of neighbouring frames that one thread checks in one go: as many as one codes in one go."""
+_NO_FRAME: Final = Frame(0, 0, 0, 0, 0)
+"""Stands for those of a content without elements, which has an id like any other."""
 
 Locate = Callable[[Iterable[ObjectId]], Mapping[ObjectId, Location]]
 """Returns where contents are stored, and may return more; what is missing is left out."""
@@ -250,18 +253,53 @@ class ContentReader:
             for task in tasks:
                 yield task.out.size
 
-    def check(self, blob: StoredBlob) -> Iterator[Bytes]:
-        """Decode one copy of a content, as `stream` does; no other copy of it steps in, but any of its base may.
+    def check(self, blob: StoredBlob) -> None:
+        """Decode one copy of a content; no other copy of it steps in, but any of its base may.
 
         Raises
         ------
-        IntegrityError
+        IntegrityError, FormatError, NotFoundError
             If it, or everything that its base is stored as, is corrupt.
         """
-        here = blob.envelope.spec.nbytes <= _SMALL
-        room = _fresh if self._kept or here else self._spares().array
-        tasks = (_Task(blob, frame, room(blob.frame_spec(frame).nbytes), 0) for frame in blob.envelope.frames)
-        return (task.out for task in self._verified(tasks, self._decoded_as_it_is, here=here))
+        for _, error in self.verdicts([blob]):
+            if error is not None:
+                raise error
+
+    def verdicts(self, blobs: Sequence[StoredBlob]) -> Generator[tuple[StoredBlob, MvcError | None]]:
+        """Check copies as `check` does, many at once; yield each, in order, with what is wrong with it.
+
+        Parameters
+        ----------
+        blobs : sequence of StoredBlob
+            None of them needs another one that is not stored where `locate` says.
+        """
+        self.prepare({reference.id for blob in blobs for reference in blob.envelope.references})
+        running, error = None, None
+        with closing(ordered_map(self._pool, self._attempted, _runs(blobs), self._window)) as runs:
+            for task, failure in chain.from_iterable(runs):
+                envelope, frame = task.blob.envelope, task.frame
+                if frame.start == 0:
+                    running, error = content_hasher(envelope.spec if envelope.kind == "tensor" else None), None
+                assert running is not None, "the first frame of a content comes first"
+                running.update(task.out.data)
+                error = error or failure
+                if frame.start + frame.words == envelope.spec.words:
+                    yield task.blob, error or _difference(running, envelope.id)
+
+    def _attempted(self, tasks: Sequence[_Task]) -> list[tuple[_Task, MvcError | None]]:
+        """Decode frames of single copies; return each with what is wrong with it."""
+        return [(task, self._attempt(task)) for task in tasks]
+
+    def _attempt(self, task: _Task) -> MvcError | None:
+        if task.frame is _NO_FRAME:
+            return None
+        try:
+            self._decode_copy(task.blob, task.frame, task.out, 0)
+        except (IntegrityError, NotFoundError, FormatError) as error:
+            return error
+        if self._kept:
+            self._kept.put(_place(task.blob, task.frame), task.out)
+        return None
 
     def _tasks(self, ids: Sequence[ObjectId], room: Callable[[int], Bytes]) -> Iterator[_Task]:
         """Yield the frames of the contents `ids`, each with what `room` returns for its number of bytes."""
@@ -272,14 +310,10 @@ class ContentReader:
                 yield _Task(blob, frame, room(blob.frame_spec(frame).nbytes), offset)
                 offset += blob.frame_spec(frame).nbytes
 
-    def _verified(
-        self, tasks: Iterable[_Task], work: Callable[[_Task], _Task], *, here: bool = False
-    ) -> Generator[_Task]:
-        """Yield `tasks` when they are done by `work`, in threads or `here`; check each content at its last frame."""
+    def _verified(self, tasks: Iterable[_Task], work: Callable[[_Task], _Task]) -> Generator[_Task]:
+        """Yield `tasks` when they are done by `work`, in threads; check each content at its last frame."""
         running = None
-        with closing(
-            (work(task) for task in tasks) if here else ordered_map(self._pool, work, tasks, self._window)
-        ) as done:
+        with closing(ordered_map(self._pool, work, tasks, self._window)) as done:
             for task in done:
                 envelope, frame = task.blob.envelope, task.frame
                 if frame.start == 0:
@@ -292,12 +326,6 @@ class ContentReader:
 
     def _decoded(self, task: _Task) -> _Task:
         self._decode(task.blob, task.frame, task.out, 0)
-        return task
-
-    def _decoded_as_it_is(self, task: _Task) -> _Task:
-        self._decode_copy(task.blob, task.frame, task.out, 0)
-        if self._kept:
-            self._kept.put(_place(task.blob, task.frame), task.out)
         return task
 
     def _spares(self) -> _Spares:
@@ -468,6 +496,27 @@ def _joined(parts: list[Bytes]) -> Bytes:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
+def _runs(blobs: Iterable[StoredBlob]) -> Iterator[list[_Task]]:
+    """Yield all frames of `blobs`, in order, in runs that are worth telling another thread of."""
+    run: list[_Task] = []
+    size = 0
+    for blob in blobs:
+        for frame in blob.envelope.frames or (_NO_FRAME,):
+            nbytes = blob.frame_spec(frame).nbytes
+            if run and size + nbytes > _RUN_BYTES:
+                yield run
+                run, size = [], 0
+            run.append(_Task(blob, frame, _fresh(nbytes), 0))
+            size += nbytes
+    if run:
+        yield run
+
+
 def _verify(running: Hasher, oid: ObjectId) -> None:
-    if (computed := finish(running)) != oid:
-        raise IntegrityError(f"content {oid} decodes to {computed}", hint="mvc fsck")
+    if (error := _difference(running, oid)) is not None:
+        raise error
+
+
+def _difference(running: Hasher, oid: ObjectId) -> IntegrityError | None:
+    computed = finish(running)
+    return None if computed == oid else IntegrityError(f"content {oid} decodes to {computed}", hint="mvc fsck")

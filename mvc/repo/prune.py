@@ -139,8 +139,7 @@ def _check_copies(
             if item.kind is not None and item.kind.is_metadata:
                 unwrap_metadata(store.read(item.oid, item.location), f"object {item.oid[:12]}")
                 continue
-            for _ in reader.check(reader.copy(item.oid, item.location)):
-                pass
+            reader.check(reader.copy(item.oid, item.location))
 
 
 def _move(store: ObjectStore, rewrites: Sequence[PackRewrite]) -> dict[ObjectId, int]:

@@ -222,8 +222,7 @@ class _Repack:
         """Read what was encoded back from where it is now; IntegrityError if it is not what its id says."""
         reader = self._reader(pool)
         for oid in ids:
-            for _ in reader.check(reader.copy(oid, self.where[oid].location)):  # no other copy steps in
-                pass
+            reader.check(reader.copy(oid, self.where[oid].location))  # no other copy steps in
 
     def _copy(self) -> None:
         """Make second copies where the settings want them and there are none."""

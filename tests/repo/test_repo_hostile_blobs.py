@@ -224,3 +224,24 @@ def test_flipped_bits_anywhere(read):
         copy[at] ^= 1 << int(rng.integers(8))
         with pytest.raises((IntegrityError, FormatError)):
             read(BASE_BLOB, (oid, bytes(copy)))
+
+
+def test_verdicts_on_many(lab):
+    """Each copy is judged by itself: a lie, a damaged frame and an empty tensor of another id leave the others be."""
+    empty = TensorSpec(dtype_of("BF16"), (0, 30))
+    honest = [blob(Raw(), weights(seed)) for seed in range(3)]
+    liar, hollow = blob(Raw(), weights(9), id=ONE), blob(Raw(), weights(0)[:0], spec=empty, id=object_id(b"\2" * 32))
+    good_hollow, broken = blob(Raw(), weights(0)[:0], spec=empty), blob(Planes(), weights(5))
+    broken = broken[0], b"\xff" * len(broken[1])
+    blobs = [honest[0], liar, hollow, honest[1], broken, good_hollow, honest[2]]
+    with lab.session.store.begin() as batch:
+        for envelope, frames in blobs:
+            batch.put(EntryKind.TENSOR, envelope.id, envelope.header + frames)
+        places = batch.commit()
+    with lab.session.pool() as pool:
+        reader = ContentReader(lab.session, pool)
+        found = list(reader.verdicts([reader.copy(envelope.id, places[envelope.id]) for envelope, _ in blobs]))
+    assert [item.envelope.id for item, _ in found] == [envelope.id for envelope, _ in blobs]
+    wrong = [isinstance(error, IntegrityError) for _, error in found]
+    assert wrong == [False, True, True, False, True, False, False]
+    assert all(error is None for (_, error), bad in zip(found, wrong, strict=True) if not bad)
