@@ -24,18 +24,18 @@ __all__ = ["Certificate", "RawDirectory", "RunningServer", "make_certificate"]
 
 
 class Certificate(NamedTuple):
-    """Files of a certificate for 127.0.0.1, which signs itself."""
+    """Files of a certificate for one address, which signs itself."""
 
     certificate: Path
     key: Path
 
 
-def make_certificate(directory: Path) -> Certificate:
+def make_certificate(directory: Path, address: str = "127.0.0.1") -> Certificate:
     """Make one."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test of mvc")])
     now = dt.datetime.now(dt.UTC)
-    hosts = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    hosts = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
     made = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(hours=1))

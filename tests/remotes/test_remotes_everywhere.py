@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +18,9 @@ from mvc.server.access import Repositories, TokenFile
 from mvc.server.http import create_app
 from mvc.server.service import Scope
 from mvc.testing.http_server import RunningServer, make_certificate
+from mvc.testing.networks import inside, networks
 from mvc.testing.ssh_server import SSHD, Sshd
-from tests.cli.conftest import Program
+from tests.cli.conftest import QUIET_ENVIRONMENT, Program
 from tests.conftest import Lab, safetensors
 
 REFS = {"HEAD", "refs/heads/main", "refs/tags/v1"}
@@ -111,10 +114,26 @@ class Machine(Program):
         (self.root / name).write_bytes(content)
 
 
-def use(place: Place, tmp_path: Path) -> set[str]:
+class Elsewhere(Machine):
+    """``mvc`` on a machine with a network of its own, as processes."""
+
+    def __init__(self, root: Path, environment: Mapping[str, str]) -> None:
+        super().__init__(root, environment)
+        self.network = f"mvc-{root.name}"
+
+    def bare(self, *arguments, code=0, env=None):
+        """See `Program.bare`."""
+        command = [*inside(self.network), sys.executable, "-m", "mvc", *arguments]
+        known = {**os.environ, **QUIET_ENVIRONMENT, **self.environment, **(env or {})}
+        done = subprocess.run(command, env=known, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+
+def use(place: Place, tmp_path: Path, machine: type[Machine] = Machine) -> set[str]:
     """Clone, train, push, pull, diverge, be refused, merge, push, check all; return the refs of the remote."""
     model = Lab.model(1)
-    one, two = Machine(tmp_path / "one", place.environment), Machine(tmp_path / "two", place.environment)
+    one, two = machine(tmp_path / "one", place.environment), machine(tmp_path / "two", place.environment)
     one.root.mkdir()
     one.run("init")
     one.write("model.safetensors", safetensors(model))
@@ -147,8 +166,8 @@ def use(place: Place, tmp_path: Path) -> set[str]:
         {**commit, "refs": found["refs"]}
         for commit, found in zip(two.json("log")["commits"], one.json("log")["commits"], strict=True)
     ]
-    for machine in (one, two):
-        assert machine.json("fsck")["clean"]
+    for here in (one, two):
+        assert here.json("fsck")["clean"]
     assert one.json("fsck", "--remote", "origin")["commits"] == 4
     assert not list((one.root / ".mvc" / "tmp").iterdir())
     return {ref["name"] for ref in one.json("ls-remote")["refs"]}
@@ -174,3 +193,24 @@ def test_ssh(ssh_place, tmp_path):
 def test_http(web_place, tmp_path):
     """``mvc serve``, with and without TLS."""
     assert use(web_place, tmp_path) == REFS
+
+
+@pytest.mark.slow
+def test_two_networks(tmp_path):
+    """Three machines that share nothing but cables: ``mvc serve`` on one, and two that work."""
+    names = ("mvc-served", "mvc-one", "mvc-two")
+    with ExitStack() as stack:
+        try:
+            served, *_ = stack.enter_context(networks(*names))
+        except OSError as error:
+            pytest.skip(f"networks cannot be made here: {error}")
+        bare(tmp_path / "served" / "store")
+        token = TokenFile(tmp_path / "served" / ".mvc-tokens.json").add("test", ["*"], Scope.WRITE)
+        certificate, key = map(str, make_certificate(tmp_path, served))
+        words = ["serve", "--listen", f"{served}:7", "--root", str(tmp_path / "served")]
+        words += ["--tls-cert", certificate, "--tls-key", key]
+        server = subprocess.Popen([*inside(names[0]), sys.executable, "-m", "mvc", *words])
+        stack.callback(server.wait, 20)
+        stack.callback(server.terminate)
+        place = Place(f"https://{served}:7/store", ("--ca", certificate), {"MVC_TOKEN": token})
+        assert use(place, tmp_path, Elsewhere) == REFS
