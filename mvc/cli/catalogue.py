@@ -33,6 +33,9 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "merge": "Join another line of history with the current branch.",
         "tag": "List, make or delete tags.",
     },
+    "Lossy": {
+        "compress": "Make a commit that stands for another one, smaller and with a recorded loss.",
+    },
     "Other machines": {
         "clone": "Make a repository with all that a remote has.",
         "remote": "Name other stores, which commits are pushed to and fetched from.",

@@ -8,14 +8,14 @@ from functools import cached_property
 from typing import Final, TypeAlias
 
 from mvc.errors import InvalidInputError, MalformedError
-from mvc.objects.canonical import Value, decode, encode
-from mvc.objects.fields import array, integer, oid, record, text
+from mvc.objects.canonical import decode, encode
+from mvc.objects.derivation import Derivation
+from mvc.objects.fields import Scalar, array, integer, oid, record, scalars, text
 from mvc.objects.ids import COMMIT, TAG, digest
 from mvc.types import ObjectId, raw_id
 
 __all__ = ["Commit", "Metadata", "Scalar", "Tag"]
 
-Scalar: TypeAlias = bool | int | float | str | None
 Metadata: TypeAlias = Mapping[str, Scalar]
 
 _COMMIT_FIELDS: Final = frozenset({"manifest", "parents", "author", "time", "message", "metadata", "derivation"})
@@ -43,8 +43,8 @@ class Commit:
         Why.
     metadata : mapping of str to scalar
         ``step``, ``epoch``, metrics.
-    derivation : mapping, optional
-        Method, parameters, sources and error of a lossy commit.
+    derivation : Derivation, optional
+        Of a lossy commit: what its tensors stand for, and how far they are from it.
 
     Raises
     ------
@@ -58,7 +58,7 @@ class Commit:
     time: int
     message: str
     metadata: Metadata = field(default_factory=dict)
-    derivation: Mapping[str, Value] | None = None
+    derivation: Derivation | None = None
 
     def __post_init__(self) -> None:
         if len(self.parents) > _MAX_PARENTS or len(set(self.parents)) != len(self.parents):
@@ -75,7 +75,7 @@ class Commit:
                 "time": self.time,
                 "message": self.message,
                 "metadata": dict(self.metadata),
-                "derivation": self.derivation,
+                "derivation": None if self.derivation is None else self.derivation.value,
             }
         )
 
@@ -100,8 +100,6 @@ class Commit:
         """
         fields = record(decode(data), _COMMIT_FIELDS, "commit")
         derivation = fields["derivation"]
-        if derivation is not None and not isinstance(derivation, Mapping):
-            raise MalformedError("derivation is neither null nor a map")
         try:
             return cls(
                 oid(fields["manifest"], "manifest"),
@@ -109,22 +107,11 @@ class Commit:
                 text(fields["author"], "author"),
                 integer(fields["time"], "time", _EARLIEST, _LATEST),
                 text(fields["message"], "message"),
-                _read_metadata(fields["metadata"]),
-                derivation,
+                scalars(fields["metadata"], "metadata"),
+                None if derivation is None else Derivation.read(derivation),
             )
         except InvalidInputError as error:
             raise MalformedError(f"commit breaks a rule: {error.message}") from error
-
-
-def _read_metadata(value: Value) -> Metadata:
-    if not isinstance(value, Mapping):
-        raise MalformedError("metadata is not a map")
-    result: dict[str, Scalar] = {}
-    for key, item in value.items():
-        if item is not None and not isinstance(item, bool | int | float | str):
-            raise MalformedError(f"metadata {key!r} is neither a number, text, boolean nor null")
-        result[key] = item
-    return result
 
 
 @dataclass(frozen=True)

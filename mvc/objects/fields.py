@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from mvc.errors import MalformedError
 from mvc.objects.canonical import Value
 from mvc.types import ID_BYTES, ObjectId, object_id
 
-__all__ = ["array", "integer", "oid", "record", "text"]
+__all__ = ["Scalar", "array", "integer", "oid", "record", "scalars", "text"]
+
+Scalar: TypeAlias = bool | int | float | str | None
+"""What metadata and parameters hold."""
 
 
 def record(value: Value, keys: frozenset[str], noun: str) -> Mapping[str, Value]:
@@ -52,3 +56,15 @@ def oid(value: Value, noun: str) -> ObjectId:
     if not isinstance(value, bytes) or len(value) != ID_BYTES:
         raise MalformedError(f"{noun} is not an id of {ID_BYTES} bytes")
     return object_id(value)
+
+
+def scalars(value: Value, noun: str) -> Mapping[str, Scalar]:
+    """Return `value` as a map of text to scalars."""
+    if not isinstance(value, Mapping):
+        raise MalformedError(f"{noun} is not a map")
+    result: dict[str, Scalar] = {}
+    for key, item in value.items():
+        if item is not None and not isinstance(item, bool | int | float | str):
+            raise MalformedError(f"{noun} {key!r} is neither a number, text, boolean nor null")
+        result[key] = item
+    return result

@@ -9,14 +9,14 @@ from mvc.objects.refnames import HEAD, branch_ref, tag_ref
 from mvc.repo.checkout import move_refs
 from mvc.repo.clock import Actor, now
 from mvc.repo.log import history
-from mvc.repo.refs import attach
+from mvc.repo.refs import RefState, attach
 from mvc.repo.session import Session
 from mvc.repo.tips import commits_of_refs
 from mvc.store.layout import EntryKind
 from mvc.store.metadata import wrap_metadata
 from mvc.types import ObjectId
 
-__all__ = ["create_branch", "create_tag", "delete_branch", "delete_tag", "rename_branch"]
+__all__ = ["check_new_branch", "create_branch", "create_tag", "delete_branch", "delete_tag", "rename_branch"]
 
 
 def create_branch(session: Session, name: str, commit: ObjectId, actor: Actor, *, force: bool = False) -> None:
@@ -31,11 +31,24 @@ def create_branch(session: Session, name: str, commit: ObjectId, actor: Actor, *
     """
     ref = branch_ref(name)
     state = session.refs.state()
-    _refuse_existing(state.refs.get(ref), name, "branch", force=force)
-    _refuse_existing(state.refs.get(tag_ref(name)), name, "tag", force=False)
+    check_new_branch(state, name, force=force)
     if state.branch == ref:
         raise InvalidInputError(f"branch {name!r} is the current one", hint="mvc switch to another branch first")
     move_refs(session, [RefChange(ref, state.refs.get(ref), commit)], actor)
+
+
+def check_new_branch(state: RefState, name: str, *, force: bool = False) -> None:
+    """Refuse a name that a branch, unless `force`, or a tag has already.
+
+    Raises
+    ------
+    InvalidInputError
+        If `name` cannot name a branch.
+    AlreadyExistsError
+        If it is taken.
+    """
+    _refuse_existing(state.refs.get(branch_ref(name)), name, "branch", force=force)
+    _refuse_existing(state.refs.get(tag_ref(name)), name, "tag", force=False)
 
 
 def delete_branch(session: Session, name: str, actor: Actor, *, force: bool = False) -> ObjectId:

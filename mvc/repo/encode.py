@@ -236,7 +236,10 @@ class Encoder:
         return tuple(
             (codec, side)
             for side in (None, *sides)
-            for codec in codecs_for(content.kind, content.spec.dtype, self._level, side.relation if side else "full")
+            for codec in (
+                *codecs_for(content.kind, content.spec.dtype, self._level, side.relation if side else "full"),
+                *(codec for codec in content.codecs if codec.roles == (_role(side),) * (side is not None)),
+            )
         )
 
     def _questions(self, group: Sequence[_Task]) -> list[EncodeContent]:
@@ -310,6 +313,11 @@ def _write_loose(planned: _Planned, frames: Iterator[_Coded], batch: BlobSink) -
         envelope = replace(room, table=tuple(table))
         draft.patch(envelope.header, 0)
     return envelope
+
+
+def _role(side: Side | None) -> str:
+    """Return what a codec calls a side tensor."""
+    return "companion" if side is not None and side.relation == "companion" else "base"
 
 
 def _grouped(contents: Iterable[_Task]) -> Iterator[list[_Task]]:

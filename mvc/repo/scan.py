@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
 from typing import Final
 
 import numpy as np
 
-from mvc.codecs import Bytes
+from mvc.codecs import Bytes, Codec
 from mvc.formats import FileMap, LiteralPiece, Piece, TensorRegion, segments
 from mvc.objects.ids import Hasher, content_hasher, finish, tensor_hasher
 from mvc.objects.manifest import Segment, SegmentKind, TensorEntry
@@ -59,6 +59,8 @@ class Content:
         The very bytes that were hashed, if they are kept.
     damaged : bool
         True if something is stored under its id that cannot be read whole, and must be replaced.
+    codecs : tuple of Codec
+        Codecs that whoever made it knows to fit, to be compared with those that suit its type.
     """
 
     kind: SegmentKind
@@ -69,12 +71,13 @@ class Content:
     names: tuple[str, ...]
     held: Bytes | None = None
     damaged: bool = False
+    codecs: tuple[Codec, ...] = ()
 
     def released(self) -> Content:
         """Return the same without the bytes that are held."""
         if self.held is None:
             return self
-        return Content(self.kind, self.id, self.spec, self.source, self.offset, self.names, None, self.damaged)
+        return replace(self, held=None)
 
     def hasher(self) -> Hasher:
         """Return the running hash whose digest must be `id`."""

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from mvc.errors import IntegrityError, MvcError, NotFoundError, StorageError
 from mvc.index import Additions, BlobRecord, CommitRecord, Database, extend, read_metadata, synchronise
-from mvc.objects.commit import Tag
-from mvc.objects.ids import MANIFEST, TAG
+from mvc.objects.commit import Commit, Tag
+from mvc.objects.ids import COMMIT, MANIFEST, TAG
 from mvc.objects.manifest import Manifest, SegmentKind
 from mvc.repo.layout import Layout
 from mvc.repo.refs import RefState
@@ -178,6 +178,16 @@ class Session(Workspace):
             If it is missing or corrupt.
         """
         return self._manifest(self.record(commit).manifest)
+
+    def commit(self, oid: ObjectId) -> Commit:
+        """Return a commit, with all that it says.
+
+        Raises
+        ------
+        IntegrityError
+            If it is missing or corrupt.
+        """
+        return Commit.decode(self._metadata(oid, COMMIT))
 
     def tag(self, oid: ObjectId) -> Tag:
         """Return a tag object.

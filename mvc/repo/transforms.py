@@ -1,0 +1,139 @@
+"""Lossy methods as commits use them: a tensor, and maybe its base, become another tensor and the codecs that fit it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mvc.codecs import Bytes, Codec, Grid, GridDelta
+from mvc.lossy import Precision, grid_of, rounded, squares
+from mvc.objects.fields import Scalar
+from mvc.types import ObjectId, TensorSpec
+from mvc.types.values import REALS
+
+__all__ = ["Made", "PrecisionTransform", "SourceTensor", "Transform"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceTensor:
+    """A tensor of the commit that is compressed.
+
+    Parameters
+    ----------
+    id : ObjectId
+        Of its content.
+    names : tuple of str
+        What the commit calls it.
+    spec : TensorSpec
+        As it is stored.
+    words : Bytes
+        Its elements, little-endian.
+    base : Bytes or None
+        Those of the tensor of the same name, shape and type in the base.
+    """
+
+    id: ObjectId
+    names: tuple[str, ...]
+    spec: TensorSpec
+    words: Bytes
+    base: Bytes | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """What a method made of a tensor.
+
+    Parameters
+    ----------
+    words : Bytes
+        The new elements, as many as before.
+    largest, relative : float
+        As in `DerivedTensor`.
+    bound : float or None
+        What `largest` may not exceed.
+    codecs : tuple of Codec
+        Those that store it in few bytes.
+    """
+
+    words: Bytes
+    largest: float
+    relative: float
+    bound: float | None
+    codecs: tuple[Codec, ...]
+
+
+class Transform(ABC):
+    """A method with its settings."""
+
+    method: ClassVar[str]
+    """Its name in a commit."""
+
+    calibration: ObjectId | None = None
+    """BLAKE3 of the file of calibration, if there is one."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> Mapping[str, Scalar]:
+        """What a commit records of the settings."""
+
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """The same in few words, for a message."""
+
+    def prepare(self, tensors: Callable[[], Iterator[SourceTensor]]) -> None:  # noqa: B027 - most need not
+        """Look at all tensors before any is changed, as often as need be; by default at none.
+
+        Raises
+        ------
+        InvalidInputError
+            If the method cannot be applied to them.
+        """
+
+    @abstractmethod
+    def apply(self, tensor: SourceTensor) -> Made | None:
+        """Return what becomes of a tensor; None if it stays as it is.
+
+        Raises
+        ------
+        InvalidInputError
+            If the method cannot be applied to what it is meant for.
+        """
+
+
+@dataclass(frozen=True)
+class PrecisionTransform(Transform):
+    """Rounds real numbers to some binary places or bits of the mantissa.
+
+    Parameters
+    ----------
+    precision : Precision
+        How.
+    """
+
+    method: ClassVar[str] = "precision"
+
+    precision: Precision
+
+    @property
+    def parameters(self) -> Mapping[str, Scalar]:
+        """``precision``, as people write it."""
+        return {"precision": str(self.precision)}
+
+    @property
+    def summary(self) -> str:
+        """See `Transform.summary`."""
+        return str(self.precision)
+
+    def apply(self, tensor: SourceTensor) -> Made | None:
+        """See `Transform.apply`; tensors of integers, and of floats below 16 bits, stay as they are."""
+        dtype = tensor.spec.dtype
+        if dtype.name not in REALS or not tensor.words.size:
+            return None
+        grid = grid_of(self.precision, dtype, squares(tensor.words, dtype))
+        words, loss = rounded(self.precision, tensor.words, dtype, grid)
+        bound = None if grid is None else 2.0 ** -(grid + 1)
+        codecs: tuple[Codec, ...] = () if grid is None else (Grid(grid), GridDelta(grid))
+        return Made(words, loss.largest, loss.relative, bound, codecs)
