@@ -63,6 +63,7 @@ def commit_document(record: CommitRecord, names: RefNames) -> dict[str, object]:
         "metadata": record.metadata,
         "refs": names.of(record.id),
         "absent": record.absent,
+        "derivation": {"method": record.method, "source": record.source} if record.method else None,
     }
 
 
@@ -70,6 +71,8 @@ def one_line(record: CommitRecord, names: RefNames) -> str:
     """Return a commit as one line: id, refs, subject, metadata."""
     subject = printable(record.message.partition("\n")[0])
     line = f"{click.style(short(record.id), fg='yellow')}{names.decoration(record.id)} {subject}"
+    if record.method:
+        line += f"  {click.style(_derived(record), fg='magenta')}"
     return f"{line}  {click.style(_facts(record.metadata), dim=True)}" if record.metadata else line
 
 
@@ -80,11 +83,20 @@ def full_text(record: CommitRecord, names: RefNames) -> list[str]:
         lines.append("Merge:   " + " ".join(map(short, record.named)))
     if record.absent:
         lines.append(f"Shallow: {counted(len(record.absent), 'parent')} not here; mvc fetch --unshallow")
+    if record.method:
+        lines.append(click.style(f"Lossy:   {_derived(record)}", fg="magenta"))
     lines.append(f"Author:  {printable(record.author)}")
     lines.append(f"Date:    {local_time(record.time)}")
     if record.metadata:
         lines.append(f"Data:    {_facts(record.metadata)}")
     return [*lines, "", *(f"    {line}".rstrip() for line in printable(record.message).split("\n"))]
+
+
+def _derived(record: CommitRecord) -> str:
+    """Return what a commit with a loss is."""
+    return (
+        f"{printable(record.method or '')} of {short(record.source) if record.source else 'what was never committed'}"
+    )
 
 
 def _facts(metadata: Metadata) -> str:

@@ -90,6 +90,10 @@ class CommitRecord:
         Sizes of all files, added up.
     recorded : tuple of ObjectId
         All parents as the commit records them, where `parents` lacks some that are absent by design; else empty.
+    method : str or None
+        By which its tensors were made from others, with a loss; None if they were not.
+    source : ObjectId or None
+        The commit that they were made from, if there was one. It need not be stored.
     """
 
     id: ObjectId
@@ -102,6 +106,8 @@ class CommitRecord:
     metadata: Metadata
     logical_bytes: int
     recorded: tuple[ObjectId, ...] = ()
+    method: str | None = None
+    source: ObjectId | None = None
 
     @property
     def named(self) -> tuple[ObjectId, ...]:
@@ -136,6 +142,8 @@ class CommitRecord:
             commit.message,
             commit.metadata,
             logical_bytes,
+            method=commit.derivation.method if commit.derivation else None,
+            source=commit.derivation.source if commit.derivation else None,
         )
 
 

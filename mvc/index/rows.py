@@ -57,6 +57,8 @@ def commit_record(row: Row[Any], parents: Sequence[ObjectId], metadata: Mapping[
         row.message,
         {key: json.loads(value) for key, value in sorted(metadata.items())},
         row.logical_bytes,
+        method=row.method,
+        source=row.source,
     )
     if row.checksum != _checksum(record):
         raise ValueError(f"the row of commit {record.id} is not what was written")
@@ -67,7 +69,7 @@ def _checksum(commit: CommitRecord) -> int:
     """Return XXH3-64 of all that the index says of a commit, less one bit: SQLite's integers have a sign."""
     parts = (
         *(commit.id, commit.manifest, commit.parents, commit.position, commit.time, commit.author, commit.message),
-        *(sorted(commit.metadata.items()), commit.logical_bytes),
+        *(sorted(commit.metadata.items()), commit.logical_bytes, commit.method, commit.source),
     )
     return xxh3_64_intdigest(repr(parts).encode()) >> 1
 
@@ -107,6 +109,8 @@ def of_commit(commit: CommitRecord) -> dict[str, object]:
         "author": commit.author,
         "message": commit.message,
         "logical_bytes": commit.logical_bytes,
+        "method": commit.method,
+        "source": commit.source,
         "checksum": _checksum(commit),
     }
 

@@ -38,7 +38,7 @@ __all__ = [
     "state",
 ]
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 """Raised with every change of a table; an index of another version is dropped and rebuilt."""
 
 SCHEMA: Final = MetaData()
@@ -115,6 +115,8 @@ commits = Table(
     Column("author", String, nullable=False),
     Column("message", String, nullable=False),
     Column("logical_bytes", BigInteger, nullable=False),
+    Column("method", String, nullable=True),
+    Column("source", Id, nullable=True),
     Column("checksum", BigInteger, nullable=False),
 )
 """Commits; `position` grows along every line of history. The checksum covers the row and those of its parents and its

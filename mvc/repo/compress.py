@@ -83,21 +83,18 @@ class CompressResult:
     ----------
     commit : Commit
         The new commit.
-    names : mapping of ObjectId to tuple of str
-        What the commit calls a derived tensor.
+    manifest : Manifest
+        Its content.
     stored_bytes : int
         By which the store grew.
     tensor_bytes : int
         What all tensors of the new commit take, each counted once.
-    logical_bytes : int
-        Sizes of its files.
     """
 
     commit: Commit
-    names: Mapping[ObjectId, tuple[str, ...]]
+    manifest: Manifest
     stored_bytes: int
     tensor_bytes: int
-    logical_bytes: int
 
     @property
     def derivation(self) -> Derivation:
@@ -207,9 +204,8 @@ class _Compression:
             put_commit(batch, commit, manifest)
             places = batch.commit()
             records = [item.record(places[item.content.id]) for item in stored]
-        names = {made.id: self._names[source] for source, made in self._derived.items()}
         total = sum(sizes.get(oid, 0) for oid in {entry.id for entry in manifest.tensors})
-        result = CompressResult(commit, names, batch.stored_bytes, total, manifest.size)
+        result = CompressResult(commit, manifest, batch.stored_bytes, total)
         return result, additions(commit, manifest, places, records)
 
     def _wanted(self) -> list[ObjectId]:
@@ -322,7 +318,7 @@ class _Compression:
         source = self._session.record(request.source)
         message = request.message or f"{source.message.partition(chr(10))[0]} ({transform.summary})"
         parents = (request.base,) if request.base else ()
-        return Commit(manifest.id, parents, actor.author, now(), message.strip(), source.metadata, derivation)
+        return Commit(manifest.id, parents, actor.author, now(), message.strip(), {}, derivation)
 
 
 def _names(manifest: Manifest) -> dict[ObjectId, tuple[str, ...]]:

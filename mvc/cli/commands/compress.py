@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 from mvc.cli.app import App
+from mvc.cli.derivations import derivation_document, derivation_lines
 from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
 from mvc.cli.memory import keep_freed_memory
@@ -15,7 +16,7 @@ from mvc.cli.notes import tell
 from mvc.cli.options import complete_ref, json_option
 from mvc.cli.progress import terminal_progress
 from mvc.cli.remotes import open_session
-from mvc.cli.text import counted, percent, printable, short, size
+from mvc.cli.text import percent, printable, short, size
 from mvc.lossy import Precision
 from mvc.repo.compress import CompressRequest, CompressResult, compress
 from mvc.repo.revisions import resolve
@@ -94,43 +95,19 @@ def _precision(bits: int | None, mantissa: int | None, *, relative: bool) -> Tra
 
 
 def _document(result: CompressResult) -> dict[str, object]:
-    derivation = result.derivation
     return {
         "commit": result.commit.id,
-        "source": derivation.source,
-        "base": derivation.base,
-        "method": derivation.method,
-        "parameters": derivation.parameters,
-        "calibration": derivation.calibration,
-        "tensors": [
-            {
-                "name": name,
-                "id": tensor.id,
-                "source": tensor.source,
-                "error": tensor.largest,
-                "relative_error": tensor.relative,
-                "bound": tensor.bound,
-                "stored_bytes": tensor.stored_bytes,
-            }
-            for tensor in derivation.tensors
-            for name in result.names[tensor.id]
-        ],
+        **derivation_document(result.derivation, result.manifest),
         "stored_bytes": result.stored_bytes,
         "tensor_bytes": result.tensor_bytes,
-        "logical_bytes": result.logical_bytes,
+        "logical_bytes": result.manifest.size,
     }
 
 
 def _lines(result: CompressResult, branch: str | None) -> Iterator[str]:
     """Yield what a person is told."""
-    derivation = result.derivation
     place = f"{printable(branch)} " if branch else ""
     yield f"[{place}{click.style(short(result.commit.id), fg='yellow')}] {printable(result.commit.subject)}"
-    tensors = derivation.tensors
-    worst = max(tensors, key=lambda tensor: tensor.relative)
-    yield (
-        f"{counted(len(tensors), 'tensor')} changed; largest error {max(tensor.largest for tensor in tensors):.3g}, "
-        f"largest relative error {worst.relative:.3g} ({printable(result.names[worst.id][0])})"
-    )
-    stored = percent(result.tensor_bytes, result.logical_bytes)
+    yield from derivation_lines(result.derivation, result.manifest)
+    stored = percent(result.tensor_bytes, result.manifest.size)
     yield f"{size(result.tensor_bytes)} hold its tensors, {stored} of the files; {size(result.stored_bytes)} are new"

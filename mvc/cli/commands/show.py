@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from mvc.cli.app import App
+from mvc.cli.derivations import derivation_document, derivation_lines
 from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
 from mvc.cli.history import RefNames, commit_document, full_text
@@ -34,10 +35,14 @@ def command(app: App, /, *, ref: str, encodings: bool, as_json: bool) -> None:
     commit = resolve(session, ref).commit
     view, names = show(session, commit), RefNames(session)
     tensors = tensor_views(session, commit) if encodings else None
+    derivation = session.commit(commit).derivation if view.record.method else None
     if as_json:
-        emit("mvc.show/1", **commit_document(view.record, names), **_document(view, tensors))
+        derived = {"derivation": derivation_document(derivation, view.manifest)} if derivation else {}
+        emit("mvc.show/1", **commit_document(view.record, names) | derived, **_document(view, tensors))
         return
     lines = [*full_text(view.record, names), "", *_files(view), "", _totals(view)]
+    if derivation:
+        lines += ["", *derivation_lines(derivation, view.manifest)]
     click.echo("\n".join(lines + (["", *_table(tensors)] if tensors else [])))
 
 
