@@ -94,9 +94,8 @@ def full_text(record: CommitRecord, names: RefNames) -> list[str]:
 
 def _derived(record: CommitRecord) -> str:
     """Return what a commit with a loss is."""
-    return (
-        f"{printable(record.method or '')} of {short(record.source) if record.source else 'what was never committed'}"
-    )
+    source = short(record.source) if record.source else "what was never committed"
+    return f"{printable(record.method or '')} of {source}"
 
 
 def _facts(metadata: Metadata) -> str:

@@ -60,6 +60,8 @@ class History:
         Bytes of all files of each manifest that can be read.
     disputed : frozenset of ObjectId
         Contents that two manifests give different lengths: one of them is wrong, whichever `contents` has.
+    strange : frozenset of ObjectId
+        Commits that say of tensors with a loss what is not among theirs.
     """
 
     commits: Mapping[ObjectId, Commit]
@@ -69,6 +71,7 @@ class History:
     contents: Mapping[tuple[SegmentKind, ObjectId], int]
     sizes: Mapping[ObjectId, int]
     disputed: frozenset[ObjectId] = frozenset()
+    strange: frozenset[ObjectId] = frozenset()
 
 
 def check_history(store: ObjectStore, find: Find, refs: Refs, known: Container[ObjectId] = frozenset()) -> History:
@@ -93,7 +96,9 @@ def check_history(store: ObjectStore, find: Find, refs: Refs, known: Container[O
         walk.read_manifest(oid, commit.manifest)
     unreadable = {oid: walk.origins(oid) for oid in sorted(walk.unreadable)}
     metadata, tags = frozenset({*walk.heads, *walk.manifests}), frozenset(walk.tags)
-    return History(walk.commits, tags, metadata, unreadable, walk.contents, walk.sizes, frozenset(walk.disputed))
+    disputed = frozenset(walk.disputed)
+    strange = frozenset(oid for oid, commit in walk.commits.items() if not walk.has_what_it_derives(commit))
+    return History(walk.commits, tags, metadata, unreadable, walk.contents, walk.sizes, disputed, strange)
 
 
 def _targets(refs: Refs) -> list[tuple[str, ObjectId]]:
@@ -154,6 +159,12 @@ class _Walk:
             self.sizes[oid] = found.size
         else:
             self.unreadable.add(oid)
+
+    def has_what_it_derives(self, commit: Commit) -> bool:
+        """Return whether the manifest of a commit, if it can be read, names all that the commit says of tensors."""
+        if commit.derivation is None or not isinstance(manifest := self._read(commit.manifest), Manifest):
+            return True
+        return {item.id for item in commit.derivation.tensors} <= {entry.id for entry in manifest.tensors}
 
     def _read(self, oid: ObjectId) -> Commit | Tag | Manifest | None:
         return _read(self.store, self.find(oid), self.decoder)

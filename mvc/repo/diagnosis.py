@@ -81,6 +81,7 @@ class Diagnosis:
             and not (
                 self.settings or self.log.corrupt or self.log.contradictions or self.log.wrong_heads or self.missing
             )
+            and not self.history.strange
             and all(pack.problem is None for pack in self.packs)
             and all(copy.state is State.GOOD for copy in self.copies.all())
         )

@@ -247,6 +247,8 @@ class _Faults:
                     "corrupt",
                     None,
                 )
+        for oid in sorted(self._found.history.strange):
+            yield Fault(oid, "the commit says of tensors with a loss what is not among its tensors", (f"commit {oid}",))
 
     def _circles(self) -> Iterator[Fault]:
         """Yield contents that are neither corrupt nor hang on what is, but cannot be decoded; and wrong sizes."""

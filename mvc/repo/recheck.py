@@ -275,7 +275,7 @@ class _Recheck:
             oid in stored and (stored[oid].kind, stored[oid].raw_bytes) == (kind, length)
             for (kind, oid), length in history.contents.items()
         )
-        return history if there and not (history.unreadable or history.disputed) else None
+        return history if there and not (history.unreadable or history.disputed or history.strange) else None
 
     def _find(self, oid: ObjectId) -> Copy | None:
         """Return where the index says that a metadata object is; it was compared with the files."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mvc.codecs import Bytes, Codec, Grid, GridDelta
-from mvc.lossy import Precision, grid_of, rounded, squares
+from mvc.lossy import Precision, Squares, grid_of, rounded, squares
 from mvc.objects.fields import Scalar
 from mvc.types import ObjectId, TensorSpec
 from mvc.types.values import REALS
@@ -132,7 +132,8 @@ class PrecisionTransform(Transform):
         dtype = tensor.spec.dtype
         if dtype.name not in REALS or not tensor.words.size:
             return None
-        grid = grid_of(self.precision, dtype, squares(tensor.words, dtype))
+        scale = squares(tensor.words, dtype) if self.precision.relative else Squares()
+        grid = grid_of(self.precision, dtype, scale)
         words, loss = rounded(self.precision, tensor.words, dtype, grid)
         bound = None if grid is None else 2.0 ** -(grid + 1)
         codecs: tuple[Codec, ...] = () if grid is None else (Grid(grid), GridDelta(grid))

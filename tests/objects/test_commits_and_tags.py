@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mvc.errors import InvalidInputError, MalformedError
 from mvc.objects.canonical import encode
 from mvc.objects.commit import Commit, Tag
+from mvc.objects.derivation import Derivation, DerivedTensor
 from mvc.objects.ids import COMMIT, TAG, digest
 from mvc.types import object_id
 
@@ -17,7 +18,29 @@ OIDS = st.binary(min_size=32, max_size=32).map(object_id)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 TIMES = st.integers(-(1 << 62), 1 << 62)
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-(1 << 64), (1 << 64) - 1), st.floats(allow_nan=False), TEXT)
-DERIVATIONS = st.none() | st.dictionaries(TEXT, SCALARS | st.lists(st.binary(max_size=32), max_size=3), max_size=4)
+SIZES = st.floats(0, allow_infinity=False)
+DERIVED = st.builds(
+    lambda source, id_, errors, relative, bounded, stored: DerivedTensor(
+        source, id_, min(errors), relative, max(errors) if bounded else None, stored
+    ),
+    OIDS,
+    OIDS,
+    st.tuples(SIZES, SIZES),
+    SIZES,
+    st.booleans(),
+    st.integers(0, 1 << 62),
+)
+DERIVATIONS = st.none() | st.builds(
+    Derivation,
+    st.none() | OIDS,
+    st.none() | OIDS,
+    st.text(st.characters(max_codepoint=127), min_size=1, max_size=64),
+    st.dictionaries(TEXT, SCALARS, max_size=4),
+    st.none() | OIDS,
+    st.lists(DERIVED, max_size=3, unique_by=lambda tensor: (tensor.id, tensor.source)).map(
+        lambda found: tuple(sorted(found, key=lambda tensor: (tensor.id, tensor.source)))
+    ),
+)
 COMMITS = st.builds(
     Commit,
     OIDS,
@@ -78,6 +101,15 @@ COMMIT_FIELDS: dict[str, Any] = {
     "metadata": {"loss": 0.5},
     "derivation": None,
 }
+TENSOR: list[Any] = [bytes(32), bytes([1]) * 32, 0.25, 0.125, 0.5, 7]
+DERIVATION: dict[str, Any] = {
+    "source": bytes(32),
+    "base": None,
+    "method": "precision",
+    "parameters": {"precision": "precision:1"},
+    "calibration": None,
+    "tensors": [TENSOR],
+}
 TAG_FIELDS: dict[str, Any] = {"target": bytes(32), "message": "m", "author": "Ada", "time": 0, "signature": None}
 
 WRONG_COMMIT = {
@@ -102,8 +134,37 @@ WRONG_COMMIT = {
     "metadata with bytes": {"metadata": {"a": b""}},
     "derivation an array": {"derivation": []},
     "derivation text": {"derivation": "gptq"},
+    **{
+        f"derivation with {name}": {"derivation": DERIVATION | change}
+        for name, change in {
+            "an unknown field": {"colour": 1},
+            "a short source": {"source": bytes(31)},
+            "a base as text": {"base": "0" * 64},
+            "no method": {"method": ""},
+            "a long method": {"method": "m" * 65},
+            "a method beyond ASCII": {"method": "méthode"},
+            "an array as parameter": {"parameters": {"bits": [1]}},
+            "a short calibration": {"calibration": b"1"},
+            "a tensor of five": {"tensors": [TENSOR[:5]]},
+            "tensors out of order": {"tensors": [TENSOR, [TENSOR[0], bytes(32), *TENSOR[2:]]]},
+            "a tensor twice": {"tensors": [TENSOR, TENSOR]},
+            "an error beyond its bound": {"tensors": [[*TENSOR[:2], 0.6, *TENSOR[3:]]]},
+            "an infinite error": {"tensors": [[*TENSOR[:3], float("inf"), *TENSOR[4:]]]},
+            "a negative error": {"tensors": [[*TENSOR[:2], -0.5, *TENSOR[3:]]]},
+            "an integer as error": {"tensors": [[*TENSOR[:2], 0, *TENSOR[3:]]]},
+            "negative bytes": {"tensors": [[*TENSOR[:5], -1]]},
+        }.items()
+    },
     "unknown field": {"colour": 1},
 }
+
+
+def test_a_derivation_is_read():
+    """The one that the wrong ones are changes of is right."""
+    found = Commit.decode(encode(COMMIT_FIELDS | {"derivation": DERIVATION})).derivation
+    assert found is not None
+    assert (found.method, found.source, found.base) == ("precision", object_id(bytes(32)), None)
+    assert found.tensors == (DerivedTensor(object_id(bytes(32)), object_id(bytes([1]) * 32), 0.25, 0.125, 0.5, 7),)
 
 
 @pytest.mark.parametrize("change", WRONG_COMMIT.values(), ids=WRONG_COMMIT.keys())
