@@ -97,7 +97,7 @@ def new_contents(manifests: Iterable[Manifest], known: Contents) -> Contents:
     return found
 
 
-def neighbours(contents: Mapping[ObjectId, tuple[SegmentKind, int]], manifests: Iterable[Manifest]) -> Contents:
+def neighbours(contents: Contents, manifests: Iterable[Manifest]) -> Contents:
     """Return `contents` in an order in which versions of the same tensor of neighbouring commits follow each other.
 
     Most are deltas of each other: who decodes them in this order still has in memory what the next one needs.
