@@ -112,6 +112,24 @@ DERIVATION: dict[str, Any] = {
 }
 TAG_FIELDS: dict[str, Any] = {"target": bytes(32), "message": "m", "author": "Ada", "time": 0, "signature": None}
 
+WRONG_DERIVATION: dict[str, dict[str, Any]] = {
+    "an unknown field": {"colour": 1},
+    "a short source": {"source": bytes(31)},
+    "a base as text": {"base": "0" * 64},
+    "no method": {"method": ""},
+    "a long method": {"method": "m" * 65},
+    "a method beyond ASCII": {"method": "méthode"},
+    "an array as parameter": {"parameters": {"bits": [1]}},
+    "a short calibration": {"calibration": b"1"},
+    "a tensor of five": {"tensors": [TENSOR[:5]]},
+    "tensors out of order": {"tensors": [TENSOR, [TENSOR[0], bytes(32), *TENSOR[2:]]]},
+    "a tensor twice": {"tensors": [TENSOR, TENSOR]},
+    "an error beyond its bound": {"tensors": [[*TENSOR[:2], 0.6, *TENSOR[3:]]]},
+    "an infinite error": {"tensors": [[*TENSOR[:3], float("inf"), *TENSOR[4:]]]},
+    "a negative error": {"tensors": [[*TENSOR[:2], -0.5, *TENSOR[3:]]]},
+    "an integer as error": {"tensors": [[*TENSOR[:2], 0, *TENSOR[3:]]]},
+    "negative bytes": {"tensors": [[*TENSOR[:5], -1]]},
+}
 WRONG_COMMIT = {
     "manifest of 31 bytes": {"manifest": bytes(31)},
     "manifest as text": {"manifest": "0" * 64},
@@ -134,27 +152,7 @@ WRONG_COMMIT = {
     "metadata with bytes": {"metadata": {"a": b""}},
     "derivation an array": {"derivation": []},
     "derivation text": {"derivation": "gptq"},
-    **{
-        f"derivation with {name}": {"derivation": DERIVATION | change}
-        for name, change in {
-            "an unknown field": {"colour": 1},
-            "a short source": {"source": bytes(31)},
-            "a base as text": {"base": "0" * 64},
-            "no method": {"method": ""},
-            "a long method": {"method": "m" * 65},
-            "a method beyond ASCII": {"method": "méthode"},
-            "an array as parameter": {"parameters": {"bits": [1]}},
-            "a short calibration": {"calibration": b"1"},
-            "a tensor of five": {"tensors": [TENSOR[:5]]},
-            "tensors out of order": {"tensors": [TENSOR, [TENSOR[0], bytes(32), *TENSOR[2:]]]},
-            "a tensor twice": {"tensors": [TENSOR, TENSOR]},
-            "an error beyond its bound": {"tensors": [[*TENSOR[:2], 0.6, *TENSOR[3:]]]},
-            "an infinite error": {"tensors": [[*TENSOR[:3], float("inf"), *TENSOR[4:]]]},
-            "a negative error": {"tensors": [[*TENSOR[:2], -0.5, *TENSOR[3:]]]},
-            "an integer as error": {"tensors": [[*TENSOR[:2], 0, *TENSOR[3:]]]},
-            "negative bytes": {"tensors": [[*TENSOR[:5], -1]]},
-        }.items()
-    },
+    **{f"derivation with {name}": {"derivation": DERIVATION | change} for name, change in WRONG_DERIVATION.items()},
     "unknown field": {"colour": 1},
 }
 

@@ -28,7 +28,7 @@ def test_versions_of_one_tensor_follow_each_other():
 def test_some_contents_of_many_commits():
     """What is wanted stays all that there is; and commits far apart do not mix, lest packs be read in small pieces."""
     manifests = [manifest(2 * number + 2, 2 * number + 3) for number in range(40)]
-    found = new_contents(manifests, {})
+    found = dict(new_contents(manifests, {}))
     del found[oid(2)]
     ordered = neighbours(found, manifests)
     assert ordered == found
