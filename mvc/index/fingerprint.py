@@ -121,7 +121,7 @@ def _read(connection: Connection, table: Table) -> Iterator[_Raw]:
 def _hash_of(table: Table, row: Mapping[str, object], pack: bytes | None = None) -> int:
     ids = _IDS[table]
     values = [
-        pack if name == "pack" else bytes.fromhex(str(row[name])) if name in ids else row[name]
+        pack if name == "pack" else bytes.fromhex(str(row[name])) if name in ids and row[name] else row[name]
         for name in table.columns.keys()  # noqa: SIM118 - these are no dictionary
     ]
     return _hash(table, tuple(values))

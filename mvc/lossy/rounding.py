@@ -26,7 +26,7 @@ from mvc.types import DType
 from mvc.types.limits import LEAST_GRID_BITS, MOST_GRID_BITS
 from mvc.types.values import REALS, as_float64, blocks, from_float64
 
-__all__ = ["Rounded", "absolute", "mantissa"]
+__all__ = ["Rounded", "absolute", "mantissa", "measured"]
 
 Words = npt.NDArray[np.uint8]
 """Shape (bytes,): little-endian elements."""
@@ -102,14 +102,12 @@ def mantissa(words: Words, dtype: DType, keep: int) -> Rounded:
     drop = dtype.mantissa_bits - keep
     if dtype.name not in REALS:
         return Rounded(words, Loss())
-    out, loss, size = words.copy(), Loss(), dtype.word_bytes
-    for part in blocks(len(words) // size):
-        place = slice(part.start * size, part.stop * size)
-        if drop > 0:
+    out, size = words.copy(), dtype.word_bytes
+    if drop > 0:
+        for part in blocks(len(words) // size):
+            place = slice(part.start * size, part.stop * size)
             _cut_mantissas(out[place].view(f"<u{size}"), dtype, drop)
-        with np.errstate(invalid="ignore"):
-            loss += _loss(as_float64(dtype, words[place]), as_float64(dtype, out[place]))
-    return Rounded(out, loss)
+    return Rounded(out, measured(words, out, dtype))
 
 
 def _cut_mantissas(words: npt.NDArray[np.unsignedinteger], dtype: DType, drop: int) -> None:
@@ -126,6 +124,16 @@ def _largest(dtype: DType) -> float:
     """Return the largest finite value."""
     bits = (((1 << dtype.exponent_bits) - 1) << dtype.mantissa_bits) - 1
     return float(as_float64(dtype, np.frombuffer(bits.to_bytes(dtype.word_bytes, "little"), dtype=np.uint8))[0])
+
+
+def measured(words: Words, others: Words, dtype: DType) -> Loss:
+    """Return how far some elements lie from others; both shape (n,), uint8, of a type of `REALS`."""
+    loss, size = Loss(), dtype.word_bytes
+    for part in blocks(len(words) // size):
+        place = slice(part.start * size, part.stop * size)
+        with np.errstate(invalid="ignore"):
+            loss += _loss(as_float64(dtype, words[place]), as_float64(dtype, others[place]))
+    return loss
 
 
 def _loss(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -> Loss:
