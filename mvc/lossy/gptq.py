@@ -39,7 +39,6 @@ __all__ = [
     "bits_per_parameter",
     "entropy_coded",
     "gptq_factor",
-    "output_energy",
     "relative_output_error",
     "uniform",
 ]
@@ -94,11 +93,6 @@ class Delta:
     def values(self) -> Doubles:
         """What the tensor adds to its base, shape (outputs, inputs)."""
         return self.added(self.target)
-
-    @property
-    def total(self) -> Doubles:
-        """The values of the tensor itself."""
-        return to_float32(self.dtype, self.target).astype(np.float64)
 
     def added(self, words: Words) -> Doubles:
         """Return what other words of the same matrix add to the base."""
@@ -333,13 +327,9 @@ def relative_output_error(delta: Delta, words: Words, hessian: npt.NDArray[np.fl
         Of the calibration; None weighs all inputs alike.
     """
     whole = delta.values
-    lost, all_of_it = (output_energy(x, hessian) for x in (whole - delta.added(words), whole))
+    error = whole - delta.added(words)
+    lost, all_of_it = (float(((x if hessian is None else x @ hessian) * x).sum()) for x in (error, whole))
     return lost / all_of_it if all_of_it > 0 else 0.0
-
-
-def output_energy(values: Doubles, hessian: npt.NDArray[np.floating] | None) -> float:
-    """Return tr(X H X^T) of a matrix X, shape (outputs, inputs): what it adds to the squares of a layer's outputs."""
-    return float(((values if hessian is None else values @ hessian) * values).sum())
 
 
 def bits_per_parameter(codes: Codes) -> float:

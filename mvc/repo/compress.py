@@ -88,7 +88,7 @@ class CompressResult:
     stored_bytes : int
         By which the store grew.
     tensor_bytes : int
-        What all tensors of the new commit take, each counted once.
+        What those tensors of the new commit take that are not the base's, each counted once.
     """
 
     commit: Commit
@@ -204,7 +204,8 @@ class _Compression:
             put_commit(batch, commit, manifest)
             places = batch.commit()
             records = [item.record(places[item.content.id]) for item in stored]
-        total = sum(sizes.get(oid, 0) for oid in {entry.id for entry in manifest.tensors})
+        shared = {entry.id for entry in self._session.manifest(request.base).tensors} if request.base else set()
+        total = sum(sizes.get(oid, 0) for oid in {entry.id for entry in manifest.tensors} - shared)
         result = CompressResult(commit, manifest, batch.stored_bytes, total)
         return result, additions(commit, manifest, places, records)
 

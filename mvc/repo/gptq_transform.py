@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
@@ -12,9 +13,8 @@ import numpy as np
 from mvc.codecs import Bytes, StepDelta, frame_specs, frame_words
 from mvc.errors import InvalidInputError
 from mvc.lossy import measured
-from mvc.lossy.allocate import Point, within_size
 from mvc.lossy.calibration import Calibration, Matrix
-from mvc.lossy.gptq import Delta, Factor, Quantized, entropy_coded, gptq_factor, output_energy, uniform
+from mvc.lossy.gptq import Delta, Factor, Quantized, entropy_coded, gptq_factor, uniform
 from mvc.objects.fields import Scalar
 from mvc.repo.transforms import Made, SourceTensor, Transform
 from mvc.types import ObjectId, TensorSpec
@@ -26,8 +26,8 @@ _LEAST_ELEMENTS: Final = 4096
 _LEAST_SIDE: Final = 64
 """Of a matrix that is quantized without a calibration: what is smaller is worth less than its error."""
 
-_MULTIPLES: Final = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0)
-"""Steps to choose from for a rate, in standard deviations of the delta: from 2 bits to nearly none."""
+_MULTIPLES: Final = tuple(2.0 ** (place / 16) for place in range(97))
+"""Steps to choose from for a rate, in standard deviations of the delta: 1, which takes about 2 bits, to 64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,11 @@ class Mode(ABC):
     def parameters(self) -> Mapping[str, Scalar]:
         """What a commit records."""
 
-    def prepare(self, layers: Callable[[], Iterator[tuple[ObjectId, Layer]]]) -> None:  # noqa: B027 - most need not
+    def prepare(self, layers: Callable[[], Iterator[Layer]]) -> None:  # noqa: B027 - most need not
         """Look at all layers first."""
 
     @abstractmethod
-    def quantize(self, oid: ObjectId, layer: Layer) -> Quantized:
+    def quantize(self, layer: Layer) -> Quantized:
         """Return the new matrix."""
 
 
@@ -87,7 +87,7 @@ class Uniform(Mode):
         """See `Mode.parameters`."""
         return {"mode": "paper", "bits": self.bits, "sparsity": self.sparsity}
 
-    def quantize(self, oid: ObjectId, layer: Layer) -> Quantized:  # noqa: ARG002
+    def quantize(self, layer: Layer) -> Quantized:
         """See `Mode.quantize`."""
         return uniform(layer.delta, layer.factor, self.bits, self.sparsity)
 
@@ -109,16 +109,17 @@ class EntropyCoded(Mode):
         """See `Mode.parameters`."""
         return {"mode": "ec", "step": self.multiple}
 
-    def quantize(self, oid: ObjectId, layer: Layer) -> Quantized:  # noqa: ARG002
+    def quantize(self, layer: Layer) -> Quantized:
         """See `Mode.quantize`."""
-        return _of_multiple(layer, layer.factor, self.multiple)
+        return _of_multiple(layer, self.multiple)
 
 
 @dataclass(frozen=True)
 class Rate(Mode):
-    """Entropy-coded within a number of bits for each parameter, which are spent where they lower the error most.
+    """Entropy-coded with the smallest step, the same multiple for all layers, that stays within a rate.
 
-    The error of a layer is the share of the energy of its outputs that is lost; what layers lose is added up.
+    Spending the bytes by what each layer loses, as a share of the energy of its outputs or of those of its delta, gave
+    larger errors of the model at the same size (docs/decisions/016).
 
     Parameters
     ----------
@@ -127,34 +128,38 @@ class Rate(Mode):
     """
 
     bits: float
-    _chosen: dict[ObjectId, float] = field(default_factory=dict, compare=False, repr=False)
+    _chosen: list[float] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def parameters(self) -> Mapping[str, Scalar]:
         """See `Mode.parameters`."""
-        return {"mode": "ec", "bits_per_parameter": self.bits}
+        return {"mode": "ec", "bits_per_parameter": self.bits, "step": self._chosen[0] if self._chosen else None}
 
-    def prepare(self, layers: Callable[[], Iterator[tuple[ObjectId, Layer]]]) -> None:
-        """Try every step on every layer, and choose one for each.
+    def prepare(self, layers: Callable[[], Iterator[Layer]]) -> None:
+        """Search for the step.
 
         Raises
         ------
         InvalidInputError
-            If the rate cannot be reached.
+            If even the largest step takes more.
         """
-        ids, points, elements = [], [], 0
-        for oid, layer in layers():
-            factor = layer.factor
-            ids.append(oid)
-            points.append([_point(layer, _of_multiple(layer, factor, multiple)) for multiple in _MULTIPLES])
-            elements += layer.delta.base.size
-        if ids:
-            found = within_size(points, self.bits * elements / 8)
-            self._chosen.update({oid: _MULTIPLES[k] for oid, k in zip(ids, found.chosen, strict=True)})
 
-    def quantize(self, oid: ObjectId, layer: Layer) -> Quantized:
+        def fits(multiple: float) -> bool:
+            """Return whether all layers together stay within the rate."""
+            sizes = [(_stored_bytes(layer, _of_multiple(layer, multiple)), layer.delta.base.size) for layer in layers()]
+            return 8 * sum(size for size, _ in sizes) <= self.bits * sum(elements for _, elements in sizes)
+
+        place = bisect_left(_MULTIPLES, True, key=fits)
+        if place == len(_MULTIPLES):
+            raise InvalidInputError(
+                f"{self.bits:g} bits for each parameter are too few, even for what states the steps",
+                hint="allow more bits, or leave small layers out: --tensors",
+            )
+        self._chosen[:] = [_MULTIPLES[place]]
+
+    def quantize(self, layer: Layer) -> Quantized:
         """See `Mode.quantize`."""
-        return _of_multiple(layer, layer.factor, self._chosen[oid])
+        return _of_multiple(layer, self._chosen[0])
 
 
 @dataclass(frozen=True)
@@ -199,11 +204,11 @@ class GptqTransform(Transform):
     def prepare(self, tensors: Callable[[], Iterator[SourceTensor]]) -> None:
         """See `Transform.prepare`."""
 
-        def layers() -> Iterator[tuple[ObjectId, Layer]]:
+        def layers() -> Iterator[Layer]:
             """Yield all that is quantized."""
             for tensor in tensors():
                 if (layer := self._layer(tensor)) is not None:
-                    yield tensor.id, layer
+                    yield layer
 
         self.mode.prepare(layers)
 
@@ -218,7 +223,7 @@ class GptqTransform(Transform):
         layer = self._layer(tensor)
         if layer is None:
             return None
-        made = self.mode.quantize(tensor.id, layer)
+        made = self.mode.quantize(layer)
         if self._transposes(tensor):
             made = made.transposed()
         self._counts["elements"] += made.codes.size
@@ -274,21 +279,18 @@ class GptqTransform(Transform):
         return self.calibrated is not None and self._calibrated_name(tensor) in self.calibrated.about.inputs_first
 
 
-def _of_multiple(layer: Layer, factor: Factor | None, multiple: float) -> Quantized:
+def _of_multiple(layer: Layer, multiple: float) -> Quantized:
     """Quantize with a mean step of so many standard deviations of the delta; a delta of nothing stays nothing."""
     deviation = float(layer.delta.values.std())
-    return entropy_coded(layer.delta, factor, multiple * deviation if deviation > 0 else 1.0)
+    return entropy_coded(layer.delta, layer.factor, multiple * deviation if deviation > 0 else 1.0)
 
 
-def _point(layer: Layer, made: Quantized) -> Point:
-    """Return what a layer takes, and which share of the energy of its outputs is lost."""
-    delta = layer.delta
-    codec = StepDelta.of(made.rows, made.columns)
+def _stored_bytes(layer: Layer, made: Quantized) -> int:
+    """Return what a layer takes, but for the few bytes of its envelope that do not depend on the step."""
+    delta, codec = layer.delta, StepDelta.of(made.rows, made.columns)
     spec = TensorSpec(delta.dtype, delta.base.shape)
     words, base = (np.ascontiguousarray(part).view(np.uint8).reshape(-1) for part in (made.words, delta.base))
     frames = sum(
         len(codec.encode(words[place], [base[place]], frame)) for place, frame in frame_specs(spec, frame_words(spec))
     )
-    lost = output_energy(delta.added(delta.target) - delta.added(made.words), layer.hessian)
-    whole = output_energy(delta.total, layer.hessian)
-    return Point(frames + len(codec.rows) + len(codec.columns), lost / whole if whole > 0 else 0.0)
+    return frames + sum(len(value) for value in codec.parameters.values() if isinstance(value, bytes))

@@ -187,4 +187,5 @@ def _lines(result: CompressResult, branch: str | None) -> Iterator[str]:
     yield f"[{place}{click.style(short(result.commit.id), fg='yellow')}] {printable(result.commit.subject)}"
     yield from derivation_lines(result.derivation, result.manifest)
     stored = percent(result.tensor_bytes, result.manifest.size)
-    yield f"{size(result.tensor_bytes)} hold its tensors, {stored} of the files; {size(result.stored_bytes)} are new"
+    beside = " beside those of the base" if result.derivation.base else ""
+    yield f"{size(result.tensor_bytes)} hold its tensors{beside}, {stored} of the files; {size(result.stored_bytes)} new"
