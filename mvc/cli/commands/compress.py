@@ -188,4 +188,5 @@ def _lines(result: CompressResult, branch: str | None) -> Iterator[str]:
     yield from derivation_lines(result.derivation, result.manifest)
     stored = percent(result.tensor_bytes, result.manifest.size)
     beside = " beside those of the base" if result.derivation.base else ""
-    yield f"{size(result.tensor_bytes)} hold its tensors{beside}, {stored} of the files; {size(result.stored_bytes)} new"
+    new = size(result.stored_bytes)
+    yield f"{size(result.tensor_bytes)} hold its tensors{beside}, {stored} of the files; {new} new"
