@@ -48,7 +48,7 @@ def command(
     out: str,
     as_json: bool,
 ) -> None:
-    """Run the model of a commit on texts, and note what enters its linear layers.
+    """Run a model on texts, and note what enters its layers, for compress.
 
     The file that comes out is what mvc compress --method delta-gptq takes. A hundred texts of the task that the model
     was tuned for are enough for most. Needs torch and transformers.
