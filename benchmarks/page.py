@@ -55,12 +55,12 @@ files (`cp -r`, rclone, `scp -r`, curl), on one machine.""",
     ),
     "remotes-link": (
         "Remotes over a network of 1 Gbit/s",
-        """The same with optimizer state, for which a training run takes most of its bytes, and everything but the directory
+        """The same with optimizer state, which is most of a training run's bytes, and everything but the directory
 behind a loopback device that lets 1 Gbit/s through. Client, server and network share two cores.""",
     ),
     "lossy-precision": (
         "Rounding to binary places",
-        """% of the raw tensors of MiniLM in fp32 after 400 steps: on their own, against the epoch before and against the
+        """% of the raw tensors of MiniLM in fp32 after 400 steps: on their own, against the epoch before and the
 base, beside what the paper says; and what of 640 held-out texts is put into the right class.""",
     ),
     "repack": (
