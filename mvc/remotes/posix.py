@@ -109,7 +109,7 @@ class PosixEngine(Engine):
 
     def _claim(self, path: Path, body: Body) -> bool:
         """Write a file; return False if another writer was first."""
-        for directory in (self.root, self.root / "tmp", *self._directories(path)[::-1]):
+        for directory in (self.root, self.root / "tmp", *reversed(self._directories(path))):
             self._fs.mkdir(directory)
         with self._temporaries.draft() as draft:
             for piece in _pieces(body):
@@ -129,9 +129,9 @@ class PosixEngine(Engine):
         if path.parent == self.root:  # the file that makes a repository of a directory
             self._fs.fsync_dir(self.root.parent)
 
-    def _directories(self, path: Path) -> list[Path]:
+    def _directories(self, path: Path) -> tuple[Path, ...]:
         """Return the directories of a file below the root, the innermost first."""
-        return [self.root / parent for parent in path.relative_to(self.root).parents[:-1]]
+        return tuple(self.root / parent for parent in path.relative_to(self.root).parents[:-1])
 
     def touch(self, key: str) -> bool:
         """See `Engine.touch`."""

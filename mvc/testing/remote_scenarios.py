@@ -192,7 +192,7 @@ def clone_the_tip(case: Path, fs: FileSystem | None) -> None:
 
 
 def _shallow(case: Path) -> None:
-    _pushed(case)
+    _behind(case)
     clone_the_tip.act(case, None)
 
 

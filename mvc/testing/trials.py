@@ -268,6 +268,9 @@ class Trial:
             for oid, files in commits.items():
                 assert self._read(sessions[name], oid) == files, f"commit {oid} of {name} is another"
         for name, session in sessions.items():
+            session.refresh(force=True)
+            session.index.all_blobs()  # whoever first meets a damaged index drops it
+            session.index.all_commits()
             report = fsck(session)
             assert report.clean, (name, report.faults)
 
