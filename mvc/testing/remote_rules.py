@@ -85,7 +85,7 @@ class RemoteRules(Beside):
             lambda model: model.switch(parting, None, create=False, force=True),
             parting,
         )
-        self._commit_model({**base, ours: base[ours] + base[ours].dtype.type(2)})
+        self._commit_model({**base, ours: np.asarray(base[ours] + base[ours].dtype.type(2))})
         self._merge(aside, favour)
 
     def _commit_model(self, weights: Weights) -> None:

@@ -52,6 +52,8 @@ REMOTE_SCENARIOS: Final[dict[str, Scenario]] = {}
 
 _ORIGIN: Final = "origin"
 _MAIN: Final = BRANCHES + "main"
+_GARBAGE: Final = 6
+"""Packs with nothing but garbage: each is removed in two steps."""
 _LARGE: Final = 2_200_000
 """Words of 2 bytes: more than the 4 MiB from which on a blob that arrives is stored as a file of its own."""
 
@@ -207,13 +209,20 @@ def deepen_a_clone(case: Path, fs: FileSystem | None) -> None:
 
 
 def _garbage_there(case: Path) -> None:
-    """Have the remote hold commits that no ref of it reaches, in packs of their own, and one that a ref shares."""
+    """Have the remote hold a commit and some tags that no ref of it reaches, in packs of their own."""
     _behind(case)
     store = remote_store(case)
+    tags = [f"old-{number}" for number in range(_GARBAGE)]
+    for name in tags:
+        create_tag(open_case(case), name, resolve(open_case(case), "main").commit, ACTOR, message=name)
+        session = open_case(case)
+        value = ObjectId(session.refs.state().refs[TAGS + name])
+        push(session, store, _ORIGIN, PushRequest(((TAGS + name, TAGS + name, value),)), ACTOR)
     old = ObjectId(open_case(case).refs.state().refs[_MAIN])
     lease = {_MAIN: ObjectId(store.state().refs[_MAIN])}
     session = open_case(case)
-    push(session, store, _ORIGIN, PushRequest(((_MAIN, _MAIN, old), (None, TAGS + "v2", None)), lease), ACTOR)
+    deleted = tuple((None, TAGS + name, None) for name in ("v2", *tags))
+    push(session, store, _ORIGIN, PushRequest(((_MAIN, _MAIN, old), *deleted), lease), ACTOR)
     age(case / REMOTE)
 
 

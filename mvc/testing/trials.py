@@ -129,6 +129,7 @@ class Trial:
         scenario.prepare(self._start)
         self._before = _Observed.of(self._start)
         sessions = _opened(self._start)
+        self._numbers = {name: session.refs.newest()[0] for name, session in sessions.items()}
         self._commits = {name: self._read_all(session) for name, session in sessions.items()}
         finished = self._copy()
         with CrashAt(_NEVER) as fs:
@@ -142,10 +143,9 @@ class Trial:
 
     def _states(self, name: str, session: Session) -> list[Refs]:
         """Return what the refs of a repository have been while the action ran, from its beginning on."""
-        states = [_meanings(session, session.refs.state(oid)) for oid, _ in session.refs.walk()]
-        if name not in self._before.refs:
-            return [{}, *states]
-        return states[: states.index(self._before.refs[name]) + 1]
+        first = self._numbers.get(name, 0)
+        walk = ((oid, operation.number) for oid, operation in session.refs.walk())
+        return [_meanings(session, session.refs.state(oid)) for oid, number in walk if number >= first]
 
     def crash(self, step: int, mode: CrashMode) -> str | None:
         """Crash at a step of the action, and check what is left.
