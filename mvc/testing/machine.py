@@ -19,7 +19,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from mvc.errors import IntegrityError, NotFoundError
 from mvc.objects.refnames import BRANCHES, HEAD, TAGS
 from mvc.repo.branches import create_branch, create_tag, delete_branch, delete_tag
-from mvc.repo.checkout import check_out_paths, switch
+from mvc.repo.checkout import check_out_paths
 from mvc.repo.commit import CommitRequest, commit
 from mvc.repo.gc import gc
 from mvc.repo.init import init
@@ -233,13 +233,6 @@ class RepositoryMachine(RemoteRules):
         """Switch to a commit."""
         self._switch(self.recent(which), None, create=False, force=force)
 
-    def _switch(self, target: ObjectId, branch: str | None, *, create: bool, force: bool) -> None:
-        self.act(
-            lambda session: switch(session, target, ACTOR, branch=branch, create=create, force=force),
-            lambda model: model.switch(target, branch, create=create, force=force),
-            target,
-        )
-
     @rule(force=_force)
     def undo(self, force: bool) -> None:  # noqa: FBT001
         """Take back the newest operation."""
@@ -287,8 +280,9 @@ class RepositoryMachine(RemoteRules):
         """Give up all branches, and all that neither a tag nor a detached HEAD holds."""
         self.create_tag("v1", tagged, as_object, force=True)
         self.detach(which, force=True)
-        for name in ("main", "a", "b"):
-            self.delete_branch(name, force=True)
+        for name in self.model.refs:
+            if name.startswith(BRANCHES):
+                self.delete_branch(name.removeprefix(BRANCHES), force=True)
         self.collect_everything()
 
     @rule(seed=_seeds, which=_few)

@@ -43,6 +43,7 @@ Upkeep = Literal["remote gc", "gc", "repack"]
 _ORIGIN: Final = "origin"
 _MODEL: Final = "model.safetensors"
 _NOTES: Final = "notes.txt"
+_STEPS: Final = "logs/steps.txt"
 _NAMES: Final = tuple(BRANCHES + name for name in ("main", "a", "b"))
 _TAGS: Final = tuple(TAGS + name for name in ("v1", "v2"))
 _GREEDY: Final = Gc(grace_hours=0.0, retention_days=0.0, dead_share=0.0)
@@ -70,6 +71,16 @@ class RemoteRules(Beside):
         """Merge a commit."""
         self._merge(self.recent(which), favour, allowed)
 
+    @precondition(lambda self: self.model.head)
+    @rule(which=_few, favour=_favours)
+    def merge_what_has_parted(self, which: int, favour: Side | None) -> None:
+        """Merge a commit of another line of the same history, if there is one."""
+        line = self.model.ancestors([self.model.head])
+        aside = [oid for oid in self.known if oid not in line and line & self.model.ancestors([oid])]
+        if aside:
+            self._commit_all()
+            self._merge(aside[-1 - which % len(aside)], favour)
+
     @rule(seed=_seeds, ours=st.sampled_from(["layer.weight", "step", "layer.scale"]), favour=_favours)
     def part_and_merge(self, seed: int, ours: str, favour: Side | None) -> None:
         """Commit a model and two that come from it, side by side; merge these, if they go together."""
@@ -80,19 +91,25 @@ class RemoteRules(Beside):
         aside = self.model.head
         if parting is None or aside is None:  # a crash was in the way
             return
-        self.act(
-            lambda session: switch(session, parting, ACTOR, force=True),
-            lambda model: model.switch(parting, None, create=False, force=True),
-            parting,
-        )
+        self._switch(parting, None, create=False, force=True)
         self._commit_model({**base, ours: np.asarray(base[ours] + base[ours].dtype.type(2))})
         self._merge(aside, favour)
 
     def _commit_model(self, weights: Weights) -> None:
         self.write(_MODEL, checkpoint(weights))
+        self._commit_all()
+
+    def _commit_all(self) -> None:
         self.act(
             lambda session: commit(session, from_worktree(session.layout.root), CommitRequest("apart"), ACTOR),
             lambda model: model.commit_worktree("apart", {}),
+        )
+
+    def _switch(self, target: ObjectId, branch: str | None, *, create: bool, force: bool) -> None:
+        self.act(
+            lambda session: switch(session, target, ACTOR, branch=branch, create=create, force=force),
+            lambda model: model.switch(target, branch, create=create, force=force),
+            target,
         )
 
     def _merge(self, target: ObjectId, favour: Side | None, allowed: FastForward = "auto") -> None:
@@ -139,9 +156,10 @@ class RemoteRules(Beside):
         )
         self.tally["pushed"] += done and before != self.model.remote
 
-    @rule(name=st.sampled_from([*_NAMES, *_TAGS]))
-    def push_deletion(self, name: str) -> None:
+    @rule(which=_few)
+    def push_deletion(self, which: int) -> None:
         """Delete a branch or tag of the remote."""
+        name = self._there(which, BRANCHES, TAGS)
         request = PushRequest(((None, name, None),))
         self.act(
             lambda session: push(session, self.remote(session.fs), _ORIGIN, request, ACTOR),
@@ -157,9 +175,12 @@ class RemoteRules(Beside):
             lambda model: model.fetch(prune=prune),
         )
 
-    @rule(name=_branches, favour=_favours)
-    def pull(self, name: str, favour: Side | None) -> None:
+    @rule(which=_few, favour=_favours)
+    def pull(self, which: int, favour: Side | None) -> None:
         """Pull a branch into the current one."""
+        self._pull(self._there(which, BRANCHES), favour)
+
+    def _pull(self, name: str, favour: Side | None) -> None:
         theirs = self.model.remote.get(name)
         if theirs and not self._has_one_base(ObjectId(theirs)):
             return
@@ -170,6 +191,33 @@ class RemoteRules(Beside):
             lambda model: model.pull(name, "a pull", favour),
         )
         self.tally["pulled"] += done and before != self.model.head
+
+    def _there(self, which: int, *kinds: str) -> str:
+        """Return a ref of the remote; if it has none of these kinds, one that it lacks."""
+        names = sorted(name for name in self.model.remote if name.startswith(kinds)) or list(_NAMES)
+        return names[which % len(names)]
+
+    @precondition(lambda self: self.known)
+    @rule(which=_few, seed=_seeds, apart=st.booleans(), favour=_favours)
+    def pull_what_somebody_pushes(self, which: int, seed: int, apart: bool, favour: Side | None) -> None:  # noqa: FBT001
+        """Push the current branch, have somebody else go on from there, and pull that; `apart`, go on here as well."""
+        self._pull(self._let_go_on(which, seed, apart=apart), favour)
+
+    def _let_go_on(self, which: int, seed: int, *, apart: bool) -> str:
+        """Have somebody else go on from the current branch; return its name."""
+        self._commit_all()
+        name, head = self.model.branch, self.model.head
+        if name is None and head:
+            name = _NAMES[seed % len(_NAMES)]
+            self._switch(ObjectId(self.model.refs.get(name, head)), name, create=name not in self.model.refs, force=True)
+        name = name or _NAMES[0]
+        if name in self.model.refs:
+            self._push([name], force=True)
+        self.somebody_pushes(name, which, seed)
+        if apart:
+            self.write(_STEPS, b"here %d\n" % seed)
+            self._commit_all()
+        return name
 
     # Elsewhere.
 
@@ -232,14 +280,12 @@ class RemoteRules(Beside):
     )
     def crash_between_two(self, action: str, step: int, mode: CrashMode, which: int, seed: int) -> None:
         """Have the machine, which is that of the remote, too, crash while both are at work."""
-        name = _NAMES[seed % len(_NAMES)]
-        if action == "pull" and len(self.model.remote) > 1:
-            self.somebody_pushes(name, which, seed)
+        name = self._let_go_on(which, seed, apart=step % 2 == 0) if action == "pull" else ""
         self.danger = step, mode, seed
         if action == "push":
             self.push_everything(force=True)
         elif action == "pull":
-            self.pull(name, None)
+            self._pull(name, None)
         elif action == "merge":
             self.merge(which, "theirs", "auto")
         else:
