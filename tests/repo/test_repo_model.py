@@ -11,6 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from mvc.errors import NotFoundError
 from mvc.repo.branches import create_branch
+from mvc.repo.checkout import switch
 from mvc.repo.gc import gc
 from mvc.repo.repack import repack
 from mvc.repo.undo import undo
@@ -89,3 +90,23 @@ class TestFaults:
         gc(lab.session, NOTHING_KEPT)
         with pytest.raises(NotFoundError):
             create_branch(lab.session, "gone", gone, actor)
+
+    def test_a_switch_that_is_refused_leaves_the_work_tree(self, lab, actor):
+        """A commit was there, its parent was not: forced, the files were overwritten, and then HEAD did not move."""
+        lab.write("a", "kept")
+        first = lab.commit().commit
+        switch(lab.session, first, actor)
+        packs = lab.root / ".mvc" / "packs"
+        kept = {*packs.iterdir()}
+        lab.write("a", "lost")
+        lab.commit()
+        lost = {*packs.iterdir()} - kept
+        lab.write("a", "on top of it")
+        top = lab.commit().commit
+        switch(lab.session, first, actor, branch="refs/heads/main")
+        for path in lost:
+            path.unlink()
+        lab.write("a", "not committed")
+        with pytest.raises(NotFoundError, match="not whole any more"):
+            switch(lab.again().session, top, actor, force=True)
+        assert (lab.root / "a").read_text() == "not committed"
