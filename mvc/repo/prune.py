@@ -172,7 +172,7 @@ def _put(store: ObjectStore, item: StoredObject, batch: WriteBatch) -> bool:
 
 
 def _index_packs(store: ObjectStore, staying: Collection[ObjectId]) -> None:
-    """Write the indexes that packs lack, as after a crash: who fetches from here finds packs by them (remotes-v1, 3)."""
+    """Write the indexes that packs lack, as after a crash: who fetches finds packs by them (remotes-v1, 3)."""
     for pack in staying:
         if store.fs.size(index_path(store.packs.directory, pack)) is None:
             store.packs.rebuild_index(pack)

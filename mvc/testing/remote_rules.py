@@ -75,6 +75,7 @@ class RemoteRules(Beside):
     @rule(which=_few, favour=_favours)
     def merge_what_has_parted(self, which: int, favour: Side | None) -> None:
         """Merge a commit of another line of the same history, if there is one."""
+        assert self.model.head
         line = self.model.ancestors([self.model.head])
         aside = [oid for oid in self.known if oid not in line and line & self.model.ancestors([oid])]
         if aside:
@@ -209,7 +210,8 @@ class RemoteRules(Beside):
         name, head = self.model.branch, self.model.head
         if name is None and head:
             name = _NAMES[seed % len(_NAMES)]
-            self._switch(ObjectId(self.model.refs.get(name, head)), name, create=name not in self.model.refs, force=True)
+            known = self.model.refs.get(name)
+            self._switch(ObjectId(known or head), name, create=known is None, force=True)
         name = name or _NAMES[0]
         if name in self.model.refs:
             self._push([name], force=True)
