@@ -3,7 +3,8 @@
 One section for each figure; every one says how much it tried and how long it took, and fails if anything was lost.
 
 crashes
-    Every scenario stopped at every step, in every mode of `mvc.testing.crashes`.
+    Every scenario stopped at every step, in every mode of `mvc.testing.crashes`; and at every step once more, then
+    finished by another process, and all lost that was not flushed by either.
 full-disk
     Every scenario with a disk that is full from the n-th call on, and with an I/O error at the n-th, for every n.
 kills
@@ -48,6 +49,7 @@ from mvc.testing.crowd import Crowd, check_commit, litter, run_crowd
 from mvc.testing.flips import KINDS, OUTCOMES, Subject, every_byte, in_use, random_changes
 from mvc.testing.kills import kill_at_random
 from mvc.testing.parsers import fuzz_parser, parsers
+from mvc.testing.remote_scenarios import REMOTE_SCENARIOS
 from mvc.testing.scenarios import SCENARIOS
 from mvc.testing.trials import Trial
 
@@ -96,7 +98,7 @@ class Run:
 
     def trials(self) -> Iterator[Trial]:
         """Prepare the scenarios one after the other."""
-        for name, scenario in SCENARIOS.items():
+        for name, scenario in {**SCENARIOS, **REMOTE_SCENARIOS}.items():
             if self.only in name:
                 with tempfile.TemporaryDirectory(dir=self.scratch) as scratch:
                     yield Trial(scenario, Path(scratch))
@@ -111,6 +113,9 @@ def crashes(run: Run) -> list[Row]:
             for step in range(1, len(trial.steps) + 2):
                 run.attempt(f"{trial.scenario.name}, {mode}, step {step}", partial(trial.crash, step, mode))
                 points += 1
+        for step in range(1, len(trial.steps) + 1):
+            run.attempt(f"{trial.scenario.name}, restarted, step {step}", partial(trial.crash_after_a_restart, step))
+            points += 1
         rows.append(_row(trial.scenario.name, start, steps=len(trial.steps), points=points))
     return rows
 

@@ -23,6 +23,7 @@ from mvc.repo.refs import RefState
 from mvc.repo.session import Promisor, Session
 from mvc.repo.workspace import Workspace
 from mvc.settings import Remote
+from mvc.store.fs import FileSystem
 from mvc.types import object_id
 
 __all__ = ["CloneRequest", "CloneResult", "clone"]
@@ -80,6 +81,7 @@ def clone(
     actor: Actor,
     progress: Progress = silent,
     promisor: Callable[[Session], Promisor | None] | None = None,
+    fs: FileSystem | None = None,
 ) -> CloneResult:
     """Make a repository in `root` and fetch everything into it. What was interrupted goes on when it is repeated.
 
@@ -100,6 +102,8 @@ def clone(
         Told how far the work is.
     promisor : callable, optional
         Returns what brings contents that were left out, given the clone.
+    fs : FileSystem, optional
+        Through which to write.
 
     Raises
     ------
@@ -112,7 +116,7 @@ def clone(
     store.check_format()
     theirs = store.state()
     first = _first_branch(theirs, request)
-    session = _prepared(root, remote, request, actor, first)
+    session = _prepared(root, remote, request, actor, first, fs)
     what = FetchRequest(depth=request.depth, tags="follow" if request.depth else "all")
     fetched = fetch(session, store, request.name, what, actor, progress)
     tip = session.refs.state().refs.get(tracking_ref(request.name, first))
@@ -141,27 +145,28 @@ def _first_branch(theirs: RefState, request: CloneRequest) -> str:
     return BRANCHES + request.branch
 
 
-def _prepared(root: Path, remote: Remote, request: CloneRequest, actor: Actor, first: str) -> Session:
+def _prepared(
+    root: Path, remote: Remote, request: CloneRequest, actor: Actor, first: str, fs: FileSystem | None
+) -> Session:
     """Make the repository that is fetched into, or open one that an interrupted clone has made."""
     layout = Layout(root.resolve())
     if layout.format.is_file():
-        return _begun(layout, remote, request.name, first)
+        return _begun(Session(layout, fs), remote, request.name, first)
     if root.is_dir() and {path.name for path in root.iterdir()} - {DIRECTORY}:
         raise _in_use(root)
-    workspace = Workspace(layout)
+    workspace = Workspace(layout, fs)
     if request.name not in workspace.settings.remotes:
         layout.directory.mkdir(parents=True, exist_ok=True)
         add_remote(workspace, request.name, remote)  # first of all: by this an interrupted clone is known
     if workspace.settings.remotes != {request.name: remote}:
         raise _in_use(root)
-    return init(root, actor, first.removeprefix(BRANCHES))
+    return init(root, actor, first.removeprefix(BRANCHES), fs)
 
 
-def _begun(layout: Layout, remote: Remote, name: str, first: str) -> Session:
-    """Open what a clone of the same remote has begun; files are there if it ended while it wrote them."""
-    session = Session(layout)
+def _begun(session: Session, remote: Remote, name: str, first: str) -> Session:
+    """Return what a clone of the same remote has begun; files are there if it ended while it wrote them."""
     if session.settings.remotes.get(name) != remote or first in session.refs.state().refs:
-        raise _in_use(layout.root)
+        raise _in_use(session.layout.root)
     return session
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -109,18 +109,35 @@ class PosixEngine(Engine):
         """See `Engine.create`."""
         path = self._path(key)
         with self._failing(key):
-            if self._fs.size(path) is not None:
-                return False
-            self._make_directories(path)
-            with self._temporaries.draft() as draft:
-                for piece in _pieces(body):
-                    draft.write(piece)
-                try:
-                    draft.claim(path)
-                except AlreadyExistsError:
-                    return False
-            self._fs.fsync_dir(path.parent)
-            return True
+            created = self._fs.size(path) is None and self._claim(path, body)
+            self._flush_names(path)
+            return created
+
+    def _claim(self, path: Path, body: Body) -> bool:
+        """Write a file; return False if another writer was first."""
+        for directory in (self.root, self.root / "tmp", *reversed(self._directories(path))):
+            self._fs.mkdir(directory)
+        with self._temporaries.draft() as draft:
+            for piece in _pieces(body):
+                draft.write(piece)
+            with suppress(AlreadyExistsError):
+                draft.claim(path)
+                return True
+        return False
+
+    def _flush_names(self, path: Path) -> None:
+        """Make the name of a file durable, and the directories that lead to it; also those that others have made.
+
+        Whoever made them may not have got this far, and what is found there is relied on.
+        """
+        for directory in (*self._directories(path), self.root):
+            self._fs.fsync_dir(directory)
+        if path.parent == self.root:  # the file that makes a repository of a directory
+            self._fs.fsync_dir(self.root.parent)
+
+    def _directories(self, path: Path) -> tuple[Path, ...]:
+        """Return the directories of a file below the root, the innermost first."""
+        return tuple(self.root / parent for parent in path.relative_to(self.root).parents[:-1])
 
     def touch(self, key: str) -> bool:
         """See `Engine.touch`."""
@@ -177,17 +194,6 @@ class PosixEngine(Engine):
                 yield from self._files(f"{directory}/{name}")
             elif kind == "file":
                 yield f"{directory}/{name}"
-
-    def _make_directories(self, path: Path) -> None:
-        """Make the directory of a file, durably, with those above it up to the root, and that of temporaries."""
-        if not _is_directory(self.root):
-            self._fs.mkdir(self.root)
-            self._fs.fsync_dir(self.root.parent)
-        self._fs.mkdir(self.root / "tmp")
-        for parent in reversed(path.relative_to(self.root).parents[:-1]):
-            if not _is_directory(self.root / parent):
-                self._fs.mkdir(self.root / parent)
-                self._fs.fsync_dir((self.root / parent).parent)
 
     def _failing(self, key: str) -> AbstractContextManager[None]:
         return _failing(f"{key} of {self.url}")

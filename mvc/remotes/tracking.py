@@ -202,7 +202,7 @@ def _pushed(
         if old is None and new is None:
             raise NotFoundError(f"{remote} has no {short_ref(target)!r}", hint=f"mvc ls-remote {remote}")
         outcome = _outcome(old, new, is_ancestor if target.startswith(BRANCHES) else _never)
-        if outcome == "forced" or (outcome == "deleted" and lease is not None):
+        if outcome == "forced" or (outcome == "deleted" and lease is not None and target.startswith(BRANCHES)):
             _check_lease(target, old, lease, remote)
         yield RefUpdate(source, target, old, new, outcome)
 

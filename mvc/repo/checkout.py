@@ -246,10 +246,13 @@ def bring_worktree(
     ------
     DirtyWorkTreeError, ConflictError
         As for `switch`.
+    NotFoundError
+        As for `move_refs`; the work tree is what it was.
     """
     new = session.manifest(commit) if commit else Manifest((), ())
     change = plan_worktree(session, before, new, force=force)
     with session.protected("checkout", commit):
+        check_present(session, session.refs.state(), _held_by(changes))  # before any file is overwritten
         written = write_worktree(session, change, progress)
         state = move_refs(session, changes, actor)
     remember_worktree(session, commit, new, before.refs, written)
@@ -371,7 +374,7 @@ def move_refs(session: Session, changes: Sequence[RefChange], actor: Actor) -> R
         If this release may not write the repository.
     """
     session.check_writable()
-    wanted = [object_id(change.new) for change in changes if change.new and not change.new.startswith(SYMBOLIC)]
+    wanted = _held_by(changes)
 
     def decide(current: RefState) -> tuple[RefChange, ...]:
         """Return the changes, unless one of the refs has moved since."""
@@ -387,6 +390,11 @@ def move_refs(session: Session, changes: Sequence[RefChange], actor: Actor) -> R
         if not lease.renew():
             raise ConflictError("this process was taken for dead, and what it looked at may be gone", hint="try again")
         return session.refs.update(decide, actor)
+
+
+def _held_by(changes: Sequence[RefChange]) -> list[ObjectId]:
+    """Return the commits and tag objects that refs hold after `changes`."""
+    return [object_id(change.new) for change in changes if change.new and not change.new.startswith(SYMBOLIC)]
 
 
 def remember_worktree(

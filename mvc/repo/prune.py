@@ -18,6 +18,7 @@ from mvc.store.layout import StoredObject
 from mvc.store.leases import SKEW_SECONDS, Lease
 from mvc.store.metadata import unwrap_metadata
 from mvc.store.object_store import ObjectStore
+from mvc.store.packs import index_path
 from mvc.types import ObjectId
 
 __all__ = ["Pruned", "prune"]
@@ -88,6 +89,7 @@ def prune(
     doomed = [item for item in plan.files if item.holder not in moved]
     if not doomed:
         return Pruned(Tally(), 0)
+    _index_packs(store, {pack for _, pack in needed if pack} - {item.holder for item in doomed})
     _make_durable(store, found, {pack or oid for oid, pack in needed})
     session.forget_index()
     removed = _evict(session, found, doomed, needed, wanted, lease)
@@ -166,6 +168,13 @@ def _put(store: ObjectStore, item: StoredObject, batch: WriteBatch) -> bool:
     """Put an entry of a pack into a batch; False if that holds the same object already."""
     assert item.kind is not None, "only entries of packs move"
     return item.oid not in batch and batch.put(item.kind, item.oid, store.packs.read(item.oid, item.location))
+
+
+def _index_packs(store: ObjectStore, staying: Collection[ObjectId]) -> None:
+    """Write the indexes that packs lack, as after a crash: who fetches finds packs by them (remotes-v1, 3)."""
+    for pack in staying:
+        if store.fs.size(index_path(store.packs.directory, pack)) is None:
+            store.packs.rebuild_index(pack)
 
 
 def _make_durable(store: ObjectStore, found: Survey, staying: Collection[ObjectId]) -> None:

@@ -1,4 +1,4 @@
-"""Doing things to a repository and to its model, comparing what comes of it, and crashing on the way."""
+"""Doing things to a repository, its remote and their model, comparing what comes of it, and crashing on the way."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 from hypothesis.stateful import RuleBasedStateMachine
 
 from mvc.errors import IntegrityError, MvcError, NotFoundError, StorageError
-from mvc.repo.layout import DIRECTORY
+from mvc.remotes.remote_store import RemoteStore
 from mvc.repo.session import Session
 from mvc.store.fs import FileSystem
 from mvc.testing.crashes import LOSING, CrashAt, CrashMode, SimulatedCrash, restart
@@ -26,9 +26,11 @@ from mvc.testing.invariants import (
     log_is_history,
     operations_are_those_of_the_model,
     refs_are_those_of_the_model,
+    remote_is_whole,
 )
 from mvc.testing.model import NEW, Model
-from mvc.testing.scenarios import open_case
+from mvc.testing.remote_scenarios import remote_store
+from mvc.testing.scenarios import REMOTE, layouts, open_case
 from mvc.testing.trials import Unflushed
 from mvc.types import ObjectId
 
@@ -39,7 +41,7 @@ _DAMAGES_INDEX: Final = frozenset({"torn", "zero"})
 
 
 class Beside(RuleBasedStateMachine):
-    """A repository beside its model; subclasses say what is done to both.
+    """A repository and a bare one, its remote, beside their model; subclasses say what is done to them.
 
     Attributes
     ----------
@@ -49,8 +51,9 @@ class Beside(RuleBasedStateMachine):
         What must be.
     known : list of ObjectId
         All commits, oldest first.
-    compared : set of ObjectId
-        Commits that were found byte for byte as they were made, since anything was last removed or damaged.
+    compared, compared_there : set of ObjectId
+        Commits that were found byte for byte as they were made, here and at the remote, since anything was last removed
+        or damaged.
     session, other : Session
         What is worked with, and perhaps one that was left open.
     danger : tuple of (int, CrashMode, int), optional
@@ -70,6 +73,7 @@ class Beside(RuleBasedStateMachine):
         self.model = Model()
         self.known: list[ObjectId] = []
         self.compared: set[ObjectId] = set()
+        self.compared_there: set[ObjectId] = set()
         self.other: Session | None = None
         self.danger: tuple[int, CrashMode, int] | None = None
         self.steps = 0
@@ -79,6 +83,7 @@ class Beside(RuleBasedStateMachine):
         try:
             if self.case.exists():
                 self.compared.clear()
+                self.compared_there.clear()
                 self.check_everything()
         finally:
             shutil.rmtree(self.scratch)
@@ -95,6 +100,7 @@ class Beside(RuleBasedStateMachine):
         self.compared |= reachable
         fsck_finds_nothing(session)
         index_is_as_rebuilt(session)
+        remote_is_whole(self.opened_remote(), self.model, self.compared_there, self.scratch)
 
     def act(
         self, action: Callable[[Session], object], predict: Callable[[Model], None], *needed: ObjectId | None
@@ -124,7 +130,7 @@ class Beside(RuleBasedStateMachine):
         try:
             action(self.session)
         except MvcError as error:
-            self._check_refusal(error, refusal, needed)
+            self._become(self._check_refusal(error, refusal, after, needed))
             self.tally["refused"] += 1
             return False
         self.tally["done"] += 1
@@ -132,11 +138,19 @@ class Beside(RuleBasedStateMachine):
         self._become(after)
         return True
 
-    def _check_refusal(self, error: MvcError, refusal: MvcError | None, needed: Iterable[ObjectId | None]) -> None:
-        """Assert that an error is the one that was expected, or says that something was collected."""
+    def _check_refusal(
+        self, error: MvcError, refusal: MvcError | None, after: Model, needed: Iterable[ObjectId | None]
+    ) -> Model:
+        """Assert that an error is the one that was expected, or says that something was collected.
+
+        Returns the model that it leaves: what a refused action had done before, as a pull that has fetched, stays.
+        """
+        if type(error) is type(refusal):
+            return after
         collected = not all(self.model.is_safe(oid) for oid in needed)
-        if not (collected and isinstance(error, NotFoundError | IntegrityError)) and type(error) is not type(refusal):
+        if not (collected and isinstance(error, NotFoundError | IntegrityError)):
             raise error
+        return self.model
 
     def _act_in_danger(
         self,
@@ -156,18 +170,19 @@ class Beside(RuleBasedStateMachine):
             except SimulatedCrash:
                 pass
             except MvcError as error:
-                self._check_refusal(error, refusal, needed)
-                after = self.model
+                after = self._check_refusal(error, refusal, after, needed)
             finished = finished and not fs.crashed
             if not fs.crashed:
                 fs.crash()
         self.tally[f"crashed ({mode})"] += 1
         self.tally["promises kept through a loss"] += finished and mode in LOSING
         self.compared.clear()
-        restart(self.case / "work" / DIRECTORY)
+        self.compared_there.clear()
+        for layout in layouts(self.case).values():
+            restart(layout.directory)
         self.other = self.other if mode == "stop" else None
         self._reopen_after(mode)
-        self._follow(after if refusal is None else self.model, finished=finished)
+        self._follow(after, finished=finished)
 
     def _reopen_after(self, mode: CrashMode) -> None:
         """Open the repository; whoever first meets a damaged index drops it, and has to ask again."""
@@ -183,18 +198,21 @@ class Beside(RuleBasedStateMachine):
         self.session.index.all_commits()
 
     def _follow(self, after: Model, *, finished: bool) -> None:
-        """Let the model become the old state or the new one, as the repository has, file by file of the work tree."""
-        found = dict(self.session.refs.state().refs)
+        """Let the model become what it was before, after, or between two operations, as the repository has.
+
+        The remote has its old refs or the new ones, and each file of the work tree its old content or the new one.
+        """
         before = self.model
-        if found == before.refs and after.refs != before.refs:
-            assert not finished, "what the action had promised is lost"
-            before.may_be_gone |= after.may_be_gone
-            state = before
-        else:
-            state = after
+        undone = len(after.operations) - self.session.refs.newest()[0]
+        assert undone in range(len(after.operations) - len(before.operations) + 1), "operations were lost"
+        theirs = self.remote().state()
+        assert dict(theirs.refs) in (before.remote, after.remote), f"the refs of the remote are {theirs.refs}"
+        assert not finished or (undone, theirs.refs) == (0, after.remote), "what the action had promised is lost"
         left = files_below(self.session.layout.root)
         for path in left.keys() | before.worktree.keys() | after.worktree.keys():
             assert left.get(path) in {before.worktree.get(path), after.worktree.get(path)}, f"{path} is another"
+        state = after.rewound(undone)
+        state.remote, state.remote_operations = dict(theirs.refs), theirs.number
         state.worktree = dict(left)
         self._become(state)
 
@@ -211,6 +229,14 @@ class Beside(RuleBasedStateMachine):
     def opened(self, fs: FileSystem | None = None) -> Session:
         """Open the repository once more."""
         return open_case(self.case, fs or Unflushed())
+
+    def remote(self, fs: FileSystem | None = None) -> RemoteStore:
+        """Return the remote."""
+        return remote_store(self.case, fs or Unflushed())
+
+    def opened_remote(self, fs: FileSystem | None = None) -> Session:
+        """Open the remote as the bare repository that it is."""
+        return Session(layouts(self.case)[REMOTE], fs or Unflushed())
 
     def forget_sessions(self) -> None:
         """Go on in a new session, and in no other."""

@@ -35,6 +35,8 @@ __all__ = [
     "restart",
 ]
 
+_NEVER: Final = 1 << 62
+"""A step that nothing reaches."""
 _NOBODY: Final = (1 << 22) + 1
 """A number that Linux gives to no process."""
 
@@ -355,6 +357,11 @@ class CrashAt(CountingFileSystem):
             self._unsynced.lose_names(lambda: self._mode == "lose" or self._random.random() < 1 / 2)
         elif self._mode == "zero":
             self._unsynced.lose_contents(zero=True)
+
+    def go_on(self, mode: CrashMode) -> None:
+        """Go on after the process died, as another one on the same machine, which crashes later and in another mode."""
+        assert self._mode == "stop", "the machine is to live on"
+        self.crashed, self._stop, self._mode = False, _NEVER, mode
 
     def _damage_indexes(self) -> None:
         """Leave of the index what the mode says; not before the transaction at which it crashed was rolled back."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from mvc.index import BlobRecord, Database, synchronise
+from mvc.remotes.remote_store import RemoteStore
 from mvc.repo.arborescence import Reading, readings
 from mvc.repo.checkout import export_commit
 from mvc.repo.fsck import fsck
@@ -36,6 +37,8 @@ __all__ = [
     "only_reachable_is_stored",
     "operations_are_those_of_the_model",
     "refs_are_those_of_the_model",
+    "remote_is_whole",
+    "remote_refs_are_those_of_the_model",
     "worktree_is_that_of_the_model",
 ]
 
@@ -68,6 +71,34 @@ def operations_are_those_of_the_model(session: Session, model: Model) -> None:
     assert states == [after for _, after in reversed(model.operations)] + states[-1:]
 
 
+def remote_refs_are_those_of_the_model(store: RemoteStore, model: Model) -> None:
+    """Every ref of the remote is where the model has it, and no operation was made there that did not move one."""
+    state = store.state()
+    assert dict(state.refs) == model.remote
+    assert state.number == model.remote_operations
+
+
+def remote_is_whole(session: Session, model: Model, compared: set[ObjectId], scratch: Path) -> None:
+    """Everything that refs of the remote reach comes back from there byte for byte, and fsck there finds nothing.
+
+    Parameters
+    ----------
+    session : Session
+        The remote, opened as the bare repository that it is.
+    model : Model
+        What must be.
+    compared : set of ObjectId
+        Commits that were compared before; the others are added.
+    scratch : Path
+        For the files of commits.
+    """
+    reachable = model.ancestors(model.tips_of(model.remote).values())
+    with session.index.connected():
+        commits_come_back(session, model, sorted(reachable - compared), scratch)
+    compared |= reachable
+    fsck_finds_nothing(session)
+
+
 def worktree_is_that_of_the_model(session: Session, model: Model) -> None:
     """Every file of the work tree is byte for byte what it should be, and there is no other."""
     assert files_below(session.layout.root) == model.worktree
@@ -76,7 +107,7 @@ def worktree_is_that_of_the_model(session: Session, model: Model) -> None:
 def log_is_history(session: Session, model: Model) -> None:
     """Promise that the log has every commit that refs reach, once, as it was made, children before parents.
 
-    The history of HEAD alone is its line of ancestors, in order.
+    The history of HEAD alone is the same of its ancestors.
     """
     tips = commits_of_refs(session, session.refs.state())
     assert tips == model.tips()
@@ -89,7 +120,8 @@ def log_is_history(session: Session, model: Model) -> None:
         assert (record.parents, record.message, dict(record.metadata)) == (known.parents, known.message, known.metadata)
         assert all(places[parent] > places[record.id] for parent in record.parents)
     if model.head:
-        assert [record.id for record in history(session, [model.head])] == list(model.line(model.head))
+        line = [record.id for record in history(session, [model.head])]
+        assert line == sorted(model.ancestors([model.head]), key=places.__getitem__)
 
 
 def commits_come_back(session: Session, model: Model, commits: Iterable[ObjectId], scratch: Path) -> None:

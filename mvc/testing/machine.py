@@ -1,13 +1,13 @@
 """The real repository beside the model of it: a Hypothesis state machine that does to both whatever comes to its mind.
 
-It commits, branches, switches, undoes, collects and repacks; it crashes in the middle of any of these; it leaves
-sessions open and comes back to them when what they know is old. After every step refs and work tree must be those of
-the model, and every few steps everything else (`mvc.testing.invariants`).
+It commits, branches, switches, undoes, collects and repacks, merges, pushes and pulls (`mvc.testing.remote_rules`); it
+crashes in the middle of any of these; it leaves sessions open and comes back to them when what they know is old. After
+every step refs and work tree must be those of the model, and every few steps everything else
+(`mvc.testing.invariants`).
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +19,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from mvc.errors import IntegrityError, NotFoundError
 from mvc.objects.refnames import BRANCHES, HEAD, TAGS
 from mvc.repo.branches import create_branch, create_tag, delete_branch, delete_tag
-from mvc.repo.checkout import check_out_paths, switch
+from mvc.repo.checkout import check_out_paths
 from mvc.repo.commit import CommitRequest, commit
 from mvc.repo.gc import gc
 from mvc.repo.init import init
@@ -30,7 +30,6 @@ from mvc.repo.repack import repack
 from mvc.repo.tree import Selection, from_directory, from_worktree
 from mvc.repo.undo import undo
 from mvc.settings import Gc, Level
-from mvc.testing.beside import Beside
 from mvc.testing.crashes import CRASH_MODES, LOSING, CrashMode
 from mvc.testing.invariants import (
     bounds_are_kept,
@@ -40,9 +39,11 @@ from mvc.testing.invariants import (
     nothing_is_condemned,
     only_reachable_is_stored,
     refs_are_those_of_the_model,
+    remote_refs_are_those_of_the_model,
     worktree_is_that_of_the_model,
 )
-from mvc.testing.scenarios import ACTOR, checkpoint
+from mvc.testing.remote_rules import RemoteRules
+from mvc.testing.scenarios import ACTOR, age, checkpoint
 from mvc.testing.weights import CHANGES, Weights, adapter, fresh, tuned, with_large
 from mvc.types import ObjectId
 
@@ -58,8 +59,6 @@ _GREEDY: Final = Gc(grace_hours=0.0, retention_days=0.0, dead_share=0.0)
 _EAGER: Final = Gc(grace_hours=0.0, dead_share=0.1, small_packs=2)
 """Rewrites packs whenever it can, and keeps what the operation log names."""
 _BOUNDS: Final = (_GREEDY, _EAGER, Gc())
-_LONG_AGO: Final = 1_000_000_000
-"""Time of last change of what is old, seconds since 1970."""
 _MOST_STEPS: Final = 120
 """Steps within which a crash is ordered; most actions have fewer than 60, gc and repack some more."""
 _BEHIND: Final = 1 << 30
@@ -70,7 +69,7 @@ _seeds = st.integers(0, 5)
 _force = st.booleans()
 
 
-class RepositoryMachine(Beside):
+class RepositoryMachine(RemoteRules):
     """The rules.
 
     Attributes
@@ -91,6 +90,7 @@ class RepositoryMachine(Beside):
             f"[core]\nthreads = 1\n\n[delta]\ndepth = {depth}\nread_factor = {read_factor}\n", encoding="utf-8"
         )
         self.session = self.opened()
+        self.remote().initialize(ACTOR, BRANCHES + "main")
 
     # Work tree.
 
@@ -233,17 +233,11 @@ class RepositoryMachine(Beside):
         """Switch to a commit."""
         self._switch(self.recent(which), None, create=False, force=force)
 
-    def _switch(self, target: ObjectId, branch: str | None, *, create: bool, force: bool) -> None:
-        self.act(
-            lambda session: switch(session, target, ACTOR, branch=branch, create=create, force=force),
-            lambda model: model.switch(target, branch, create=create, force=force),
-            target,
-        )
-
     @rule(force=_force)
     def undo(self, force: bool) -> None:  # noqa: FBT001
         """Take back the newest operation."""
-        before = self.model.operations[-1][0].values() if self.model.operations else ()
+        newest = self.model.newest_of_its_own()
+        before = newest[0].values() if newest else ()
         self.act(
             lambda session: undo(session, ACTOR, force=force),
             lambda model: model.undo(force=force),
@@ -278,9 +272,7 @@ class RepositoryMachine(Beside):
     @rule()
     def age(self) -> None:
         """Make everything that is stored older than any grace period."""
-        for path in (self.case / "work" / DIRECTORY).rglob("*"):
-            if path.suffix in {".pack", ".blob", ".condemned"}:
-                os.utime(path, (_LONG_AGO, _LONG_AGO))
+        age(self.case / "work" / DIRECTORY)
 
     @precondition(lambda self: self.known)
     @rule(which=_few, tagged=_few, as_object=st.booleans())
@@ -288,8 +280,9 @@ class RepositoryMachine(Beside):
         """Give up all branches, and all that neither a tag nor a detached HEAD holds."""
         self.create_tag("v1", tagged, as_object, force=True)
         self.detach(which, force=True)
-        for name in ("main", "a", "b"):
-            self.delete_branch(name, force=True)
+        for name in self.model.refs:
+            if name.startswith(BRANCHES):
+                self.delete_branch(name.removeprefix(BRANCHES), force=True)
         self.collect_everything()
 
     @rule(seed=_seeds, which=_few)
@@ -433,6 +426,7 @@ class RepositoryMachine(Beside):
     def is_as_the_model_says(self) -> None:
         """Check what is cheap, and now and then everything."""
         refs_are_those_of_the_model(self.session, self.model)
+        remote_refs_are_those_of_the_model(self.remote(), self.model)
         worktree_is_that_of_the_model(self.session, self.model)
         self.steps += 1
         self.tally["steps"] += 1

@@ -1,6 +1,7 @@
 """What a repository goes through while the machine crashes and the disk fails: one small function per scenario.
 
-A scenario lives in a directory of its own, the case: the work tree in ``work``, and whatever else it needs beside it.
+A scenario lives in a directory of its own, the case: the work tree in ``work``, and whatever else it needs beside it; a
+bare repository in ``remote``, and another work tree in ``clone``, if it has these (`mvc.testing.remote_scenarios`).
 """
 
 from __future__ import annotations
@@ -36,14 +37,19 @@ from mvc.store.fs import FileSystem
 __all__ = [
     "ACTOR",
     "NOTHING_KEPT",
+    "REMOTE",
     "SCENARIOS",
     "Model",
     "Scenario",
+    "age",
     "checkpoint",
     "commit_tree",
     "epochs",
+    "layouts",
     "open_case",
+    "scenario",
     "start",
+    "train",
     "write",
 ]
 
@@ -51,6 +57,8 @@ Model = Mapping[str, np.ndarray]
 """Tensors by name."""
 
 ACTOR: Final = Actor("Ada <ada@example.org>", "test")
+REMOTE: Final = "remote"
+"""Directory of the bare repository of a case."""
 _MODEL: Final = "model.safetensors"
 _CONFIG: Final = "[core]\nthreads = 1\n\n[delta]\ndepth = 2\n"
 """One thread, so that the n-th step is always the same; and chains that are soon at their bound."""
@@ -85,17 +93,19 @@ class Scenario:
 
 
 SCENARIOS: Final[dict[str, Scenario]] = {}
-"""All scenarios, by name."""
+"""All scenarios of one repository, by name."""
 
 
-def scenario(prepare: Callable[[Path], None]) -> Callable[[Callable[[Path, FileSystem | None], None]], Scenario]:
+def scenario(
+    prepare: Callable[[Path], None], among: dict[str, Scenario] = SCENARIOS
+) -> Callable[[Callable[[Path, FileSystem | None], None]], Scenario]:
     """Make the decorated action a scenario that starts from what `prepare` makes; its name is that of the function."""
 
     def register(act: Callable[[Path, FileSystem | None], None]) -> Scenario:
         """Note the scenario."""
         name = act.__name__.replace("_", "-")
-        SCENARIOS[name] = Scenario(name, prepare, act)
-        return SCENARIOS[name]
+        among[name] = Scenario(name, prepare, act)
+        return among[name]
 
     return register
 
@@ -134,6 +144,15 @@ def open_case(case: Path, fs: FileSystem | None = None) -> Session:
     return Session(Layout(case / "work"), fs)
 
 
+def layouts(case: Path) -> dict[str, Layout]:
+    """Return where a case may have repositories, by directory."""
+    return {
+        "work": Layout(case / "work"),
+        REMOTE: Layout(case / REMOTE, bare=True),
+        "clone": Layout(case / "clone"),
+    }
+
+
 def commit_tree(
     case: Path, fs: FileSystem | None = None, message: str = "epoch", selection: Selection | None = None
 ) -> None:
@@ -143,7 +162,7 @@ def commit_tree(
     commit(session, found, CommitRequest(message, allow_empty=True), ACTOR)
 
 
-def _train(case: Path, commits: int) -> None:
+def train(case: Path, commits: int) -> None:
     """Commit some epochs, and leave the next one in the work tree."""
     start(case)
     for number, model in zip(range(commits + 1), epochs(), strict=False):
@@ -154,11 +173,11 @@ def _train(case: Path, commits: int) -> None:
 
 
 def _once(case: Path) -> None:
-    _train(case, 1)
+    train(case, 1)
 
 
 def _untrained(case: Path) -> None:
-    _train(case, 0)
+    train(case, 0)
 
 
 # Before there is a repository.
@@ -204,7 +223,7 @@ def commit_of_an_epoch(case: Path, fs: FileSystem | None) -> None:
 
 
 def _three_epochs(case: Path) -> None:
-    _train(case, 3)
+    train(case, 3)
 
 
 @scenario(_three_epochs)
@@ -271,7 +290,7 @@ def commit_without_an_index(case: Path, fs: FileSystem | None) -> None:
 
 
 def _two_trees(case: Path) -> None:
-    _train(case, 1)
+    train(case, 1)
     write(case / "work" / "new" / "deep" / "file.txt", b"only in the second commit")
     commit_tree(case, message="second")
 
@@ -412,10 +431,10 @@ def make_the_index_again(case: Path, fs: FileSystem | None) -> None:
 # What is removed and replaced.
 
 
-def _age(case: Path) -> None:
-    """Make everything that is stored older than any grace period."""
-    for path in (case / "work" / DIRECTORY).rglob("*"):
-        if path.suffix in {".pack", ".blob"}:
+def age(directory: Path) -> None:
+    """Make everything that a repository stores in a directory older than any grace period."""
+    for path in directory.rglob("*"):
+        if path.suffix in {".pack", ".idx", ".blob", ".condemned"}:
             os.utime(path, (_LONG_AGO, _LONG_AGO))
 
 
@@ -433,7 +452,7 @@ def _deleted_branch(case: Path) -> None:
     write(case / "work" / "shared.txt", b"in a commit that goes, and in one that stays")
     commit_tree(case)
     delete_branch(session, "aside", ACTOR, force=True)
-    _age(case)
+    age(case / "work" / DIRECTORY)
 
 
 @scenario(_deleted_branch)
@@ -444,7 +463,7 @@ def collect_garbage(case: Path, fs: FileSystem | None) -> None:
 
 def _small_packs(case: Path) -> None:
     _three_epochs(case)
-    _age(case)
+    age(case / "work" / DIRECTORY)
 
 
 @scenario(_small_packs)

@@ -109,6 +109,12 @@ class TestRefs:
         machines.fetch(ada)
         assert outcomes(machines.push(ada, delete=(MAIN,), force=True)) == {MAIN: "deleted"}
 
+    def test_a_lease_is_no_reason_to_keep_a_tag(self, machines, ada):
+        """It was refused, with the advice to delete the tag."""
+        ada.repo.tag("v1")
+        machines.push(ada, "v1")
+        assert outcomes(machines.push(ada, delete=(TAGS + "v1",), force=True)) == {TAGS + "v1": "deleted"}
+
     def test_tags(self, machines, ada):
         """Plain ones and objects; again is up to date; another one of that name is refused, forced or not."""
         machines.push(ada)

@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from mvc.testing.crashes import CRASH_MODES
+from mvc.testing.remote_scenarios import REMOTE_SCENARIOS
 from mvc.testing.scenarios import SCENARIOS
 from mvc.testing.trials import Trial
 
@@ -18,16 +19,18 @@ SOME = 1
 BEHIND = 1 << 20
 """A step behind the last one of every scenario."""
 
+ALL = {**SCENARIOS, **REMOTE_SCENARIOS}
+
 ERRORS = {"full": errno.ENOSPC, "broken": errno.EIO}
 
 
 @pytest.fixture
 def trial(request, tmp_path):
     """Prepare a scenario."""
-    return Trial(SCENARIOS[request.param], tmp_path)
+    return Trial(ALL[request.param], tmp_path)
 
 
-every_scenario = pytest.mark.parametrize("trial", SCENARIOS, indirect=True)
+every_scenario = pytest.mark.parametrize("trial", ALL, indirect=True)
 
 
 @every_scenario
@@ -39,6 +42,7 @@ def test_a_crash_at_some_steps(trial):
         for step in chance.sample(range(1, len(trial.steps) - 3), SOME):
             assert trial.crash(step, mode), (step, mode)
     assert trial.crash(BEHIND, chance.choice(CRASH_MODES)) is None
+    assert trial.crash_after_a_restart(chance.randrange(1, len(trial.steps) - 3))
 
 
 @every_scenario
@@ -69,6 +73,14 @@ def test_a_disk_that_fails_at_every_call(trial, error):
     while trial.fail(calls, ERRORS[error]):
         calls += 1
     assert calls > 8, "the scenario has lost most of its calls"
+
+
+@pytest.mark.parametrize("trial", ["push-to-a-directory"], indirect=True)
+def test_what_a_push_that_died_has_named_is_flushed_by_the_next(trial):
+    """A pack was found in its place by the push that finished, and was lost with the power: a ref led to nothing."""
+    links = [place + 1 for place, step in enumerate(trial.steps) if step in {"link", "mkdir"}]
+    for step in links:
+        assert trial.crash_after_a_restart(step + 1), step
 
 
 @pytest.mark.parametrize("trial", ["commit-of-an-epoch"], indirect=True)
