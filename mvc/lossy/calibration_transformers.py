@@ -121,12 +121,15 @@ def _loaded(directory: Path, tokenizer: Path) -> tuple[Any, Any]:
         kinds = [getattr(transformers, name, None) for name in config.architectures or ()]
         kind = next((kind for kind in kinds if kind is not None), transformers.AutoModel)
         model = kind.from_pretrained(directory, local_files_only=True, torch_dtype="float32").eval()
-        return model, transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
+        encode = transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInputError(
             f"the model cannot be loaded: {str(error).splitlines()[0]}",
             hint="the commit must hold config.json; --tokenizer DIR says where its tokenizer is, if not there too",
         ) from error
+    if encode.pad_token is None:  # as GPT-2's; which it is does not matter, for padding is masked
+        encode.pad_token = encode.eos_token
+    return model, encode
 
 
 def _name(layer: str, names: Collection[str], prefix: str) -> str | None:

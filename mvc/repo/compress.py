@@ -179,7 +179,12 @@ class _Compression:
         self._request = request
         self._manifest = session.manifest(request.source)
         self._names = _names(self._manifest)
-        self._bases = _bases(self._names, session.manifest(request.base)) if request.base else {}
+        self._bases = _bases(self._manifest, session.manifest(request.base)) if request.base else {}
+        if request.base and not self._bases:
+            raise InvalidInputError(
+                f"no tensor of base {request.base[:12]} is of name, type and shape of one in {request.source[:12]}",
+                hint="the base is the commit that the model was tuned from",
+            )
         self._reader = ContentReader(session, pool)
         self._encoder = Encoder(self._reader, pool, 2 * session.threads, request.level, _BOUNDS)
         self._derived: dict[ObjectId, DerivedTensor] = {}
@@ -323,20 +328,36 @@ class _Compression:
 
 
 def _names(manifest: Manifest) -> dict[ObjectId, tuple[str, ...]]:
-    """Return the tensors of a manifest, and their names."""
+    """Return the tensors of a manifest that have elements, and their names."""
     found: dict[ObjectId, list[str]] = {}
-    for entry in manifest.tensors:
+    for entry in _stored(manifest):
         found.setdefault(entry.id, []).append(entry.name)
     return {oid: tuple(names) for oid, names in found.items()}
 
 
-def _bases(names: Mapping[ObjectId, Sequence[str]], base: Manifest) -> dict[ObjectId, TensorEntry]:
-    """Return for each tensor the one of the same name in the base; those that are views are left out."""
-    theirs: dict[str, TensorEntry] = {}
-    for entry in base.tensors:
+def _stored(manifest: Manifest) -> Iterator[TensorEntry]:
+    """Yield the tensors that a file is made of; those without elements are nowhere."""
+    ids = {oid for _, oid in manifest.segments()}
+    return (entry for entry in manifest.tensors if entry.id in ids)
+
+
+def _bases(source: Manifest, base: Manifest) -> dict[ObjectId, TensorEntry]:
+    """Return for each tensor the one of the same name, type and shape in the base, that of the same file if need be.
+
+    Those that are views are left out.
+    """
+    theirs: dict[tuple[str | None, str], TensorEntry] = {}
+    for entry in _stored(base):
         if entry.view is None:
-            theirs.setdefault(entry.name, entry)
-    return {oid: theirs[name] for oid, ours in names.items() for name in ours[:1] if name in theirs}
+            for path in (base.files[entry.file].path, None):
+                theirs.setdefault((path, entry.name), entry)
+    found: dict[ObjectId, TensorEntry] = {}
+    for entry in _stored(source):
+        path = source.files[entry.file].path
+        near = theirs.get((path, entry.name)) or theirs.get((None, entry.name))
+        if near is not None and near.spec == entry.spec:
+            found.setdefault(entry.id, near)
+    return found
 
 
 def _id_of(spec: TensorSpec, words: Bytes) -> ObjectId:

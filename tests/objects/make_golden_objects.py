@@ -1,4 +1,4 @@
-"""Write the golden files of `tests/golden/objects`. Run once, for version 1 of the format; never again.
+"""Write the golden files of `tests/golden/objects`. Run once for each, for version 1 of the format; never again.
 
 Changing these files would not fix a test but break every repository that exists.
 """
@@ -10,6 +10,7 @@ from xxhash import xxh3_64_intdigest
 
 from mvc.objects.blob import Envelope, Reference
 from mvc.objects.commit import Commit, Metadata, Tag
+from mvc.objects.derivation import Derivation, DerivedTensor
 from mvc.objects.ids import LITERAL, digest, finish, tensor_hasher
 from mvc.objects.manifest import FileEntry, Manifest, Segment, TensorEntry
 from mvc.objects.operation import Operation, RefChange
@@ -33,7 +34,7 @@ def tensor_id(spec, data):
 
 
 def main():
-    """Write all files; refuse to write over one."""
+    """Write the files that are not there; refuse to write over one."""
     weight, storage = TensorSpec(dtype_of("F32"), (3, 4)), TensorSpec(dtype_of("BF16"), (12,))
     empty = TensorSpec(dtype_of("I64"), (0, 2))
     header = digest(LITERAL, b"a header")
@@ -79,6 +80,19 @@ def main():
         "épochs\n\nthree",
         metadata,
     )
+    derivation = Derivation(
+        oid(3),
+        oid(1),
+        "delta-gptq",
+        {"bits": 2, "calibrated": True, "mode": "paper", "sparsity": 0.95, "step": None},
+        oid(4),
+        (
+            DerivedTensor(oid(9), oid(5), 0.0009765625, 0.1, 0.0009765625, 0),
+            DerivedTensor(oid(8), oid(6), 0.5, 0.25, None, 1 << 33),
+            DerivedTensor(oid(9), oid(6), 0.0, 0.0, 0.0, 77),
+        ),
+    )
+    derived = Commit(manifest.id, (oid(1),), "Ada", 1_700_000_000_000_002, "tiny", {}, derivation)
     tag = Tag(commit.id, "first release", "Ada", -1, b"\0signature\xff")
     operation = Operation(
         64,
@@ -112,6 +126,7 @@ def main():
             "three files: a strided view, an empty file, tied and empty tensors",
         ),
         "commit": (commit.encoded, commit.id, "two parents and every kind of metadata"),
+        "commit-derived": (derived.encoded, derived.id, "tensors that stand for others: with and without a bound"),
         "tag": (tag.encoded, tag.id, "a signed tag from before 1970"),
         "operation": (operation.encoded, operation.id, "number 64: changes of three refs, and the view"),
         "envelope": (
@@ -121,6 +136,8 @@ def main():
         ),
     }
     for name, (data, expected, text) in files.items():
+        if (GOLDEN / f"{name}.bin").exists():
+            continue
         with (GOLDEN / f"{name}.bin").open("xb") as file:
             file.write(data)
         with (GOLDEN / f"{name}.json").open("x") as file:

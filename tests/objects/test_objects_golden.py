@@ -10,6 +10,7 @@ import pytest
 from mvc.objects.blob import Envelope, Reference
 from mvc.objects.canonical import decode, encode
 from mvc.objects.commit import Commit, Tag
+from mvc.objects.derivation import DerivedTensor
 from mvc.objects.ids import COMMIT, MANIFEST, OPERATION, TAG, digest
 from mvc.objects.manifest import Manifest
 from mvc.objects.operation import Operation
@@ -19,6 +20,7 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "objects"
 KINDS: dict[str, Any] = {
     "manifest": (Manifest, MANIFEST),
     "commit": (Commit, COMMIT),
+    "commit-derived": (Commit, COMMIT),
     "tag": (Tag, TAG),
     "operation": (Operation, OPERATION),
     "operation-of-a-fetch": (Operation, OPERATION),
@@ -71,6 +73,27 @@ def test_the_commit_holds_what_was_recorded():
     assert metadata == {"epoch": 3, "loss": 0.25, "best": True, "run": "a7", "lr": None, "low": -(1 << 63)}
     assert [type(metadata[key]) for key in ("epoch", "best")] == [int, bool]
     assert commit.derivation is None
+
+
+def test_the_derived_commit_holds_what_was_recorded():
+    """Method, settings with their types, and each tensor; and so it does for who reads the bytes by the table."""
+    data = golden("commit-derived")[0]
+    derivation = Commit.decode(data).derivation
+    assert derivation is not None
+    assert (derivation.source, derivation.base, derivation.calibration) == ("03" * 32, "01" * 32, "04" * 32)
+    parameters = {"bits": 2, "calibrated": True, "mode": "paper", "sparsity": 0.95, "step": None}
+    assert (derivation.method, dict(derivation.parameters)) == ("delta-gptq", parameters)
+    assert [type(derivation.parameters[key]) for key in ("bits", "calibrated")] == [int, bool]
+    ids = {number: object_id(bytes([number]) * 32) for number in (5, 6, 8, 9)}
+    assert derivation.tensors == (
+        DerivedTensor(ids[9], ids[5], 2.0**-10, 0.1, 2.0**-10, 0),
+        DerivedTensor(ids[8], ids[6], 0.5, 0.25, None, 1 << 33),
+        DerivedTensor(ids[9], ids[6], 0.0, 0.0, 0.0, 77),
+    )
+    # An array of 6: two byte strings of 32, two floats of 8 bytes, null, and an integer of 8 bytes (RFC 8949).
+    item = b"\x86\x58\x20" + b"\x08" * 32 + b"\x58\x20" + b"\x06" * 32
+    item += b"\xfb\x3f\xe0" + bytes(6) + b"\xfb\x3f\xd0" + bytes(6) + b"\xf6\x1b" + (1 << 33).to_bytes(8, "big")
+    assert item in data
 
 
 def test_the_tag_holds_what_was_recorded():

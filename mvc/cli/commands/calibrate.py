@@ -54,7 +54,7 @@ def command(
     was tuned for are enough for most. Needs torch and transformers.
     """
     data = read_file(app.path(data_file))
-    texts = list(read_texts(data.decode("utf-8", "replace").splitlines(), text_key))[:limit]
+    texts = list(read_texts(data.decode("utf-8", "replace").split("\n"), text_key))[:limit]
     if not texts:
         raise InvalidInputError(f"{data_file} holds no text")
     session = open_session(app)

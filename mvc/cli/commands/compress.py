@@ -47,7 +47,7 @@ _METHODS: Final = ("precision", "delta-gptq")
 @click.option(
     "--calib", "calibration", metavar="FILE", help="delta-gptq: what mvc calibrate has made of the same commit."
 )
-@click.option("--mode", type=click.Choice(["ec", "paper"]), default="ec", show_default=True, help="delta-gptq: codes.")
+@click.option("--mode", type=click.Choice(["ec", "paper"]), help="delta-gptq: codes; ec by default.")
 @click.option("--bits-per-param", "rate", type=float, metavar="R", help="delta-gptq: stored bits for each parameter.")
 @click.option("--step", type=float, metavar="K", help="delta-gptq: steps, in standard deviations of the delta.")
 @click.option("--sparsity", type=float, metavar="S", help="delta-gptq, paper: share set back to the base.")
@@ -68,7 +68,7 @@ def command(
     relative: bool,
     mantissa: int | None,
     calibration: str | None,
-    mode: str,
+    mode: str | None,
     rate: float | None,
     step: float | None,
     sparsity: float | None,
@@ -89,7 +89,7 @@ def command(
     delta-gptq stores linear layers as whole steps from those of the base, chosen so that what the layers put out
     changes least; everything else stays exact. Calibrate for it: without, steps are rounded to the nearest.
     """
-    settings = _Settings(bits, relative, mantissa, mode, rate, step, sparsity)
+    settings = _Settings(bits, relative, mantissa, mode, calibration, rate, step, sparsity)
     precise = method == "precision"
     if not precise and base is None:
         raise _usage("delta-gptq takes --base: the commit that the model was tuned from")
@@ -122,14 +122,16 @@ class _Settings:
     bits: int | None
     relative: bool
     mantissa: int | None
-    mode: str
+    mode: str | None
+    calibration: str | None
     rate: float | None
     step: float | None
     sparsity: float | None
 
     def precision(self) -> Transform:
         """Return the method ``precision``."""
-        self._refuse("precision", rate=self.rate, step=self.step, sparsity=self.sparsity)
+        gptq = {"calib": self.calibration, "bits-per-param": self.rate, "step": self.step, "sparsity": self.sparsity}
+        self._refuse("precision", mode=self.mode, **gptq)
         if (self.bits is None) == (self.mantissa is None):
             raise _usage("precision takes either --bits or --mantissa")
         return PrecisionTransform(Precision(self.bits, self.relative, self.mantissa))
