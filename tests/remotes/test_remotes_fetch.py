@@ -1,6 +1,7 @@
 """Fetching and pulling: what comes, what it is called, and what stays."""
 
 import os
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given, settings
@@ -8,8 +9,10 @@ from hypothesis import strategies as st
 
 from mvc.errors import ConflictError, NotFoundError
 from mvc.objects.operation import RefChange
-from mvc.objects.refnames import BRANCHES, TAGS
+from mvc.objects.refnames import BRANCHES, HEAD, TAGS
+from mvc.remotes.fetch import FetchRequest, fetch
 from mvc.remotes.negotiation import contents_of
+from mvc.remotes.remote_store import RemoteStore
 from mvc.repo.gc import gc
 from mvc.repo.repack import repack
 from mvc.settings import Gc
@@ -265,6 +268,32 @@ class TestBesideGc:
         gone = gc(bob.again(Interrupted(**{moment: lambda: machines.fetch(bob.again(), new)})).session, EAGER_NOW)
         assert gone.spared, "nothing was relied on"
         assert machines.faults(bob) == []
+
+    def test_refs_that_are_deleted_meanwhile(self, machines, ada, bob):
+        """No ref moves to what hangs on commits that were here and are not any more; the next fetch brings them."""
+        head = commit_file(ada, "more")
+        machines.push(ada)
+
+        @contextmanager
+        def deleting(stage, total):
+            """Delete all refs on this side before contents come, and what they reached."""
+            session = bob.again().session
+            session.refs.update(
+                lambda state: tuple(RefChange(ref, state.refs[ref], None) for ref in state.refs if ref != HEAD),
+                machines.actor,
+            )
+            for path in (bob.root / ".mvc").rglob("*.[bp]*"):
+                os.utime(path, (LONG_AGO, LONG_AGO))
+            assert gc(session, EAGER_NOW).freed.objects
+            yield lambda count: None
+
+        with pytest.raises(ConflictError, match="no ref was moved"):
+            fetch(bob.session, RemoteStore(machines.engine()), "origin", FetchRequest(), machines.actor, deleting)
+        assert bob.again().session.refs.state().refs.keys() == {HEAD}
+        again = bob.again()
+        machines.fetch(again)
+        assert again.session.refs.state().refs[TRACKED] == head
+        assert machines.faults(again) == []
 
 
 class TestPull:
