@@ -81,7 +81,8 @@ def download(
     if not wanted:
         return 0, 0
     with ExitStack() as stack, progress("receiving", _bytes(holdings, wanted)) as tick:
-        return _Download(session, engine, holdings, wanted, Receiver(session, pool), tick, stack, gap).run()
+        receiver = Receiver(session, pool, protect=True)
+        return _Download(session, engine, holdings, wanted, receiver, tick, stack, gap).run()
 
 
 def _bytes(holdings: Holdings, wanted: Iterable[ObjectId]) -> int:

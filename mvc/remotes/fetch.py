@@ -8,14 +8,14 @@ from typing import Literal
 
 from mvc.errors import ConflictError, IntegrityError, InvalidInputError
 from mvc.objects.operation import RefChange
-from mvc.objects.refnames import BRANCHES, TAGS
+from mvc.objects.refnames import BRANCHES, HEAD, TAGS
 from mvc.remotes.bringing import Bringing
 from mvc.remotes.holdings import Holdings, IndexCache
 from mvc.remotes.metadata_walk import MetadataWalk
-from mvc.remotes.negotiation import is_ancestor
+from mvc.remotes.negotiation import commits_between, is_ancestor
 from mvc.remotes.relisting import with_holdings
 from mvc.remotes.remote_store import RemoteStore
-from mvc.remotes.tag_following import followed_tags, tags_of
+from mvc.remotes.tag_following import followed_tags, tags_of, targets_of
 from mvc.remotes.tracking import RefUpdate, check_tracking, plan_fetch
 from mvc.repo.clock import Actor
 from mvc.repo.features import is_partial, set_feature
@@ -26,7 +26,7 @@ from mvc.repo.refs import RefState
 from mvc.repo.renewing import renewing
 from mvc.repo.session import Session
 from mvc.repo.shallow import write_shallow
-from mvc.types import ObjectId
+from mvc.types import ObjectId, object_id
 
 _Counts = tuple[int, int, int, int, int]
 """Commits, contents, received bytes, logical bytes, and contents that are promised."""
@@ -130,8 +130,9 @@ def fetch(
     InvalidInputError
         If the depth is none.
     ConflictError
-        If another process collects garbage, and what is absent by design changes; what has arrived stays. Or if a
-        branch there cannot stand beside one that is only known here, and `prune` is not set.
+        If another process collects garbage, and what is absent by design changes; or if one has deleted what this fetch
+        relied on. What has arrived stays. Or if a branch there cannot stand beside one that is only known here, and
+        `prune` is not set.
     """
     session.check_writable()
     if request.depth is not None and (request.depth < 1 or request.unshallow):
@@ -141,15 +142,18 @@ def fetch(
         check_tracking(theirs.refs, session.refs.state().refs, name)
     with session.store.leases.take("fetch") as lease:
         cache = IndexCache(session.layout.directory, name, session.fs)
-        fetched = _Fetch(session, store, name, cache).run(theirs, request, renewing(lease, progress))
+        work = _Fetch(session, store, name, cache)
+        fetched = work.run(theirs, request, renewing(lease, progress))
         updates = _plan(session, theirs, name, request)
         _check_branches(session, store, updates)
-        if not lease.renew():
-            raise ConflictError(
-                "this fetch was taken for dead, and what it has brought may be gone: no ref was moved",
-                hint="fetch again",
-            )
-        _move(session, updates, actor)
+        with session.store.leases.take("fetch", {update.new for update in updates if update.new}):
+            _check_reached(session, updates, work.brought)
+            if not lease.renew():
+                raise ConflictError(
+                    "this fetch was taken for dead, and what it has brought may be gone: no ref was moved",
+                    hint="fetch again",
+                )
+            _move(session, updates, actor)
     session.refresh()
     return FetchResult(tuple(updates), theirs.branch, *fetched)
 
@@ -189,6 +193,30 @@ def _check_branches(session: Session, store: RemoteStore, updates: Sequence[RefU
         raise IntegrityError(f"{tips[min(strange)]} of {store.url} holds what is no commit", hint="mvc fsck there")
 
 
+def _check_reached(session: Session, updates: Sequence[RefUpdate], brought: frozenset[ObjectId]) -> None:
+    """Refuse what hangs on commits that refs reached when they were not asked for, and do not reach any more.
+
+    To be called while a lease pins what refs are to hold: what is there now then stays.
+    """
+    state = session.refs.state()
+    held = {object_id(value) for name, value in state.refs.items() if name != HEAD} | (
+        {state.head} if state.head else set()
+    )
+    new = {update.new for update in updates if update.new and update.outcome != "kept"}
+    targets = targets_of(session, held | new)
+    tips = {targets.get(oid, oid) for oid in new}
+    haves = session.index.commits(targets[oid] for oid in held if oid in targets)  # others may be damaged
+    try:
+        lost = {record.id for record in commits_between(session, tips, haves).commits} - brought
+    except IntegrityError:  # a commit is gone already
+        lost = tips
+    if lost:
+        raise ConflictError(
+            "another process has deleted refs to what this fetch has not asked for since it was here: no ref was moved",
+            hint="fetch again; if that does not help: mvc fsck",
+        )
+
+
 def _move(session: Session, updates: Sequence[RefUpdate], actor: Actor) -> None:
     values = {update.target: update.new for update in updates if update.outcome != "kept"}
 
@@ -201,13 +229,20 @@ def _move(session: Session, updates: Sequence[RefUpdate], actor: Actor) -> None:
 
 
 class _Fetch:
-    """One fetch under way."""
+    """One fetch under way.
+
+    Attributes
+    ----------
+    brought : frozenset of ObjectId
+        Commits that have come, with all that they need.
+    """
 
     def __init__(self, session: Session, store: RemoteStore, name: str, cache: IndexCache) -> None:
         self._session = session
         self._store = store
         self._cache = cache
         self._remote = session.settings.remotes.get(name)
+        self.brought: frozenset[ObjectId] = frozenset()
 
     def run(self, theirs: RefState, request: FetchRequest, progress: Progress) -> _Counts:
         """Bring everything here; return what `FetchResult` counts."""
@@ -246,6 +281,7 @@ class _Fetch:
         received = bringing.received_bytes + self._store_metadata(walk)
         self._list_absent(walk)
         self._session.refresh(force=True)  # no operation tells of it yet
+        self.brought = frozenset(walk.commits)
         logical = sum(bringing.sizes[commit.manifest] for commit in walk.commits.values())
         return len(walk.commits), bringing.contents, received, logical, bringing.promised
 
@@ -279,7 +315,8 @@ class _Fetch:
         held = {ObjectId(value) for value in self._session.refs.state().refs.values()} & {*tips}
         there = self._session.index.objects(held)  # a ref may hold what was lost: then it is brought again
         new = [oid for oid in dict.fromkeys(tips) if oid not in there]
-        return [oid for oid in new if not self._whole([oid])]
+        whole = self._whole(new)
+        return [oid for oid in new if oid not in whole]
 
     def _whole(self, ids: Iterable[ObjectId]) -> set[ObjectId]:
         """Return those of the commits `ids` that refs here reach: all that they need is here."""

@@ -47,11 +47,12 @@ class Patience:
 
 
 def _seconds(text: str) -> float | None:
+    """Return the seconds from now on that a header states, at least 0; None if it states none."""
     if text.isascii() and text.isdecimal():
         return float(text) if len(text) < 10 else math.inf
     try:
-        return parsedate_to_datetime(text).timestamp() - time.time()
-    except ValueError:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, OverflowError):
         return None
 
 
@@ -86,24 +87,27 @@ def make_pool(
     """
     if proxy is None:
         return urllib3.PoolManager(ssl_context=context, maxsize=connections, block=True, timeout=timeout, retries=False)
-    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1:
+        address, headers = _split_proxy(proxy)
+        return urllib3.ProxyManager(
+            address,
+            proxy_headers=headers,
+            ssl_context=context,
+            maxsize=connections,
+            block=True,
+            timeout=timeout,
+            retries=False,
+        )
+    except ValueError:  # of the library, too: of these, some quote the password
         raise InvalidInputError(
             "HTTPS_PROXY or HTTP_PROXY does not name a proxy of HTTP", hint="like http://proxy.example:3128"
-        )
-    address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        ) from None
+
+
+def _split_proxy(proxy: str) -> tuple[str, dict[str, str]]:
+    """Return the address of a proxy, and the headers that let us in; ValueError if it is no proxy of HTTP."""
+    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+        raise ValueError("not a proxy of HTTP")
     given = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
-    headers = urllib3.make_headers(proxy_basic_auth=given)
-    return urllib3.ProxyManager(
-        address,
-        proxy_headers=headers,
-        ssl_context=context,
-        maxsize=connections,
-        block=True,
-        timeout=timeout,
-        retries=False,
-    )
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", dict(urllib3.make_headers(proxy_basic_auth=given))

@@ -18,6 +18,7 @@ from mvc.objects.blob import MAX_DEPTH, Envelope
 from mvc.objects.manifest import SegmentKind
 from mvc.repo.encode import LOOSE_BYTES
 from mvc.repo.materialize import ContentReader, StoredBlob
+from mvc.repo.reliance import rely_on
 from mvc.repo.session import Session
 from mvc.repo.stored_metadata import decode_metadata
 from mvc.store.fs import FileSystem
@@ -118,10 +119,14 @@ class Receiver:
         The repository, whose index is up to date.
     pool : Executor
         Threads that decode.
+    protect : bool
+        Keep what is stored already, and arrivals need, from garbage collection; for who moves refs without looking
+        once more whether everything is there.
     """
 
-    def __init__(self, session: Session, pool: Executor) -> None:
+    def __init__(self, session: Session, pool: Executor, *, protect: bool = False) -> None:
         self._session = session
+        self._protect = protect
         self._store = _Overlay(session.layout.directory, session.fs)
         self._overlaid = Session(session.layout, session.fs, session.settings)
         self._overlaid.store = self._store
@@ -200,9 +205,16 @@ class Receiver:
         self._depths[oid] = depth
 
     def _absent(self, ids: Collection[ObjectId]) -> frozenset[ObjectId]:
+        """Return which of `ids` are not stored here, or cannot be protected."""
         stored = self._session.index.blobs(ids)
         self._depths |= {oid: record.depth for oid, record in stored.items()}
-        return frozenset(oid for oid in ids if oid not in stored or not stored[oid].reachable)
+        held = {*stored}
+        if self._protect and stored:
+            chains = self._session.chains(stored)
+            with self._session.store.begin() as batch:
+                held = {oid for oid in stored if rely_on(oid, chains, batch)}
+                batch.commit()
+        return frozenset(oid for oid in ids if oid not in held)
 
     def store(self, inspection: Inspection) -> int:
         """Make good arrivals part of the store, what others need first; return the stored bytes.

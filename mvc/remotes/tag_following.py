@@ -12,7 +12,7 @@ from mvc.repo.session import Session
 from mvc.store.layout import EntryKind
 from mvc.types import ObjectId, object_id
 
-__all__ = ["followed_tags", "tags_of"]
+__all__ = ["followed_tags", "tags_of", "targets_of"]
 
 
 def tags_of(refs: Refs) -> dict[str, ObjectId]:
@@ -34,14 +34,14 @@ def followed_tags(session: Session, theirs: Mapping[str, ObjectId], tips: Iterab
     """
     ours = session.refs.state()
     same = {name for name, value in theirs.items() if ours.refs.get(name) == value}
-    targets = _targets(session, {value for name, value in theirs.items() if name not in same})
+    targets = targets_of(session, {value for name, value in theirs.items() if name not in same})
     state = replace(ours, refs={**ours.refs, **{f"tip {oid}": oid for oid in tips}})
     there = reached(session, state, set(targets.values())) if targets else set()
     return [name for name, value in theirs.items() if name in same or targets.get(value) in there]
 
 
-def _targets(session: Session, values: Collection[ObjectId]) -> dict[ObjectId, ObjectId]:
-    """Return the commits that values of tags stand for, as far as they are stored here."""
+def targets_of(session: Session, values: Collection[ObjectId]) -> dict[ObjectId, ObjectId]:
+    """Return the commits that values of refs stand for, as far as they are stored here."""
     commits = session.index.commits(values)
     others = session.index.stored_objects(set(values) - commits.keys())
     return {oid: oid for oid in commits} | {

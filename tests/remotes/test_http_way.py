@@ -104,6 +104,31 @@ def test_a_minute_is_for_all_tries():
     assert 0 < (patience.next() or 0) < 10
 
 
+@pytest.mark.parametrize("told", ["Mon, 01 Jan 2001 00:00:00 GMT", "Mon, 01 Jan 1800 00:00:00 -0000"])
+def test_a_date_that_is_over(told):
+    """Asks for no pause, and gives no time to wait for what comes after it."""
+    patience = Patience()
+    patience.hear({"Retry-After": told})
+    assert patience.next() == pytest.approx(0.3)
+    patience.hear({"Retry-After": "61"})
+    assert patience.next() is None
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "Mon, 01 Jan 2001 00:00:00 +99999999999999999999",
+        "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Mon, 99999999999999999999 Jan 2001 00:00:00 GMT",
+    ],
+)
+def test_a_date_that_is_none(told):
+    """Is passed over, whatever numbers it is made of."""
+    patience = Patience()
+    patience.hear({"Retry-After": told})
+    assert patience.next() == pytest.approx(0.3)
+
+
 def test_a_proxy():
     """Is asked for the server by its whole URL, with name and password of its own; NO_PROXY goes around it."""
     asked: list[tuple[str, str | None]] = []
@@ -166,8 +191,22 @@ def test_what_goes_around(rule, around):
     assert (find_proxy("https://models.example:8443/x", environment) is None) == around
 
 
-@pytest.mark.parametrize("proxy", ["socks5://proxy:1", "http://", "http://proxy:port"])
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "socks5://proxy:1",
+        "http://",
+        "http://proxy:port",
+        "http://proxy:0",
+        "http://[proxy",
+        "http://\u2100:1",
+        "http://a proxy:1",
+        "http://me:\u20acsecret@proxy:1",
+    ],
+)
 def test_what_is_no_proxy(proxy):
-    """Is refused, and not passed over."""
-    with pytest.raises(InvalidInputError, match="HTTPS_PROXY"):
+    """Is refused, and not passed over; what it was is not told."""
+    with pytest.raises(InvalidInputError, match="HTTPS_PROXY") as refusal:
         connect(parse_url("https://models.example/x"), {"HTTPS_PROXY": proxy})
+    assert refusal.value.__cause__ is None
+    assert "secret" not in str(refusal.value)

@@ -1,20 +1,30 @@
 """Fetching and pulling: what comes, what it is called, and what stays."""
 
+import os
+from contextlib import contextmanager
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvc.errors import ConflictError, NotFoundError
 from mvc.objects.operation import RefChange
-from mvc.objects.refnames import BRANCHES, TAGS
+from mvc.objects.refnames import BRANCHES, HEAD, TAGS
+from mvc.remotes.fetch import FetchRequest, fetch
+from mvc.remotes.negotiation import contents_of
+from mvc.remotes.remote_store import RemoteStore
 from mvc.repo.gc import gc
 from mvc.repo.repack import repack
 from mvc.settings import Gc
+from mvc.store.local_fs import LocalFileSystem
 from mvc.testing.remote_faults import HostileEngine, Lies
+from tests.remotes.conftest import LONG_AGO
 
 REMOTE = "refs/remotes/origin/"
 TRACKED = REMOTE + "main"
 EAGER = Gc(retention_days=0.0, small_packs=1)
+EAGER_NOW = Gc(grace_hours=0.0, retention_days=0.0)
+TWO = ("one", "two")
 
 
 def outcomes(result):
@@ -26,6 +36,24 @@ def commit_file(lab, text, path="notes.txt"):
     """Commit another text file; return the commit."""
     lab.write(path, text)
     return lab.commit(text).commit
+
+
+class Interrupted(LocalFileSystem):
+    """A file system on which something happens just before, or just after, the first file is condemned."""
+
+    def __init__(self, *, before=None, after=None):
+        self.before, self.after = before, after
+
+    def replace(self, source, target):
+        """Let the others act."""
+        hit = target.name.endswith(".condemned")
+        if hit and self.before:
+            action, self.before = self.before, None
+            action()
+        super().replace(source, target)
+        if hit and self.after:
+            action, self.after = self.after, None
+            action()
 
 
 @pytest.fixture
@@ -208,6 +236,64 @@ class TestFetch:
         assert machines.fetch(bob, engine=again).contents == 0
         assert again.received < first.received / 2
         assert machines.faults(bob) == []
+
+
+class TestBesideGc:
+    """Somebody collects garbage here meanwhile."""
+
+    @pytest.mark.parametrize("moment", ["before", "after"])
+    def test_deltas_of_what_is_garbage_here(self, machines, ada, bob, moment):
+        """What nothing reached here, and what comes needs to be decoded, stays, or comes again."""
+        root = ada.session.refs.state().head
+        models = [ada.model(7, rows=1100)]
+        models.append(ada.tuned(models[0], 1) | {"more": ada.weights("F32", (8, 8), 9)})  # no header in common
+        for name, model in zip(("one", "two"), models, strict=True):
+            ada.repo.branch(name, root)
+            ada.repo.switch(name)
+            ada.committed(model)
+        machines.push(ada, "one", "two")
+        machines.age()
+        repack(machines.bare(), EAGER)
+        blobs = machines.bare().index.all_blobs()
+        named = {name: contents_of([machines.bare().manifest(machines.state().refs[BRANCHES + name])]) for name in TWO}
+        bases = {item.id for record in blobs for item in record.references}
+        old, new = sorted(TWO, key=lambda name: len(bases & named[name].keys()), reverse=True)
+        assert bases & named[old].keys() - named[new].keys(), "nothing is a delta of the other branch"
+
+        machines.fetch(bob, old)
+        machines.push(ada, delete=(BRANCHES + old,))
+        machines.fetch(bob, "main", prune=True)
+        for path in (bob.root / ".mvc").rglob("*.[bp]*"):
+            os.utime(path, (LONG_AGO, LONG_AGO))
+        gone = gc(bob.again(Interrupted(**{moment: lambda: machines.fetch(bob.again(), new)})).session, EAGER_NOW)
+        assert gone.spared, "nothing was relied on"
+        assert machines.faults(bob) == []
+
+    def test_refs_that_are_deleted_meanwhile(self, machines, ada, bob):
+        """No ref moves to what hangs on commits that were here and are not any more; the next fetch brings them."""
+        head = commit_file(ada, "more")
+        machines.push(ada)
+
+        @contextmanager
+        def deleting(stage, total):
+            """Delete all refs on this side before contents come, and what they reached."""
+            session = bob.again().session
+            session.refs.update(
+                lambda state: tuple(RefChange(ref, state.refs[ref], None) for ref in state.refs if ref != HEAD),
+                machines.actor,
+            )
+            for path in (bob.root / ".mvc").rglob("*.[bp]*"):
+                os.utime(path, (LONG_AGO, LONG_AGO))
+            assert gc(session, EAGER_NOW).freed.objects
+            yield lambda count: None
+
+        with pytest.raises(ConflictError, match="no ref was moved"):
+            fetch(bob.session, RemoteStore(machines.engine()), "origin", FetchRequest(), machines.actor, deleting)
+        assert bob.again().session.refs.state().refs.keys() == {HEAD}
+        again = bob.again()
+        machines.fetch(again)
+        assert again.session.refs.state().refs[TRACKED] == head
+        assert machines.faults(again) == []
 
 
 class TestPull:
