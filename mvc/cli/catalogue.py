@@ -34,7 +34,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "tag": "List, make or delete tags.",
     },
     "Lossy": {
-        "calibrate": "Run a model on texts, and note what enters its layers, for compress.",
+        "calibrate": "Note what enters the layers of a model, for compress.",
         "compress": "Make a commit that stands for another one, smaller and with a recorded loss.",
     },
     "Other machines": {

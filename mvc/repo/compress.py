@@ -223,8 +223,9 @@ class _Compression:
             if not patterns or any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
         ]
         if not found:
+            like = f" with a name like {', '.join(patterns)}" if patterns else ""
             raise InvalidInputError(
-                f"no tensor of commit {self._request.source[:12]} has a name like {', '.join(patterns) or 'any'}",
+                f"commit {self._request.source[:12]} has no tensor{like} that holds anything",
                 hint=f"mvc show {self._request.source[:12]} --encodings lists them",
             )
         return found

@@ -208,7 +208,7 @@ class TestPrecision:
         new = ids(made.manifest)
         assert {name for name in new if new[name] != old[name]} == {"embed.weight", "layer.bias"}
         assert made.derivation.parameters["tensors"] == "embed.* *.bias"
-        with pytest.raises(InvalidInputError, match=r"no tensor of commit .* has a name like head"):
+        with pytest.raises(InvalidInputError, match=r"has no tensor with a name like head\*"):
             press(source, tensors=("head*",))
 
     def test_tied_tensors_stay_tied(self, lab, press):
@@ -303,6 +303,12 @@ class TestPrecision:
         with pytest.raises(InvalidInputError, match="leaves every tensor"):
             press(source)
         assert commits(lab) == before
+
+    def test_a_commit_without_tensors(self, lab, press):
+        """It is said."""
+        lab.write("notes.txt", "a note")
+        with pytest.raises(InvalidInputError, match="has no tensor that holds anything"):
+            press(lab.commit("notes").commit)
 
     def test_what_is_on_the_grid_already(self, lab, press):
         """It is not changed a second time, and nothing is said of it."""

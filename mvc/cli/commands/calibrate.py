@@ -48,10 +48,10 @@ def command(
     out: str,
     as_json: bool,
 ) -> None:
-    """Run a model on texts, and note what enters its layers, for compress.
+    """Note what enters the layers of a model, for compress.
 
-    The file that comes out is what mvc compress --method delta-gptq takes. A hundred texts of the task that the model
-    was tuned for are enough for most. Needs torch and transformers.
+    The model of the commit runs on texts. The file that comes out is what mvc compress --method delta-gptq takes. A
+    hundred texts of the task that the model was tuned for are enough for most. Needs torch and transformers.
     """
     data = read_file(app.path(data_file))
     texts = list(read_texts(data.decode("utf-8", "replace").split("\n"), text_key))[:limit]
