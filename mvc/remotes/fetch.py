@@ -139,7 +139,7 @@ def fetch(
         raise InvalidInputError("a depth is at least 1, and excludes unshallow", hint="--depth 1: the tips only")
     theirs = store.checked_state()
     if not request.prune:
-        check_tracking(theirs.refs, session.refs.state().refs, name)
+        check_tracking(theirs.refs, session.refs.state().refs, name, request.branches)
     with session.store.leases.take("fetch") as lease:
         cache = IndexCache(session.layout.directory, name, session.fs)
         work = _Fetch(session, store, name, cache)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -129,15 +129,26 @@ def plan_fetch(
     return found
 
 
-def check_tracking(theirs: Refs, ours: Refs, remote: str) -> None:
+def check_tracking(theirs: Refs, ours: Refs, remote: str, branches: Collection[str] = ()) -> None:
     """Refuse branches that cannot stand beside what is still here of those that the remote has no more.
+
+    Parameters
+    ----------
+    theirs, ours : Refs
+        Refs there and here.
+    remote : str
+        Its name.
+    branches : collection of str
+        Short names of those that are fetched; all if empty.
 
     Raises
     ------
     ConflictError
         If a branch there has become a directory, a directory a branch, or a name another case.
     """
-    targets = {tracking_ref(remote, name) for name in theirs if name.startswith(BRANCHES)}
+    names = {name for name in theirs if name.startswith(BRANCHES)}
+    wanted = names & {BRANCHES + name for name in branches} if branches else names
+    targets = {tracking_ref(remote, name) for name in wanted}
     try:
         check_ref_names(targets | {*_stale(theirs, ours, remote)})
     except InvalidInputError as error:

@@ -176,6 +176,7 @@ class TestFetch:
         with pytest.raises(ConflictError, match="nothing was fetched") as refusal:
             machines.fetch(bob)
         assert refusal.value.hint == "mvc fetch origin --prune"
+        assert outcomes(machines.fetch(bob, "main")) == {}, "other branches are none of its business"
         assert outcomes(machines.fetch(bob, after, prune=True)) == {REMOTE + before: "deleted", REMOTE + after: "new"}
         assert machines.faults(bob) == []
 
