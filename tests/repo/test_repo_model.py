@@ -18,7 +18,7 @@ from mvc.repo.undo import undo
 from mvc.settings import Gc
 from mvc.testing.machine import RepositoryMachine
 
-EXAMPLES, STEPS, SEED = 20, 30, 2
+EXAMPLES, STEPS, SEED = 16, 30, 2
 """Of the slice: the seed is one with which everything that is asserted happens."""
 LONG_EXAMPLES, LONG_STEPS = 500, 200
 
