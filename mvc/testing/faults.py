@@ -1,10 +1,11 @@
-"""Disks that fail to order: full from the n-th call on, or with one error at the n-th."""
+"""Disks that fail to order: full from the n-th call on, or with one error at the n-th; or that others use meanwhile."""
 
 from __future__ import annotations
 
 import errno
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Lock
@@ -16,7 +17,7 @@ from mvc.store.fs import OBJECT_MODE, FileHandle
 from mvc.store.local_fs import LocalFileSystem, translated
 from mvc.testing.index_commits import watched
 
-__all__ = ["FailingFileSystem"]
+__all__ = ["FailingFileSystem", "InterruptedFileSystem"]
 
 _NEEDS_NO_SPACE: Final = frozenset({"unlink", "touch", "flush of a directory"})
 """Calls that a full disk lets through."""
@@ -125,3 +126,29 @@ class FailingFileSystem(LocalFileSystem):
                 return
             self.failed = self.failed or call
         raise OSError(self._error, os.strerror(self._error))
+
+
+class InterruptedFileSystem(LocalFileSystem):
+    """A file system on which something happens just before, or just after, the first file is condemned.
+
+    Parameters
+    ----------
+    before, after : callable, optional
+        What happens, once.
+    """
+
+    def __init__(
+        self, *, before: Callable[[], object] | None = None, after: Callable[[], object] | None = None
+    ) -> None:
+        self.before, self.after = before, after
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Let the others act."""
+        hit = target.name.endswith(".condemned")
+        if hit and self.before:
+            action, self.before = self.before, None
+            action()
+        super().replace(source, target)
+        if hit and self.after:
+            action, self.after = self.after, None
+            action()

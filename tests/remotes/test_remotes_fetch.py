@@ -16,7 +16,7 @@ from mvc.remotes.remote_store import RemoteStore
 from mvc.repo.gc import gc
 from mvc.repo.repack import repack
 from mvc.settings import Gc
-from mvc.store.local_fs import LocalFileSystem
+from mvc.testing.faults import InterruptedFileSystem
 from mvc.testing.remote_faults import HostileEngine, Lies
 from tests.remotes.conftest import LONG_AGO
 
@@ -36,24 +36,6 @@ def commit_file(lab, text, path="notes.txt"):
     """Commit another text file; return the commit."""
     lab.write(path, text)
     return lab.commit(text).commit
-
-
-class Interrupted(LocalFileSystem):
-    """A file system on which something happens just before, or just after, the first file is condemned."""
-
-    def __init__(self, *, before=None, after=None):
-        self.before, self.after = before, after
-
-    def replace(self, source, target):
-        """Let the others act."""
-        hit = target.name.endswith(".condemned")
-        if hit and self.before:
-            action, self.before = self.before, None
-            action()
-        super().replace(source, target)
-        if hit and self.after:
-            action, self.after = self.after, None
-            action()
 
 
 @pytest.fixture
@@ -266,7 +248,9 @@ class TestBesideGc:
         machines.fetch(bob, "main", prune=True)
         for path in (bob.root / ".mvc").rglob("*.[bp]*"):
             os.utime(path, (LONG_AGO, LONG_AGO))
-        gone = gc(bob.again(Interrupted(**{moment: lambda: machines.fetch(bob.again(), new)})).session, EAGER_NOW)
+        gone = gc(
+            bob.again(InterruptedFileSystem(**{moment: lambda: machines.fetch(bob.again(), new)})).session, EAGER_NOW
+        )
         assert gone.spared, "nothing was relied on"
         assert machines.faults(bob) == []
 

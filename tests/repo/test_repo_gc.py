@@ -16,8 +16,8 @@ from mvc.repo.leftovers import settle_leftovers
 from mvc.repo.undo import undo
 from mvc.settings import Gc
 from mvc.store.layout import EntryKind
-from mvc.store.local_fs import LocalFileSystem
 from mvc.store.metadata import wrap_metadata
+from mvc.testing.faults import InterruptedFileSystem
 
 NOW = Gc(grace_hours=0.0, retention_days=0.0)
 """Everything that nothing holds goes."""
@@ -257,25 +257,6 @@ class TestPacks:
         assert before.keys() <= stored(lab).keys()
 
 
-class Interrupted(LocalFileSystem):
-    """A file system on which something happens just before, or just after, the first file is condemned."""
-
-    def __init__(self, *, before=None, after=None):
-        self.before = before
-        self.after = after
-
-    def replace(self, source, target):
-        """Let the others act."""
-        hit = target.name.endswith(".condemned")
-        if hit and self.before:
-            action, self.before = self.before, None
-            action()
-        super().replace(source, target)
-        if hit and self.after:
-            action, self.after = self.after, None
-            action()
-
-
 class TestBesideOthers:
     """Somebody comes to need garbage while it is being removed."""
 
@@ -296,7 +277,7 @@ class TestBesideOthers:
                 prefix="again",
             )
 
-        gc(lab.again(Interrupted(**{moment: commit})).session, NOW)
+        gc(lab.again(InterruptedFileSystem(**{moment: commit})).session, NOW)
         found = lab.again().repo.load("main", framework="numpy", path="again/model.safetensors")
         assert found["other"].tobytes() == models[2]["other"].data
         assert found["b"].tobytes() == models[2]["layer.bias"].data
@@ -319,7 +300,7 @@ class TestBesideOthers:
             except NotFoundError:
                 outcome.append("refused")
 
-        gc(lab.again(Interrupted(**{moment: branch})).session, NOW)
+        gc(lab.again(InterruptedFileSystem(**{moment: branch})).session, NOW)
         assert outcome
         assert lab.check().clean
         if outcome == ["made"]:
