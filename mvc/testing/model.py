@@ -255,13 +255,18 @@ class Model:
         self.remote_operations += 1
 
     def fetch(self, *, prune: bool = False) -> None:
-        """Follow the branches of the remote, and take its tags."""
+        """Follow the branches of the remote, and take those tags whose commits are here then."""
         moves: dict[str, str | None] = {}
         if prune:
             moves |= {name: None for name in self.refs if name.startswith(_TRACKING)}
-        moves |= {_tracking(name): value for name, value in self.remote.items() if name.startswith(BRANCHES)}
-        tags = {name: value for name, value in self.remote.items() if name.startswith(TAGS)}
-        self._move({**moves, **{name: value for name, value in tags.items() if name not in self.refs}})
+        heads = {_tracking(name): value for name, value in self.remote.items() if name.startswith(BRANCHES)}
+        here = self.ancestors([*self.tips().values(), *map(ObjectId, heads.values())])
+        tags = {
+            name: value
+            for name, value in self.remote.items()
+            if name.startswith(TAGS) and name not in self.refs and self.tags.get(ObjectId(value), value) in here
+        }
+        self._move({**moves, **heads, **tags})
 
     def pull(self, name: str, message: str, favour: Side | None) -> None:
         """Fetch, and merge a branch; what was fetched stays if that is refused."""
