@@ -64,6 +64,9 @@ class Codec(ABC):
     roles: ClassVar[tuple[str, ...]] = ()
     """Roles of the side tensors, in the order in which `encode` and `decode` take them; ``("base",)`` for a delta."""
 
+    positional: ClassVar[bool] = False
+    """Whether a frame is coded by where it lies in its tensor (`FrameSpec.start`)."""
+
     @property
     @abstractmethod
     def parameters(self) -> Parameters:

@@ -16,7 +16,7 @@ Sample = tuple[Bytes, Sequence[Bytes], FrameSpec]
 
 
 def estimate(codec: Codec, samples: Sequence[Sample]) -> float:
-    """Return stored bytes per raw byte of `codec` on `samples`, taken together as one frame.
+    """Return stored bytes per raw byte of `codec` on `samples`, taken together as one frame if that can be.
 
     Samples much shorter than a frame overstate the result by the fixed cost of a frame and its tables: take at least
     some hundred thousand words in all.
@@ -32,8 +32,8 @@ def estimate(codec: Codec, samples: Sequence[Sample]) -> float:
     """
     if not samples:
         return 0.0
-    frame, sides, spec = _joined(samples)
-    return len(codec.encode(frame, sides, spec)) / spec.nbytes
+    frames = samples if codec.positional else [_joined(samples)]
+    return sum(len(codec.encode(*frame)) for frame in frames) / sum(spec.nbytes for _, _, spec in frames)
 
 
 def _joined(samples: Sequence[Sample]) -> Sample:

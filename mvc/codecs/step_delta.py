@@ -78,6 +78,7 @@ class StepDelta(Codec):
 
     name: ClassVar[str] = "step-delta"
     roles: ClassVar[tuple[str, ...]] = ("base",)
+    positional: ClassVar[bool] = True
 
     rows: bytes
     columns: bytes

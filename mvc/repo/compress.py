@@ -164,6 +164,7 @@ def _creation(ref: str, commit: ObjectId) -> Callable[[RefState], tuple[RefChang
     """Return what makes a branch, unless another process was faster."""
 
     def decide(current: RefState) -> tuple[RefChange, ...]:
+        """Return the new ref."""
         if current.refs.get(ref) is not None:
             raise ConflictError(f"another process made {ref}", hint="choose another name")
         return (RefChange(ref, None, commit),)

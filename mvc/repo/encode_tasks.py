@@ -179,5 +179,9 @@ def _cut(whole: Range, start: int, words: int) -> Range:
     result: Range = {}
     for key, (target, sides, spec) in whole.items():
         place = slice(start * spec.dtype.word_bytes, (start + words) * spec.dtype.word_bytes)
-        result[key] = target[place], tuple(side[place] for side in sides), replace(spec, words=words)
+        result[key] = (
+            target[place],
+            tuple(side[place] for side in sides),
+            replace(spec, words=words, start=spec.start + start),
+        )
     return result

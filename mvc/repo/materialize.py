@@ -275,7 +275,10 @@ class ContentReader:
         """
         self.prepare({reference.id for blob in blobs for reference in blob.envelope.references})
         running, error = None, None
-        with closing(ordered_map(self._pool, self._attempted, _runs(blobs), self._window)) as runs:
+        little = sum(blob.envelope.spec.nbytes for blob in blobs) <= _RUN_BYTES  # done sooner than a thread is told
+        todo = _runs(blobs)
+        done = map(self._attempted, todo) if little else ordered_map(self._pool, self._attempted, todo, self._window)
+        with closing(run for run in done) as runs:
             for task, failure in chain.from_iterable(runs):
                 envelope, frame = task.blob.envelope, task.frame
                 if frame.start == 0:

@@ -128,6 +128,7 @@ def grid_cases(draw: st.DrawFn, dtype: DType, bits: int, sides: int, least_words
     numbers = rng.integers(-largest, largest + 1, words) * (rng.random(words) < draw(st.sampled_from([0.1, 1.0])))
 
     def on_grid(numbers: npt.NDArray[np.int64]) -> Bytes:
+        """Return the words of numbers."""
         with np.errstate(over="ignore"):
             return from_float64(dtype, numbers.astype(np.float64) * 2.0**-bits)
 

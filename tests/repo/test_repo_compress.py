@@ -553,6 +553,18 @@ class TestDeltaGptq:
         assert session.record(made.id).source == source
 
 
+def test_steps_of_rows_in_a_tensor_that_is_sampled(lab, press):
+    """Rows have steps of their own: whoever judges the codec by samples must know which rows they are."""
+    base = {"w": lab.weights("F32", (600, 400), 1)}
+    first = lab.committed(base)
+    source = lab.committed(lab.tuned(base, 2, size=1e-3))
+    result = press(source, GptqTransform(Uniform(2), None), base=first)
+    (tensor,) = result.derivation.tensors
+    record = lab.session.index.blobs([tensor.id])[tensor.id]
+    assert record.codec == "step-delta"
+    assert tensor.stored_bytes < 600 * 400 * 2.2 / 8 + 4 * 600
+
+
 class TestFsck:
     """What a commit says of its tensors must be of its tensors."""
 
