@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from mvc.cli.text import counted, printable, short
+from mvc.cli.text import counted, facts, printable, short
 from mvc.objects.derivation import Derivation
 from mvc.objects.manifest import Manifest
-from mvc.types import ObjectId
 
 __all__ = ["derivation_document", "derivation_lines"]
 
 
 def derivation_document(derivation: Derivation, manifest: Manifest) -> dict[str, object]:
     """Return what ``--json`` says of the derivation of a commit, whose tensors `manifest` names."""
-    names = _names(manifest)
     return {
         "method": derivation.method,
         "source": derivation.source,
@@ -32,28 +30,21 @@ def derivation_document(derivation: Derivation, manifest: Manifest) -> dict[str,
                 "stored_bytes": tensor.stored_bytes,
             }
             for tensor in derivation.tensors
-            for name in names.get(tensor.id, ())
+            for name in manifest.names.get(tensor.id, ())
         ],
     }
 
 
 def derivation_lines(derivation: Derivation, manifest: Manifest) -> Iterator[str]:
     """Yield what a person is told."""
-    settings = " ".join(f"{key}={value}" for key, value in sorted(derivation.parameters.items()))
+    settings = facts(derivation.parameters)
     against = f" against {short(derivation.base)}" if derivation.base else ""
-    yield f"{printable(derivation.method)}{against}: {printable(settings)}"
+    yield f"{printable(derivation.method)}{against}: {settings}"
     if derivation.tensors:
         worst = max(derivation.tensors, key=lambda tensor: tensor.relative)
-        name = next(iter(_names(manifest).get(worst.id, ())), short(worst.id))
+        name = next(iter(manifest.names.get(worst.id, ())), short(worst.id))
         yield (
             f"{counted(len(derivation.tensors), 'tensor')} changed; "
             f"largest error {max(tensor.largest for tensor in derivation.tensors):.3g}, "
             f"largest relative error {worst.relative:.3g} ({printable(name)})"
         )
-
-
-def _names(manifest: Manifest) -> Mapping[ObjectId, list[str]]:
-    found: dict[ObjectId, list[str]] = {}
-    for entry in manifest.tensors:
-        found.setdefault(entry.id, []).append(entry.name)
-    return found

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from mvc.errors import NotFoundError, StorageError
 
-__all__ = ["read_file", "write_file"]
+__all__ = ["read_file", "replacing"]
 
 
 def read_file(path: Path) -> bytes:
@@ -28,19 +32,21 @@ def read_file(path: Path) -> bytes:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all.
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a file to be written, which takes the place of `path`, whole or not at all.
 
     Raises
     ------
     StorageError
         If that fails.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         try:
-            draft.write_bytes(content)
-            draft.replace(path)
+            with draft.open("xb") as file:
+                yield file
+            os.replace(draft, path)  # noqa: PTH105 - Path.replace() would return another path
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from mvc.cli.text import counted, iso_time, local_time, printable, short
+from mvc.cli.text import counted, facts, iso_time, local_time, printable, short
 from mvc.index import CommitRecord
-from mvc.objects.commit import Metadata
 from mvc.objects.refnames import BRANCHES, HEAD, REMOTES, TAGS
 from mvc.repo.refs import RefState
 from mvc.repo.session import Session
@@ -73,7 +72,7 @@ def one_line(record: CommitRecord, names: RefNames) -> str:
     line = f"{click.style(short(record.id), fg='yellow')}{names.decoration(record.id)} {subject}"
     if record.method:
         line += f"  {click.style(_derived(record), fg='magenta')}"
-    return f"{line}  {click.style(_facts(record.metadata), dim=True)}" if record.metadata else line
+    return f"{line}  {click.style(facts(record.metadata), dim=True)}" if record.metadata else line
 
 
 def full_text(record: CommitRecord, names: RefNames) -> list[str]:
@@ -88,7 +87,7 @@ def full_text(record: CommitRecord, names: RefNames) -> list[str]:
     lines.append(f"Author:  {printable(record.author)}")
     lines.append(f"Date:    {local_time(record.time)}")
     if record.metadata:
-        lines.append(f"Data:    {_facts(record.metadata)}")
+        lines.append(f"Data:    {facts(record.metadata)}")
     return [*lines, "", *(f"    {line}".rstrip() for line in printable(record.message).split("\n"))]
 
 
@@ -96,14 +95,3 @@ def _derived(record: CommitRecord) -> str:
     """Return what a commit with a loss is."""
     source = short(record.source) if record.source else "what was never committed"
     return f"{printable(record.method or '')} of {source}"
-
-
-def _facts(metadata: Metadata) -> str:
-    return printable(" ".join(f"{key}={_scalar(value)}" for key, value in sorted(metadata.items())))
-
-
-def _scalar(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    words = {None: "null", True: "true", False: "false"}
-    return words[value] if value is None or isinstance(value, bool) else str(value)

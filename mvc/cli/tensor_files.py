@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -11,7 +9,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from mvc.errors import StorageError
+from mvc.cli.files import replacing
 from mvc.formats import safetensors_header
 from mvc.types import TensorSpec
 
@@ -40,18 +38,9 @@ def write_tensor(path: Path, name: str, spec: TensorSpec, array: npt.NDArray[Any
         If it cannot be written.
     """
     write = SUFFIXES[path.suffix](name, spec, array)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        try:
-            with draft.open("xb") as file:
-                write(file)
-            size = draft.stat().st_size
-            os.replace(draft, path)  # noqa: PTH105 - Path.replace() would return another path
-        finally:
-            draft.unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}") from error
-    return size
+    with replacing(path) as file:
+        write(file)
+        return file.tell()
 
 
 _Write = Callable[[IO[bytes]], None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeAlias
 
@@ -124,3 +124,21 @@ def _padded(cell: tuple[str, str | None], width: int, side: str) -> str:
     fill = " " * (width - len(text))
     shown = click.style(text, fg=colour) if colour else text
     return fill + shown if side == ">" else shown + fill
+
+
+def facts(found: Mapping[str, object]) -> str:
+    """Return names and values as text.
+
+    Examples
+    --------
+    >>> facts({"loss": 0.1234567, "best": True})
+    'best=true loss=0.123457'
+    """
+    return printable(" ".join(f"{key}={_scalar(value)}" for key, value in sorted(found.items())))
+
+
+def _scalar(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)

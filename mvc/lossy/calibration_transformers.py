@@ -128,7 +128,7 @@ def _loaded(directory: Path, tokenizer: Path) -> tuple[Any, Any]:
             hint="the commit must hold config.json; --tokenizer DIR says where its tokenizer is, if not there too",
         ) from error
     if encode.pad_token is None:  # as GPT-2's; which it is does not matter, for padding is masked
-        encode.pad_token = encode.eos_token
+        encode.pad_token = encode.eos_token or encode.convert_ids_to_tokens(0)
     return model, encode
 
 

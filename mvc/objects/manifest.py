@@ -143,6 +143,14 @@ class Manifest:
         return digest(MANIFEST, self.encoded)
 
     @cached_property
+    def names(self) -> Mapping[ObjectId, tuple[str, ...]]:
+        """What each tensor is called, in the order of the files."""
+        found: dict[ObjectId, tuple[str, ...]] = {}
+        for entry in self.tensors:
+            found[entry.id] = (*found.get(entry.id, ()), entry.name)
+        return found
+
+    @cached_property
     def by_path(self) -> Mapping[str, FileEntry]:
         """The files by path."""
         return {file.path: file for file in self.files}

@@ -94,11 +94,7 @@ class Bringing:
         for oid in wanted.keys() & there.keys():
             check_same(oid, (there[oid].kind, there[oid].raw_bytes), wanted[oid])
         with self.session.store.begin() as batch:
-            missing = {
-                oid: what
-                for oid, what in wanted.items()
-                if oid not in there or not there[oid].reachable or not rely_on(oid, there, batch)
-            }
+            missing = {oid: what for oid, what in wanted.items() if oid not in there or not rely_on(oid, there, batch)}
             batch.commit()
         return missing
 

@@ -110,7 +110,7 @@ class RemotePromisor:
         held = {oid: what for oid, what in wanted.items() if oid in holdings}
         self.session.refresh(force=True)
         there = self.session.index.blobs(held)
-        missing = {oid: what for oid, what in held.items() if not (oid in there and there[oid].reachable)}
+        missing = {oid: what for oid, what in held.items() if oid not in there}
         if missing:
             self.tell(Supply(name, len(missing), sum(holdings.places(oid)[0].length for oid in missing)))
             with self.session.pool() as pool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,9 +17,7 @@ from mvc.objects.commit import Commit
 from mvc.objects.derivation import Derivation, DerivedTensor
 from mvc.objects.ids import content_hasher, finish
 from mvc.objects.manifest import Manifest, SegmentKind, TensorEntry
-from mvc.objects.operation import RefChange
-from mvc.objects.refnames import branch_ref
-from mvc.repo.branches import check_new_branch
+from mvc.repo.branches import check_new_branch, create_branch
 from mvc.repo.candidates import Task
 from mvc.repo.clock import Actor, now
 from mvc.repo.encode import Encoder
@@ -28,7 +26,6 @@ from mvc.repo.plan import SMALL_BYTES, Side
 from mvc.repo.presence import check_present
 from mvc.repo.progress import Progress, Tick, silent
 from mvc.repo.record import additions, put_commit
-from mvc.repo.refs import RefState
 from mvc.repo.reliance import rely_on
 from mvc.repo.scan import Content
 from mvc.repo.session import Session
@@ -140,36 +137,21 @@ def compress(session: Session, request: CompressRequest, actor: Actor, progress:
             raise ConflictError(
                 "this process was taken for dead, and what it stored may be gone", hint="compress again"
             )
-        if request.branch is not None:
-            state = session.refs.update(_creation(branch_ref(request.branch), result.commit.id), actor)
-    with suppress(StorageError, ReadOnlyError):  # derived: the next command will see to it
-        if request.branch is not None:
-            session.follow(state, added)
-        else:
+        with suppress(StorageError, ReadOnlyError):  # derived: the next command will see to it
             session.follow_objects(added)
+        if request.branch is not None:
+            create_branch(session, request.branch, result.commit.id, actor)
     return result
 
 
 def _check_lossless(session: Session, oid: ObjectId) -> None:
     """Refuse to round what was rounded before: two losses add up, and nobody would know to what."""
-    derivation = session.commit(oid).derivation
-    if derivation is not None:
-        origin = f"commit {derivation.source[:12]}" if derivation.source else "what it was made from"
+    record = session.record(oid)
+    if record.method is not None:
+        origin = f"commit {record.source[:12]}" if record.source else "what it was made from"
         raise InvalidInputError(
-            f"commit {oid[:12]} has lost something already, by {derivation.method}", hint=f"compress {origin} instead"
+            f"commit {oid[:12]} has lost something already, by {record.method}", hint=f"compress {origin} instead"
         )
-
-
-def _creation(ref: str, commit: ObjectId) -> Callable[[RefState], tuple[RefChange, ...]]:
-    """Return what makes a branch, unless another process was faster."""
-
-    def decide(current: RefState) -> tuple[RefChange, ...]:
-        """Return the new ref."""
-        if current.refs.get(ref) is not None:
-            raise ConflictError(f"another process made {ref}", hint="choose another name")
-        return (RefChange(ref, None, commit),)
-
-    return decide
 
 
 class _Compression:
@@ -179,7 +161,7 @@ class _Compression:
         self._session = session
         self._request = request
         self._manifest = session.manifest(request.source)
-        self._names = _names(self._manifest)
+        self._names = {entry.id: self._manifest.names[entry.id] for entry in _stored(self._manifest)}
         self._bases = _bases(self._manifest, session.manifest(request.base)) if request.base else {}
         if request.base and not self._bases:
             raise InvalidInputError(
@@ -238,8 +220,8 @@ class _Compression:
         return {**self._manifest.segments(), **{("tensor", oid): size for oid, size in bases.items()}}
 
     def _bytes(self, ids: Collection[ObjectId]) -> int:
-        sizes = {oid: size for (_, oid), size in self._manifest.segments().items()}
-        return sum(sizes[oid] for oid in ids)
+        wanted = {*ids}
+        return sum(size for (_, oid), size in self._manifest.segments().items() if oid in wanted)
 
     def _sources(self, ids: Sequence[ObjectId], tick: Tick) -> Iterator[SourceTensor]:
         """Read tensors and their bases, one after the other."""
@@ -274,7 +256,7 @@ class _Compression:
 
     def _is_stored(self, oid: ObjectId, batch: WriteBatch) -> bool:
         there = self._session.chains([oid])
-        return oid in there and there[oid].reachable and rely_on(oid, there, batch)
+        return oid in there and rely_on(oid, there, batch)
 
     def _sides(self, tensor: SourceTensor) -> tuple[Side, ...]:
         """Return the base of a tensor as what its new elements may be stored against."""
@@ -327,14 +309,6 @@ class _Compression:
         message = request.message or f"{source.message.partition(chr(10))[0]} ({transform.summary})"
         parents = (request.base,) if request.base else ()
         return Commit(manifest.id, parents, actor.author, now(), message.strip(), {}, derivation)
-
-
-def _names(manifest: Manifest) -> dict[ObjectId, tuple[str, ...]]:
-    """Return the tensors of a manifest that have elements, and their names."""
-    found: dict[ObjectId, list[str]] = {}
-    for entry in _stored(manifest):
-        found.setdefault(entry.id, []).append(entry.name)
-    return {oid: tuple(names) for oid, names in found.items()}
 
 
 def _stored(manifest: Manifest) -> Iterator[TensorEntry]:

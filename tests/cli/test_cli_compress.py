@@ -99,7 +99,7 @@ class TestCompress:
             assert lab.again().session.record(found["commit"]).message == "a message"
         text = program.out("compress", "main", "--method", "delta-gptq", "--base", base, *options, "--branch", "tiny")
         assert f"delta-gptq against {base[:12]}: " in text
-        assert "calibrated=False" in text
+        assert "calibrated=false" in text
         assert "beside those of the base" in text
 
     def test_a_calibration_of_another_commit(self, lab, tuned):

@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from mvc.cli.app import App
 from mvc.cli.documents import emit
-from mvc.cli.files import read_file, write_file
+from mvc.cli.files import read_file, replacing
 from mvc.cli.group import command as make_command
 from mvc.cli.options import complete_ref, json_option
 from mvc.cli.progress import terminal_progress
@@ -54,15 +54,15 @@ def command(
     hundred texts of the task that the model was tuned for are enough for most. Needs torch and transformers.
     """
     data = read_file(app.path(data_file))
-    texts = list(read_texts(data.decode("utf-8", "replace").split("\n"), text_key))[:limit]
-    if not texts:
-        raise InvalidInputError(f"{data_file} holds no text")
+    texts = _texts(data, data_file, text_key)[:limit]
     session = open_session(app)
     commit = resolve(session, ref).commit
     manifest = session.manifest(commit)
     with tempfile.TemporaryDirectory(prefix="mvc-calibrate-") as scratch, session.pool() as pool:
-        export(session, manifest.files, Path(scratch), pool, terminal_progress())
-        directory = Path(scratch) / prefix
+        inside = f"{prefix.strip('/')}/" if prefix else ""
+        files = [file for file in manifest.files if file.path.startswith(inside)]
+        export(session, files, Path(scratch), pool, terminal_progress())
+        directory = Path(scratch) / inside
         try:
             found = calibrate(
                 directory,
@@ -76,13 +76,27 @@ def command(
                 f"calibrating takes {error.name}", hint="pip install 'mvc[torch]' transformers"
             ) from error
     about = About(manifest.id, blake3(data).hexdigest(), len(texts), found.tokens, found.inputs_first)
-    content = b"".join(bytes(piece) for piece in pieces(found.hessians, about))
-    write_file(app.path(out), content)
+    running, written = blake3(), 0
+    with replacing(app.path(out)) as file:
+        for piece in pieces(found.hessians, about):
+            running.update(piece)
+            written += file.write(piece)
     if as_json:
-        emit("mvc.calibrate/1", **_document(found, commit, len(texts), blake3(content).hexdigest()))
+        emit("mvc.calibrate/1", **_document(found, commit, len(texts), running.hexdigest()))
     else:
         layers, read = counted(len(found.hessians), "layer"), counted(found.tokens, "token")
-        click.echo(f"{layers} of {short(commit)} calibrated on {read}: {size(len(content))} in {out}")
+        click.echo(f"{layers} of {short(commit)} calibrated on {read}: {size(written)} in {out}")
+
+
+def _texts(data: bytes, name: str, key: str) -> list[str]:
+    """Return the texts of a file, at least one."""
+    try:
+        texts = list(read_texts(data.decode().split("\n"), key))
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{name} is not text in UTF-8: byte {error.start:,}") from error
+    if not texts:
+        raise InvalidInputError(f"{name} holds no text")
+    return texts
 
 
 def _document(found: Calibrated, commit: str, samples: int, digest: str) -> dict[str, object]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import click
@@ -96,7 +97,8 @@ def command(
     keep_freed_memory()
     session = open_session(app)
     source = resolve(session, ref).commit
-    transform = settings.precision() if precise else settings.gptq(_calibration(app, session, source, calibration))
+    read = partial(_calibration, app, session, source, calibration)
+    transform = settings.precision() if precise else settings.gptq(read)
     request = CompressRequest(
         source,
         transform,
@@ -136,10 +138,11 @@ class _Settings:
             raise _usage("precision takes either --bits or --mantissa")
         return PrecisionTransform(Precision(self.bits, self.relative, self.mantissa))
 
-    def gptq(self, calibration: tuple[Calibration, ObjectId] | None) -> Transform:
-        """Return the method ``delta-gptq``."""
+    def gptq(self, calibration: Callable[[], tuple[Calibration, ObjectId] | None]) -> Transform:
+        """Return the method ``delta-gptq``; `calibration` reads the file, once the options make sense."""
         self._refuse("delta-gptq", mantissa=self.mantissa, rel=self.relative or None)
-        return GptqTransform(self._mode(), *(calibration or (None, None)))
+        mode = self._mode()
+        return GptqTransform(mode, *(calibration() or (None, None)))
 
     def _mode(self) -> Mode:
         if self.mode == "paper":
@@ -148,9 +151,11 @@ class _Settings:
                 raise _usage("--mode paper takes --bits")
             return Uniform(self.bits, self.sparsity or 0.0)
         self._refuse("--mode ec", bits=self.bits, sparsity=self.sparsity)
-        if (self.rate is None) == (self.step is None):
-            raise _usage("delta-gptq takes either --bits-per-param or --step")
-        return EntropyCoded(self.step) if self.step is not None else Rate(self.rate or 0.0)
+        if self.step is not None and self.rate is None:
+            return EntropyCoded(self.step)
+        if self.rate is not None and self.step is None:
+            return Rate(self.rate)
+        raise _usage("delta-gptq takes either --bits-per-param or --step")
 
     @staticmethod
     def _refuse(what: str, **given: object) -> None:
