@@ -2,6 +2,7 @@
 
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,23 @@ def hessian(inputs, seed=0):
 
 HESSIANS = {"a.weight": hessian(5), "b": hessian(3, 1)}
 FILE = b"".join(pieces(HESSIANS, ABOUT))
+
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "lossy" / "calibration.safetensors"
+"""Written once, by this module, and never again; `test_other_readers_read_it` says what another library reads."""
+
+
+def test_the_bytes_are_those_of_the_specification():
+    """The golden file is read, and written again byte for byte."""
+    stored = GOLDEN.read_bytes()
+    read = Calibration.of(stored)
+    assert read.about == ABOUT
+    found = {name: read.hessian(name) for name in read.names}
+    assert {name: matrix.tolist() for name, matrix in found.items()} == {
+        "a.weight": [[4.0, 1.0], [1.0, 2.5]],
+        "b": [[0.5]],
+    }
+    assert b"".join(pieces(found, read.about)) == stored
 
 
 def test_round_trip():
