@@ -2,7 +2,7 @@
 
 The linear layers of the encoder are quantized in one pass; every other tensor is that of the tuned model. Rates count
 whole blobs: envelope, steps and codes. Needs the corpus with four epochs: ``python -m benchmarks.corpus --epochs 4
---family minilm``. Run ``python -m benchmarks.lossy.gptq``; it prints a table in Markdown, a line whenever one is done.
+--family minilm``. Run ``python -m benchmarks.lossy.gptq``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.corpus import HELD_OUT, MiniLM, default_cache, load_weights
+from benchmarks.report import RESULTS, print_table, write_json
 from mvc.codecs import StepDelta, frame_specs, frame_words
 from mvc.lossy.calibration_torch import hessians
 from mvc.lossy.gptq import Delta, Factor, Quantized, entropy_coded, gptq_factor, relative_output_error, uniform
@@ -121,7 +122,7 @@ class Measured:
         """Return the share of held-out texts put in the right file."""
         return float((logits.argmax(-1) == self.family.data[2][:HELD_OUT]).double().mean())
 
-    def line(self, row: Row) -> str:
+    def measure(self, row: Row) -> dict[str, object]:
         """Quantize every layer and return the row of the table."""
         weights, stored, zeros, errors = {}, 0, 0.0, []
         for name, hessian in self.hessians.items():
@@ -136,16 +137,22 @@ class Measured:
         logits = self.with_weights(weights)
         return self.cells(row.name, stored, zeros / self.parameters, float(np.mean(errors)), logits)
 
-    def cells(self, name: str, stored: int, sparsity: float, error: float, logits: Tensor) -> str:
+    def cells(self, name: str, stored: int, sparsity: float, error: float, logits: Tensor) -> dict[str, object]:
         """Return one row of the table."""
         accuracy = self.share_right(logits)
         agreement = float((logits.argmax(-1) == self.logits.argmax(-1)).double().mean())
         distance = float(((logits - self.logits) ** 2).sum() / (self.logits**2).sum())
         kept = (accuracy - self.of_base) / (self.accuracy - self.of_base)
-        return (
-            f"| {name} | {sparsity:.1%} | {8 * stored / self.parameters:.3f} | {error:.2g} | {accuracy:.3f} "
-            f"| {agreement:.3f} | {distance:.2g} | {kept:.0%} |"
-        )
+        return {
+            "method": name,
+            "unchanged %": 100 * sparsity,
+            "stored bits a parameter": 8 * stored / self.parameters,
+            "output error": error,
+            "accuracy": accuracy,
+            "agreement": agreement,
+            "logit error": distance,
+            "gain kept %": 100 * kept,
+        }
 
 
 def main() -> None:
@@ -153,15 +160,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What delta-GPTQ costs and keeps, on a fine-tune of MiniLM.")
     parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--only", default="", help="measure the rows whose names contain this")
+    parser.add_argument("--out", type=Path, default=RESULTS / "lossy-gptq.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     measured = Measured(MiniLM(), options.cache / MiniLM.name)
-    print(f"accuracy {measured.accuracy:.3f}, with the linear layers of the base {measured.of_base:.3f}", flush=True)
-    print("| method | unchanged | bits a parameter | output error | accuracy | agreement | logit error | gain kept |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
-    for row in rows():
-        if options.only in row.name:
-            print(measured.line(row), flush=True)
+    found = [measured.measure(row) for row in rows() if options.only in row.name]
+    print_table(found)
+    accuracies = {"tuned": measured.accuracy, "with the linear layers of the base": measured.of_base}
+    write_json(options.out, "lossy-gptq", {"Accuracy": [accuracies], "MiniLM fp32, 36 linear layers": found})
 
 
 if __name__ == "__main__":
