@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.peers.abc import TensorCoder
 from benchmarks.tensors import Data, RawTensor, Spec
-from mvc.codecs import CODECS, Codec, Raw, StepDelta, frame_specs, frame_words
+from mvc.codecs import CODECS, Codec, Raw, frame_specs, frame_words
 from mvc.types import TensorSpec, dtype_of
 
 TABLE_ENTRY = bytes(12)  # of the frame table, for each frame (spec-v1, section 5)
@@ -23,12 +23,12 @@ def candidates(kind: type[Codec], dtype: str) -> tuple[Codec, ...]:
 def codecs_with(roles: tuple[str, ...], dtype: str) -> dict[str, Codec]:
     """Return every codec that takes exactly the side tensors `roles`, by a name that tells its parameters.
 
-    But neither `raw` nor `step-delta`, whose steps only the maker of a tensor knows.
+    But not `raw`, and none that fit only what was made for them, such as `step-delta`.
     """
     return {
         " ".join([name, *(f"{key}={value!r}" for key, value in codec.parameters.items())]): codec
         for name in sorted(CODECS)
-        if CODECS[name].roles == roles and name not in {Raw.name, StepDelta.name}
+        if CODECS[name].roles == roles and name != Raw.name
         for codec in candidates(CODECS[name], dtype)
     }
 

@@ -19,7 +19,6 @@ from mvc.codecs.step_columns import pack_columns, unpack_columns
 from mvc.errors import InvalidInputError, MalformedError
 from mvc.types import DType
 from mvc.types.steps import (
-    COLUMN_ONE,
     LARGEST_CODE,
     LARGEST_STEP,
     SMALLEST_STEP,
@@ -47,9 +46,6 @@ _EXCEPTIONS: Final = 16
 """A reader takes at most one exception among so many words; with more, a frame is no tensor of steps."""
 
 _GAP_BYTES: Final = 4
-
-_SOME_STEP: Final = 2.0**-10
-"""A step for samples of a tensor that was not made of steps."""
 
 
 class _Exceptions(NamedTuple):
@@ -115,8 +111,8 @@ class StepDelta(Codec):
 
     @classmethod
     def candidates(cls, dtype: DType) -> tuple[Self, ...]:  # noqa: ARG003
-        """Return one codec whose step fits few tensors; which steps a tensor is made of, its maker knows."""
-        return (cls.of(np.array([_SOME_STEP], np.float32), np.array([COLUMN_ONE], np.uint8)),)
+        """Return none: which steps a tensor is made of is known where it was made, and not to be tried."""
+        return ()
 
     @property
     def _steps(self) -> Floats:

@@ -12,12 +12,13 @@ from typing import Final
 
 import numpy as np
 
-from mvc.codecs import Bytes, Codec, FrameSpec
+from mvc.codecs import Bytes, Codec, FrameSpec, StepDelta
 from mvc.codecs.gridded import Gridded
 from mvc.errors import MalformedError
 from mvc.testing.codecs import Case, special_words
 from mvc.testing.mutations import hostile
 from mvc.types import DTYPES, DType
+from mvc.types.steps import COLUMN_ONE
 
 __all__ = ["Tally", "fuzz", "instances", "random_case"]
 
@@ -50,6 +51,8 @@ def instances(codec: type[Codec], dtype: DType) -> tuple[Codec, ...]:
     """Return the instances of `codec` worth testing on `dtype`: its candidates, or the one without parameters."""
     if issubclass(codec, Gridded):
         return codec(0), codec(dtype.mantissa_bits)
+    if issubclass(codec, StepDelta):
+        return (codec.of(np.array([2.0**-10], np.float32), np.array([COLUMN_ONE], np.uint8)),)
     candidates = getattr(codec, "candidates", None)
     return tuple(candidates(dtype)) if candidates else (codec.from_parameters({}),)
 
