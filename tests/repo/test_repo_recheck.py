@@ -68,13 +68,13 @@ def seen(lab):
 
 
 def forget(root):
-    """Take the record of checks from a repository."""
+    """Take the record of checks from a repository.
+
+    One whose index SQLite cannot read has none, and keeps it: that it is damaged is for the check to say.
+    """
     index = root / ".mvc" / "index.sqlite"
-    try:
-        with closing(sqlite3.connect(index)) as connection, connection:
-            connection.execute("DELETE FROM checked")
-    except sqlite3.DatabaseError:
-        index.unlink()
+    with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(index)) as connection, connection:
+        connection.execute("DELETE FROM checked")
 
 
 def faults(root):
