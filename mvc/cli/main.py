@@ -11,8 +11,8 @@ import click
 
 from mvc.cli.app import App, colour_setting, run_directory, search_start
 from mvc.cli.group import COMMAND_LINE, Group
-from mvc.cli.lazy import LazyModule
 from mvc.cli.memory import collect_rarely
+from mvc.lazy import LazyModule
 from mvc.version import __version__
 
 __all__ = ["cli", "main"]

@@ -247,7 +247,7 @@ class Repositories:
         if scope is None:
             raise UnknownTokenError("this takes a token") if token is None else NotFoundError(_ABSENT)
         repository = self._repository(name)
-        check_complete(repository.session.layout)  # it may have become shallow since it was opened
+        check_complete(repository.layout)  # it may have become shallow since it was opened
         return Service(repository, scope, name)
 
     def spool(self, name: str) -> Path | None:

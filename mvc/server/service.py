@@ -7,44 +7,27 @@ machine, and not those who pushed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from threading import Lock
+from typing import TYPE_CHECKING
 
-from mvc.errors import AuthenticationError, ConflictError, IntegrityError, MalformedError, NotFoundError, RemoteError
-from mvc.objects.blob import Envelope
-from mvc.objects.ids import OPERATION, digest
-from mvc.objects.operation import Operation, RefChange, apply_changes
-from mvc.objects.refnames import BRANCHES, TAGS
+from mvc.errors import AuthenticationError, RemoteError
+from mvc.lazy import LazyModule
 from mvc.remotes.engine import Body, Capabilities, Engine, KeyInfo
-from mvc.remotes.keys import (
-    FORMAT,
-    HEADS,
-    LOOSE,
-    OPERATIONS,
-    PACKS,
-    PROBES,
-    check_key,
-    index_key,
-    pack_key,
-)
+from mvc.remotes.keys import FORMAT, HEADS, LOOSE, OPERATIONS, PACKS, PROBES, check_key
 from mvc.remotes.posix import PosixEngine
-from mvc.remotes.receiving import Arrival, Receiver, inspect_pack, require_whole
 from mvc.remotes.wire import body_size
 from mvc.repo.layout import Layout, check_format, find_layout, read_features
-from mvc.repo.presence import check_present
-from mvc.repo.refs import RefState
-from mvc.repo.session import Session
 from mvc.server.limits import DECODED_BYTES, LARGEST_PACK, check_size
-from mvc.store.checks import check_xxh3
-from mvc.store.layout import U64
-from mvc.store.op_head import KEPT_HEADS, parse_head
-from mvc.store.pack_index import encode_index
-from mvc.store.pack_scan import scan_pack
-from mvc.types import ObjectId, object_id
+from mvc.store.local_fs import LocalFileSystem
+from mvc.store.op_head import KEPT_HEADS, OpHead
+
+if TYPE_CHECKING:
+    from mvc.server.checking import Checker
+
+checking = LazyModule("mvc.server.checking")
 
 __all__ = ["Repository", "Scope", "Service", "check_complete", "find_served"]
 
@@ -93,9 +76,6 @@ def check_complete(layout: Layout) -> None:
 class Repository:
     """What all services of one repository share.
 
-    One pack is checked at a time, and one move of refs; neither waits for the other, for a pack may take hours. So each
-    has a session of its own, as two processes would.
-
     Parameters
     ----------
     layout : Layout
@@ -107,16 +87,24 @@ class Repository:
     """
 
     def __init__(self, layout: Layout, largest: int = LARGEST_PACK, decoded: int = DECODED_BYTES) -> None:
-        self.engine = PosixEngine(layout.root, url="the repository")
-        self.session = Session(layout)
-        self.packs = Session(layout)
-        self.bare = layout.bare
+        fs = LocalFileSystem()
+        self.layout = layout
+        self.engine = PosixEngine(layout.root, fs, "the repository")
+        self.head = OpHead(layout.directory, fs)
         self.largest = largest
-        self.decoded = decoded
         self.spool = layout.directory / "tmp"
-        self.lock = Lock()
-        self.packs_lock = Lock()
-        self.session.fs.mkdir(self.spool)
+        self._decoded = decoded
+        self._guard = Lock()
+        self._checker: Checker | None = None
+        fs.mkdir(self.spool)
+
+    @property
+    def checker(self) -> Checker:
+        """What takes what is pushed: one for all, for what it checks waits for each other."""
+        with self._guard:
+            if self._checker is None:
+                self._checker = checking.Checker(self.layout, self.engine, self._decoded)
+            return self._checker
 
 
 class Service(Engine):
@@ -141,7 +129,7 @@ class Service(Engine):
     @property
     def capabilities(self) -> Capabilities:
         """See `Engine.capabilities`."""
-        return Capabilities(True, self._engine.capabilities.connections, not self._repository.bare)
+        return Capabilities(True, self._engine.capabilities.connections, not self._repository.layout.bare)
 
     def list(self, prefix: str) -> Iterator[KeyInfo]:
         """See `Engine.list`."""
@@ -206,12 +194,8 @@ class Service(Engine):
         self.admit(key, body_size(body))
         if self._engine.info(key) is not None:
             return False
-        if key.startswith((PACKS, LOOSE)):
-            with self._repository.packs_lock:
-                return self._create_pack(key, body) if key.startswith(PACKS) else self._create_loose(key, body)
-        if key.startswith((OPERATIONS, HEADS)):
-            with self._repository.lock:
-                return self._create_operation(key, body) if key.startswith(OPERATIONS) else self._create_head(key, body)
+        if key.startswith((PACKS, LOOSE, OPERATIONS, HEADS)):
+            return self._repository.checker.create(key, body)
         if key == FORMAT:
             raise RemoteError("this repository is being made: try again", transient=True)
         return self._engine.create(key, body)
@@ -221,173 +205,5 @@ class Service(Engine):
             raise AuthenticationError(f"you may not {what} this repository", hint="ask whoever runs the server")
 
     def _newest(self) -> int:
-        head = self._repository.session.store.head.read()
+        head = self._repository.head.read()
         return head.number if head else 0
-
-    def _create_pack(self, key: str, body: Body) -> bool:
-        """Take a pack, whose index is made here; an index that somebody else made is not taken."""
-        pack = object_id(key.removeprefix(PACKS).partition(".")[0])
-        if key.endswith(".idx"):
-            if self._engine.info(pack_key(pack)) is None:
-                raise RemoteError(f"there is no pack {pack} of which that could be the index")
-            return self._index_pack(pack)
-        with _as_file(body, self._repository.spool) as path:
-            self._check_decoded(path)
-            session = self._repository.packs
-            session.refresh(force=True)
-            inspect_pack(session, path, pack)
-            free = self._engine.create(key, path)
-        self._index_pack(pack)
-        return free
-
-    def _index_pack(self, pack: ObjectId) -> bool:
-        session = self._repository.packs
-        data = session.fs.map_file(self._engine.root / pack_key(pack))
-        return self._engine.create(index_key(pack), encode_index(pack, scan_pack(data, f"pack {pack[:12]}")))
-
-    def _check_decoded(self, path: Path) -> None:
-        """Refuse a pack whose blobs claim to be more than anybody has, before one of them is decoded."""
-        data = self._repository.packs.fs.map_file(path)
-        total = 0
-        for entry in scan_pack(data, "the pack"):
-            if not entry.kind.is_metadata:
-                body = data[entry.offset : entry.offset + entry.length]
-                total += _claimed(body)
-                if total > self._repository.decoded:
-                    raise IntegrityError(f"the pack claims to decode to more than {self._repository.decoded:,} bytes")
-
-    def _create_loose(self, key: str, body: Body) -> bool:
-        oid = object_id(key.rpartition("/")[2].removesuffix(".blob"))
-        session = self._repository.packs
-        with _as_file(body, self._repository.spool) as path:
-            data = session.fs.map_file(path)
-            if _claimed(data) > self._repository.decoded:
-                raise IntegrityError(f"blob {oid} claims to decode to more than {self._repository.decoded:,} bytes")
-            session.refresh(force=True)
-            arrival = Arrival(oid, len(data), lambda offset, length: data[offset : offset + length])
-            with session.pool() as pool:
-                require_whole(Receiver(session, pool).inspect([arrival], {}), "this request")
-            return self._engine.create(key, path)
-
-    def _create_operation(self, key: str, body: Body) -> bool:
-        """Take an operation that may become the head one day."""
-        data = body if isinstance(body, bytes) else body.read_bytes()
-        operation = _decoded(data, object_id(key.rpartition("/")[2]))
-        if operation.view is None or len(operation.parents) != 1:
-            raise RemoteError("an operation that is pushed has one parent, and holds a view of all refs")
-        parent = self._operation(operation.parents[0])
-        if parent is None or parent.number + 1 != operation.number:
-            raise RemoteError("the parent of the operation is not stored here, or has another number")
-        return self._engine.create(key, data)
-
-    def _operation(self, oid: ObjectId) -> Operation | None:
-        try:
-            return Operation.decode(self._repository.session.store.operations.read(oid))
-        except NotFoundError:
-            return None
-
-    def _create_head(self, key: str, body: Body) -> bool:
-        """Move the head, as a process on this machine would, if everything is here that it then leads to."""
-        session = self._repository.session
-        number, oid = int(key.removeprefix(HEADS)), _named(body)
-        operation = self._operation(oid)
-        if operation is None:
-            raise RemoteError(f"operation {oid}, which is to become the head, is not stored here")
-        if operation.number != number:
-            raise RemoteError(f"operation {oid} has number {operation.number}, not {number}")
-        state = session.refs.state()
-        if operation.parents != (state.operation,) or number != state.number + 1:
-            return False  # somebody else was first
-        self._check_changes(operation, state)
-        wanted = [object_id(change.new) for change in operation.changes if change.new]
-        with session.store.leases.take("taking a push", wanted) as lease:
-            self._check_whole(operation.changes, state, wanted)
-            if not lease.renew():
-                raise RemoteError("this took too long, and what was looked at may be gone", transient=True)
-            try:
-                session.store.head.advance(number, oid, lambda one, head: self._is_below(one, number, head))
-            except ConflictError:
-                return False
-        return True
-
-    def _is_below(self, oid: ObjectId, number: int, head: ObjectId) -> bool:
-        """Return whether the operation `oid`, of a number, is an ancestor of the operation `head`."""
-        walk = self._repository.session.refs.walk(head)
-        return next((candidate for candidate, operation in walk if operation.number <= number), None) == oid
-
-    def _check_changes(self, operation: Operation, state: RefState) -> None:
-        """Refuse an operation that is not what it says, or moves what is not to be moved from afar."""
-        for change in operation.changes:
-            if not change.name.startswith((BRANCHES, TAGS)):
-                raise RemoteError(f"{change.name} is not to be moved from afar: only branches and tags are")
-            if state.refs.get(change.name) != change.old:
-                raise RemoteError(f"the operation says that {change.name} was at {change.old}, which it is not")
-            if not self._repository.bare and change.name == state.branch:
-                raise RemoteError(
-                    f"{change.name} is checked out there, and its files would no longer fit",
-                    hint="push another branch, or make the repository there a bare one: mvc init --bare",
-                )
-        if operation.view != apply_changes(state.refs, operation.changes):
-            raise RemoteError("the view of the operation is not what its changes lead to")
-
-    def _check_whole(self, changes: tuple[RefChange, ...], state: RefState, wanted: Sequence[ObjectId]) -> None:
-        """Refuse refs that lead to what is not stored here, or to something else than a commit."""
-        session = self._repository.session
-        session.refresh(force=True)
-        try:
-            check_present(session, state, wanted, complete=True)
-            for change in changes:
-                if change.new:
-                    self._check_target(change.name, object_id(change.new))
-        except (NotFoundError, IntegrityError) as error:
-            raise RemoteError(f"not everything that the refs would lead to is stored here: {error.message}") from error
-
-    def _check_target(self, name: str, oid: ObjectId) -> None:
-        session = self._repository.session
-        if oid in session.records([oid]):
-            return
-        if name.startswith(TAGS) and (target := session.tag(oid).target) in session.records([target]):
-            return
-        raise RemoteError(f"{name} would lead to something that is not a commit")
-
-
-@contextmanager
-def _as_file(body: Body, directory: Path) -> Iterator[Path]:
-    """Yield a body as a file, which is a private one if it was none."""
-    if isinstance(body, Path):
-        yield body
-        return
-    with NamedTemporaryFile(dir=directory, suffix=".tmp") as file:
-        file.write(body)
-        file.flush()
-        yield Path(file.name)
-
-
-def _claimed(body: memoryview) -> int:
-    """Return the bytes that a blob claims to decode to."""
-    return Envelope.fetch(len(body), lambda offset, length: body[offset : offset + length]).spec.nbytes
-
-
-def _decoded(data: bytes, oid: ObjectId) -> Operation:
-    """Return the operation of an id that a file of ``ops`` holds.
-
-    Raises
-    ------
-    IntegrityError
-        If it holds something else.
-    """
-    if len(data) <= U64.size:
-        raise MalformedError(f"operation {oid[:12]} has {len(data)} bytes")
-    value = data[U64.size :]
-    check_xxh3(value, U64.unpack_from(data)[0], f"operation {oid[:12]}")
-    if digest(OPERATION, value) != oid:
-        raise IntegrityError(f"the bytes of operation {oid} are those of another one")
-    return Operation.decode(value)
-
-
-def _named(body: Body) -> ObjectId:
-    data = body if isinstance(body, bytes) else body.read_bytes()
-    try:
-        return parse_head(data)
-    except ValueError as error:  # InvalidInputError and UnicodeDecodeError are such
-        raise IntegrityError("the file of a head does not hold an id and a line feed") from error

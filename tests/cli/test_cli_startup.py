@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from mvc.objects.canonical import encode
+from mvc.remotes.keys import FORMAT, head_key
+from mvc.remotes.wire import HELLO, MAGIC, VERSION
+
 HEAVY = ("torch", "numpy", "sqlalchemy", "rich", "zstandard")
 
 _WRAPPER = """
@@ -21,11 +25,11 @@ finally:
 """
 
 
-def imported(root: Path, *arguments: str) -> list[str]:
-    """Run a command in a process of its own and return which heavy libraries it imported."""
+def imported(root: Path, *arguments: str, said: bytes = b"") -> list[str]:
+    """Run a command, to which something is said, in a process of its own; return which heavy libraries it imported."""
     command = [sys.executable, "-c", _WRAPPER % (HEAVY,), "-C", str(root), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    return done.stderr.split()
+    done = subprocess.run(command, input=said, capture_output=True, timeout=60, check=True)
+    return done.stderr.decode().split()
 
 
 @pytest.fixture
@@ -42,6 +46,21 @@ def root(lab, program):
 def test_light_commands(root, arguments):
     """What prompts call imports neither PyTorch, NumPy, SQLAlchemy, rich nor zstandard."""
     assert imported(root, *arguments) == []
+
+
+@pytest.mark.parametrize(
+    ("request_", "body", "needs"),
+    [
+        ({"verb": "read_all", "key": FORMAT, "limit": 1000}, b"", False),
+        ({"verb": "create", "key": head_key(9), "size": 1}, b"\x01\0\0\0?\0\0\0\0", True),
+    ],
+    ids=["read", "write"],
+)
+def test_who_is_read_from(root, request_, body, needs):
+    """What ssh starts for each connection imports as little, until something is pushed."""
+    message = encode(request_)
+    said = HELLO.pack(MAGIC, VERSION) + len(message).to_bytes(4, "little") + message + body
+    assert ("numpy" in imported(root, "serve", "--stdio", ".", said=said)) == needs
 
 
 @pytest.mark.parametrize("arguments", [["log"], ["commit", "--allow-empty", "-m", "m"], ["show", "--encodings"]])

@@ -37,7 +37,7 @@ def tip(sender):
 
 def state_of(repository):
     """Return the refs that are served."""
-    return repository.session.refs.state()
+    return Session(repository.layout).refs.state()
 
 
 def files(repository) -> set[str]:
@@ -59,7 +59,7 @@ class TestPacks:
         assert not service.create(parcel.key, parcel.path)
         state = state_of(repository)
         assert move_head(service, sender.operation(state, [change(state, MAIN, tip(sender))]))
-        session = Session(repository.session.layout)
+        session = Session(repository.layout)
         assert session.refs.state().head == tip(sender)
         assert fsck(session).clean
         assert not list(repository.spool.iterdir())
@@ -132,7 +132,7 @@ class TestPacks:
 
     def test_a_bomb(self, repository, service, sender):
         """What claims to be huge is refused before it is decoded."""
-        small = Service(Repository(repository.session.layout, decoded=1000), Scope.WRITE, "test")
+        small = Service(Repository(repository.layout, decoded=1000), Scope.WRITE, "test")
         parcel = sender.parcel()
         with pytest.raises(IntegrityError, match="claims"):
             small.create(parcel.key, parcel.path)
@@ -146,7 +146,7 @@ class TestPacks:
 
     def test_too_large(self, repository, service):
         """More than is configured is refused before it is looked at; so is it for other keys."""
-        small = Service(Repository(repository.session.layout, largest=100), Scope.WRITE, "test")
+        small = Service(Repository(repository.layout, largest=100), Scope.WRITE, "test")
         with pytest.raises(RemoteError, match="at most 100"):
             small.create(pack_key(digest(LITERAL, b"")), bytes(101))
         with pytest.raises(RemoteError, match="at most 65"):
@@ -312,7 +312,7 @@ class TestHeads:
         """Of 16 that move a ref at once, one wins; the others are told so, and the head is the winner's."""
         state = state_of(repository)
         rivals = [sender.operation(state, [change(state, f"refs/heads/b{n}", stored)]) for n in range(16)]
-        services = [Service(Repository(repository.session.layout), Scope.WRITE, "test") for _ in range(4)]
+        services = [Service(Repository(repository.layout), Scope.WRITE, "test") for _ in range(4)]
         with ThreadPoolExecutor(16) as pool:
             won = list(pool.map(lambda n: move_head(services[n % 4], rivals[n]), range(16)))
         assert won.count(True) == 1
@@ -350,15 +350,15 @@ class TestIncomplete:
     @pytest.mark.parametrize("kind", ["shallow", "partial"])
     def test_is_not_served(self, repository, kind):
         """Who cloned it would lack the same."""
-        layout = repository.session.layout
+        layout = repository.layout
         assert find_served(layout.root) == layout
-        set_feature(repository.session, kind, present=True)
+        set_feature(Session(repository.layout), kind, present=True)
         with pytest.raises(RemoteError, match=kind):
             find_served(layout.root)
 
     def test_contents_that_are_missing(self, repository, service, sender):
         """Are not forgiven in a repository that became partial while it was served."""
-        set_feature(repository.session, "partial", present=True)
+        set_feature(Session(repository.layout), "partial", present=True)
         parcel = sender.parcel([oid for kind, oid, _ in sender.entries() if kind is EntryKind.TENSOR])
         service.create(parcel.key, parcel.path)
         state = state_of(repository)
@@ -368,8 +368,8 @@ class TestIncomplete:
     def test_parents_that_are_missing(self, repository, service, sender):
         """Are not forgiven in a repository that became shallow while it was served."""
         (parent,) = {record.id for record in history(sender.session, [tip(sender)])} - {tip(sender)}
-        set_feature(repository.session, "shallow", present=True)
-        write_shallow(repository.session, {parent})
+        set_feature(Session(repository.layout), "shallow", present=True)
+        write_shallow(Session(repository.layout), {parent})
         parcel = sender.parcel([parent])
         service.create(parcel.key, parcel.path)
         state = state_of(repository)

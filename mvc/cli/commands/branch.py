@@ -9,9 +9,9 @@ import click
 from mvc.cli.app import App
 from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
-from mvc.cli.lazy import LazyModule
 from mvc.cli.options import complete_ref, json_option
 from mvc.cli.text import Cell, columns, short
+from mvc.lazy import LazyModule
 from mvc.objects.refnames import BRANCHES
 from mvc.repo.refs import RefState
 from mvc.repo.workspace import Workspace

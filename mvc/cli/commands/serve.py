@@ -11,10 +11,10 @@ import click
 
 from mvc.cli.app import App
 from mvc.cli.group import Command
-from mvc.cli.lazy import LazyModule
 from mvc.cli.notes import tell
 from mvc.cli.text import columns
 from mvc.errors import InvalidInputError, NotFoundError
+from mvc.lazy import LazyModule
 from mvc.remotes.wire import Stream
 from mvc.server.access import TokenFile
 from mvc.server.limits import LARGEST_PACK

@@ -12,7 +12,7 @@ class LazyModule:
     """Stands for a module until one of its names is asked for.
 
     Used where one way through a command needs NumPy or SQLAlchemy and the common way does not: a prompt calls
-    ``mvc status`` and ``mvc branch`` all the time.
+    ``mvc status`` and ``mvc branch`` all the time, and every connection by ssh starts an ``mvc serve``.
 
     Parameters
     ----------
