@@ -47,7 +47,8 @@ _ERROR_BYTES: Final = 64 << 10
 _PAGE_BYTES: Final = 1 << 20
 """Bytes of an error and of a page of a listing."""
 _PAGE_KEYS: Final = 1000
-_PIECE: Final = 1 << 20
+_PIECE: Final = 8 << 20
+"""Bytes that are received in one go: what fits is not copied, and what is claimed is not believed beyond that."""
 
 _T = TypeVar("_T")
 
@@ -62,12 +63,13 @@ class _Answer:
 
     def read(self, limit: int) -> bytes:
         """Return the body, of which there are at most `limit` bytes; IntegrityError if there are more."""
-        body = bytearray()
-        while piece := self.response.read(min(_PIECE, limit + 1 - len(body)), decode_content=False):
-            body += piece
-            if len(body) > limit:
+        pieces, left = [], limit + 1
+        while piece := self.response.read(min(_PIECE, left), decode_content=False):
+            pieces.append(piece)
+            left -= len(piece)
+            if not left:
                 raise IntegrityError(f"more than {limit:,} bytes come")
-        return bytes(body)
+        return b"".join(pieces)
 
 
 class HttpEngine(Engine):

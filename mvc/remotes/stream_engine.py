@@ -85,7 +85,7 @@ class StreamEngine(Engine):
             self._ask(channel, {"verb": "list", "prefix": prefix})
             count = 0
             found: list[KeyInfo] = []
-            for chunk in self._body(channel, None):
+            for chunk in self._body(channel):
                 rows = array(decode(chunk), "listing", most=LISTED)
                 count += len(rows)  # those, too, that are no keys: a listing without an end may consist of them
                 if not rows or count > MAX_KEYS:
@@ -98,7 +98,7 @@ class StreamEngine(Engine):
         check_key(key)
         with self._channel() as channel:
             self._ask(channel, {"verb": "read", "key": key, "offset": offset, "length": length})
-            return b"".join(self._body(channel, length))
+            return self._whole_body(channel, length)
 
     def read_all(self, key: str, limit: int) -> bytes:
         """See `Engine.read_all`."""
@@ -106,7 +106,7 @@ class StreamEngine(Engine):
         with self._channel() as channel:
             result = self._ask(channel, {"verb": "read_all", "key": key, "limit": min(limit, MAX_NUMBER)})
             size = _expect(result, limit)
-            return b"".join(self._body(channel, size))
+            return self._whole_body(channel, size)
 
     def create(self, key: str, body: Body) -> bool:
         """See `Engine.create`."""
@@ -154,9 +154,19 @@ class StreamEngine(Engine):
             raise MalformedError(f"{self.url} answers with the status {status[:20]!r}")
         return reply
 
-    def _body(self, channel: Channel, size: int | None) -> Iterator[bytes]:
+    def _body(self, channel: Channel) -> Iterator[bytes]:
+        with self._aborting(channel):
+            yield from channel.stream.body(None)
+
+    def _whole_body(self, channel: Channel, size: int) -> bytes:
+        with self._aborting(channel):
+            return channel.stream.whole_body(size)
+
+    @contextmanager
+    def _aborting(self, channel: Channel) -> Iterator[None]:
+        """Raise the error by which a body was broken off."""
         try:
-            yield from channel.stream.body(size)
+            yield
         except Aborted:
             self._reply(channel)
             raise MalformedError(f"{self.url} breaks off, and does not say why") from None

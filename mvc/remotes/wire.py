@@ -5,10 +5,12 @@ Both sides use this. Nothing is allocated from a length that was not compared wi
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from struct import Struct
 from typing import Final
@@ -49,6 +51,11 @@ CHUNK_BYTES: Final = 1 << 20
 """Bytes of a chunk: large against 4 bytes of length, small against memory."""
 DIRECT_BYTES: Final = 1 << 20
 """Bytes of a body that is sent without asking whether it is wanted: less than what a round trip costs."""
+_PART_BYTES: Final = 256 << 10
+"""Bytes that are read in one go: memory for so many is taken however few there are."""
+_PIPE_BYTES: Final = 1 << 20
+"""Bytes that a pipe may hold: with the usual 64 KiB, both ends wake each other all the time. More takes privileges on
+Linux."""
 LISTED: Final = 500
 """Keys in a chunk of a listing: 60 KB."""
 MAX_NUMBER: Final = 1 << 62
@@ -93,7 +100,12 @@ class Stream:
         self._sink = sink
         self._name = name
         self._timeout = timeout
+        self._readable, self._writable = select.poll(), select.poll()
+        self._readable.register(source, select.POLLIN)
+        self._writable.register(sink, select.POLLOUT)
         os.set_blocking(sink, False)  # a side that reads nothing would else hold us for ever
+        for descriptor in (source, sink):
+            _widen(descriptor)
 
     def send_hello(self, version: int = VERSION) -> None:
         """Send magic and version."""
@@ -128,7 +140,7 @@ class Stream:
         """Send a message."""
         data = encode(dict(value))
         assert len(data) <= _MESSAGE_BYTES, "what is sent was cut to size"
-        self._write(_LENGTH.pack(len(data)) + data)
+        self._write(_LENGTH.pack(len(data)), data)
 
     def receive(self, *, patient: bool = False) -> Mapping[str, Value]:
         """Return a message; if `patient`, it may begin whenever it likes.
@@ -144,7 +156,7 @@ class Stream:
         if not 0 < length <= _MESSAGE_BYTES:
             raise BrokenStreamError(f"{self._name} sent a message of {length:,} bytes")
         try:
-            value = decode(self._exactly(length))
+            value = decode(b"".join(self._exactly(length)))
         except MalformedError as error:
             raise BrokenStreamError(f"{self._name} sent a message that is not canonical: {error.message}") from error
         if not isinstance(value, Mapping):
@@ -158,8 +170,7 @@ class Stream:
                 view = memoryview(part)
                 for start in range(0, len(view), CHUNK_BYTES):
                     chunk = view[start : start + CHUNK_BYTES]
-                    self._write(_LENGTH.pack(len(chunk)))
-                    self._write(chunk)
+                    self._write(_LENGTH.pack(len(chunk)), chunk)
         except (MvcError, OSError) as error:
             if not isinstance(error, BrokenStreamError):
                 self._write(_LENGTH.pack(ABORT))
@@ -178,6 +189,15 @@ class Stream:
         IntegrityError
             If it is shorter.
         """
+        for length in self._chunks(size):
+            yield b"".join(self._exactly(length))
+
+    def whole_body(self, size: int) -> bytes:
+        """Return a body of `size` bytes, which are copied once; errors as of `body`."""
+        return b"".join([part for length in self._chunks(size) for part in self._exactly(length)])
+
+    def _chunks(self, size: int | None) -> Iterator[int]:
+        """Yield the length of each chunk, whose bytes are to be taken before the next one."""
         left = size
         while (length := self._length()) != 0:
             if length == ABORT:
@@ -186,7 +206,7 @@ class Stream:
                 raise BrokenStreamError(f"{self._name} sent a chunk of {length:,} bytes, more than it may")
             if left is not None:
                 left -= length
-            yield self._exactly(length)
+            yield length
         if left:
             raise IntegrityError(f"{self._name} sent {left:,} bytes too few")
 
@@ -194,46 +214,60 @@ class Stream:
         first = self._some(_LENGTH.size, None if patient else self._timeout)
         if not first:
             raise StreamEndedError
-        data = first if len(first) == _LENGTH.size else first + self._exactly(_LENGTH.size - len(first))
+        data = b"".join([first, *self._exactly(_LENGTH.size - len(first))])
         return int(_LENGTH.unpack(data)[0])
 
-    def _exactly(self, count: int) -> bytes:
-        data = bytearray()
-        while len(data) < count:
-            part = self._some(count - len(data), self._timeout)
+    def _exactly(self, count: int) -> Iterator[bytes]:
+        """Yield the next `count` bytes as they come."""
+        while count:
+            part = self._some(min(count, _PART_BYTES), self._timeout)
             if not part:
                 raise BrokenStreamError(f"{self._name} closed the stream in the middle of a message", transient=True)
-            data += part
-        return bytes(data)
+            count -= len(part)
+            yield part
 
     def _some(self, count: int, timeout: float | None) -> bytes:
         """Return some bytes, at most `count`; none at the end of the stream."""
-        if not _ready(self._source, select.POLLIN, timeout):
+        if not _ready(self._readable, timeout):
             raise BrokenStreamError(f"{self._name} has been silent for {timeout:g} seconds", transient=True)
         try:
             return os.read(self._source, count)
         except ConnectionResetError:
             return b""
 
-    def _write(self, data: bytes | memoryview) -> None:
-        view, end = memoryview(data), time.monotonic() + self._timeout
-        while view:
-            if not _ready(self._sink, select.POLLOUT, max(0.0, end - time.monotonic())):
+    def _write(self, *parts: bytes | memoryview) -> None:
+        """Send all of some parts; those that are at hand together, in as few steps as the way takes."""
+        views, end = [memoryview(part) for part in parts], time.monotonic() + self._timeout
+        while views:
+            if not _ready(self._writable, max(0.0, end - time.monotonic())):
                 raise BrokenStreamError(f"{self._name} reads nothing for {self._timeout:g} seconds", transient=True)
             try:
-                written = os.write(self._sink, view)
+                written = os.writev(self._sink, views)
             except BlockingIOError:
                 continue
             except OSError as error:
                 raise BrokenStreamError(f"{self._name} closed the stream: {error.strerror}", transient=True) from error
-            view, end = view[written:], time.monotonic() + self._timeout
+            views, end = _behind(views, written), time.monotonic() + self._timeout
 
 
-def _ready(descriptor: int, event: int, timeout: float | None) -> bool:
+def _behind(views: list[memoryview], count: int) -> list[memoryview]:
+    """Return what follows the first `count` bytes."""
+    while views and count >= len(views[0]):
+        count -= len(views[0])
+        views = views[1:]
+    return [views[0][count:], *views[1:]] if views else views
+
+
+def _ready(waiting: select.poll, timeout: float | None) -> bool:
     """Wait until a descriptor can be read or written, or has ended; return False if that takes too long."""
-    waiting = select.poll()
-    waiting.register(descriptor, event)
     return bool(waiting.poll(None if timeout is None else timeout * 1000))
+
+
+def _widen(descriptor: int) -> None:
+    """Have a pipe hold more; what is none, or may not, stays as it is."""
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def body_size(body: Body) -> int:

@@ -49,6 +49,11 @@ class Checker:
         Its keys.
     decoded : int
         Bytes to which the blobs of one pack may decode.
+
+    Attributes
+    ----------
+    packs_lock, refs_lock : Lock
+        Held while a pack, or a move of refs, is checked.
     """
 
     def __init__(self, layout: Layout, engine: PosixEngine, decoded: int) -> None:
@@ -58,15 +63,15 @@ class Checker:
         self._spool = layout.directory / "tmp"
         self._refs = Session(layout)
         self._packs = Session(layout)
-        self._refs_lock = Lock()
-        self._packs_lock = Lock()
+        self.refs_lock = Lock()
+        self.packs_lock = Lock()
 
     def create(self, key: str, body: Body) -> bool:
         """Store what is pushed under a key of packs, loose blobs, operations or heads; see `Service.create`."""
         if key.startswith((PACKS, LOOSE)):
-            with self._packs_lock:
+            with self.packs_lock:
                 return self._create_pack(key, body) if key.startswith(PACKS) else self._create_loose(key, body)
-        with self._refs_lock:
+        with self.refs_lock:
             return self._create_operation(key, body) if key.startswith(OPERATIONS) else self._create_head(key, body)
 
     def _create_pack(self, key: str, body: Body) -> bool:

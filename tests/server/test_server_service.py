@@ -335,7 +335,7 @@ def test_while_a_pack_is_checked(repository, service, sender, tmp_path):
     assert service.create(first.key, first.path)
     state = state_of(repository)
     with ThreadPoolExecutor(2) as pool:
-        with repository.packs_lock:  # as whoever checks one has it
+        with repository.checker.packs_lock:  # as whoever checks one has it
             checked = pool.submit(service.create, second.key, second.path)
             probed = pool.submit(service.create, f"probe/{'0' * 32}", b"x")
             assert probed.result(20)
