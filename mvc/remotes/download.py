@@ -15,8 +15,9 @@ from mvc.objects.manifest import SegmentKind
 from mvc.remotes.engine import Engine
 from mvc.remotes.holdings import Holdings, Place
 from mvc.remotes.ranges import GAP_BYTES, Range, Want, plan_ranges
-from mvc.remotes.receiving import Arrival, Receiver
+from mvc.remotes.receiving import Arrival, Received, Receiver
 from mvc.remotes.spool import Spool
+from mvc.repo.encode import LOOSE_BYTES
 from mvc.repo.progress import Progress, Tick
 from mvc.repo.session import Session
 from mvc.types import ObjectId
@@ -29,8 +30,13 @@ Wanted = Mapping[ObjectId, tuple[SegmentKind, int]]
 """Kind and decoded bytes of contents, as manifests have them."""
 
 _BATCH_BYTES: Final = 64 << 20
-"""Stored bytes that are received before they are checked and stored: what a cut connection makes one receive again,
-and the room that is taken twice."""
+"""Stored bytes that are received before they are checked and stored: what a cut connection makes one receive again. One
+batch arrives while another one is checked, and a third one stored: so much room is taken besides."""
+_ALONE_BYTES: Final = 8 << 20
+"""Stored bytes from which a blob that is to be a loose one arrives in the file that becomes that: at most eight files
+of a batch, each of which is open twice. Smaller ones are copied."""
+_ALONE_BATCHES: Final = 8
+"""Batches that may have such files: of more, what needs something else is waiting for that, and files are few."""
 _MAX_ROUNDS: Final = 80
 """Times that blobs may turn out to need others: deltas are nested 64 deep at most (spec-v1, limits)."""
 _MOST_OF_A_BASE: Final = 64
@@ -106,6 +112,7 @@ class _Download:
     waiting: dict[ObjectId, Arrival] = field(default_factory=dict)
     spools: dict[Spool, set[ObjectId]] = field(default_factory=dict)
     again: set[ObjectId] = field(default_factory=set)
+    storing: Future[Received] | None = None
     received: int = 0
     contents: int = 0
 
@@ -121,15 +128,21 @@ class _Download:
         raise IntegrityError(f"{self.engine.url} sends blobs that need each other more than {_MAX_ROUNDS} deep")
 
     def _round(self, pending: Sequence[ObjectId]) -> set[ObjectId]:
-        """Receive contents in batches, the next one while one is checked; return what is needed besides."""
+        """Receive contents in batches: one comes, one is checked, one is stored; return what is needed besides."""
         missing: set[ObjectId] = set()
-        with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(self.engine.capabilities.connections) as pool:
+        connections = self.engine.capabilities.connections
+        with (
+            ThreadPoolExecutor(1) as behind,
+            ThreadPoolExecutor(1) as ahead,
+            ThreadPoolExecutor(connections) as pool,
+        ):
             batches = self._batches(pending)
             coming: Future[_Batch] | None = _start(ahead, partial(self._receive, pool), batches)
             while coming is not None:
                 arrived = coming.result()
                 coming = _start(ahead, partial(self._receive, pool), batches)
-                missing = self._settle(*arrived)
+                missing = self._settle(behind, *arrived)
+            self._settle_stored()
         return missing
 
     def _batches(self, pending: Sequence[ObjectId]) -> Iterator[list[tuple[ObjectId, Place]]]:
@@ -167,13 +180,15 @@ class _Download:
         return self.wanted[oid][1] if oid in self.wanted else self.bases[oid]
 
     def _receive(self, pool: Executor, batch: Sequence[tuple[ObjectId, Place]]) -> _Batch:
-        """Bring a batch into a temporary file."""
-        spool = self.stack.enter_context(Spool(self.session.layout.directory / "tmp", self.session.fs))
+        """Bring a batch into temporary files."""
+        spool = self.stack.enter_context(Spool(self.session.store.temporaries, self.session.fs))
         arrivals, wants = [], []
         for oid, place in batch:
-            target = spool.reserve(place.length)
+            alone = self._is_loose(oid, place)
+            target = spool.reserve(place.length, alone=alone)
             wants.append(Want(place.key, place.offset, place.length, target))
-            arrivals.append(Arrival(oid, place.length, partial(_read, spool, target, place.length)))
+            take = partial(spool.take, target) if alone else None
+            arrivals.append(Arrival(oid, place.length, partial(_read, spool, target, place.length), take))
 
         def bring(item: Range) -> None:
             """Receive one range."""
@@ -186,12 +201,18 @@ class _Download:
             pass
         return spool, arrivals
 
-    def _settle(self, spool: Spool, arrived: Sequence[Arrival]) -> set[ObjectId]:
-        """Check what has arrived, with what was waiting, and store what is good; return what the rest needs."""
+    def _is_loose(self, oid: ObjectId, place: Place) -> bool:
+        """Return whether a content may arrive in the file that is to be its loose blob."""
+        large = oid in self.wanted and self.wanted[oid][1] >= LOOSE_BYTES and place.length >= _ALONE_BYTES
+        return large and len(self.spools) < _ALONE_BATCHES
+
+    def _settle(self, behind: Executor, spool: Spool, arrived: Sequence[Arrival]) -> set[ObjectId]:
+        """Check what has arrived, with what was waiting; have what is good stored; return what the rest needs."""
         self.spools[spool] = {arrival.id for arrival in arrived}
         self.waiting |= {arrival.id: arrival for arrival in arrived}
         found = self.receiver.inspect([*self.waiting.values()], self.wanted, self.bases)
-        self.received += self.receiver.store(found)
+        self._settle_stored()
+        self.storing = behind.submit(self.receiver.store, found)
         for arrival in found.good:
             del self.waiting[arrival.id]
             self.contents += 1
@@ -199,13 +220,24 @@ class _Download:
             if self.tried[oid] >= len(self._copies(oid)):
                 raise error
             del self.waiting[oid]
-        for empty in [spool for spool, ids in self.spools.items() if ids.isdisjoint(self.waiting)]:
-            empty.close()
-            del self.spools[empty]
         for base in found.missing.keys() - self.wanted.keys():
             self.bases.setdefault(base, max(self._most_of_base(oid) for oid in found.missing[base]))
         self.again |= found.bad.keys()
         return set(found.missing)
+
+    def _settle_stored(self) -> None:
+        """Wait for what is being stored, and let go of what it has arrived in.
+
+        To be called while what was inspected since counts as waiting, so that its files stay.
+        """
+        if self.storing is None:
+            return
+        stored, self.storing = self.storing.result(), None
+        self.receiver.settle(stored)
+        self.received += stored.stored_bytes
+        for empty in [spool for spool, ids in self.spools.items() if ids.isdisjoint(self.waiting)]:
+            empty.close()
+            del self.spools[empty]
 
     def _most_of_base(self, oid: ObjectId) -> int:
         """Return how many bytes what a content needs may have; of what that needs, no more."""

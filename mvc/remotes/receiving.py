@@ -21,13 +21,15 @@ from mvc.repo.materialize import ContentReader, StoredBlob
 from mvc.repo.reliance import rely_on
 from mvc.repo.session import Session
 from mvc.repo.stored_metadata import decode_metadata
+from mvc.store.batch import WriteBatch
 from mvc.store.fs import FileSystem
 from mvc.store.layout import EntryKind, Location
 from mvc.store.object_store import ObjectStore, StoredRange
 from mvc.store.pack_scan import verify_pack
+from mvc.store.tmp import Draft
 from mvc.types import ObjectId
 
-__all__ = ["Arrival", "Inspection", "Receiver", "inspect_pack", "require_whole"]
+__all__ = ["Arrival", "Inspection", "Received", "Receiver", "inspect_pack", "require_whole"]
 
 _ARRIVED: Final = ObjectId("arrived")
 """Stands for a pack in the locations of what has arrived; no pack has such an id."""
@@ -52,11 +54,30 @@ class Arrival:
         Its bytes.
     read : callable
         Returns those at an offset, of a length.
+    take : callable, optional
+        Returns a file that holds just these, for who makes it part of the store; `read` serves on.
     """
 
     id: ObjectId
     length: int
     read: Callable[[int, int], memoryview]
+    take: Callable[[], Draft] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What has become part of the store.
+
+    Parameters
+    ----------
+    locations : mapping of ObjectId to Location
+        Where it is.
+    stored_bytes : int
+        How many bytes it takes.
+    """
+
+    locations: Mapping[ObjectId, Location]
+    stored_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,13 +237,14 @@ class Receiver:
                 batch.commit()
         return frozenset(oid for oid in ids if oid not in held)
 
-    def store(self, inspection: Inspection) -> int:
-        """Make good arrivals part of the store, what others need first; return the stored bytes.
+    def store(self, inspection: Inspection) -> Received:
+        """Make good arrivals part of the store, what others need first.
 
-        What an arrival was read from is not looked at any more afterwards.
-        Each level is durable before the next one begins: a crash leaves nothing that cannot be decoded.
+        Each level is durable before the next one begins: a crash leaves nothing that cannot be decoded. Others may be
+        inspected meanwhile by another thread, which then says `settle`.
         """
         stored = 0
+        locations: dict[ObjectId, Location] = {}
         for level in inspection.levels:
             with self._session.store.begin() as batch:
                 for arrival in level:
@@ -230,13 +252,23 @@ class Receiver:
                     if envelope.spec.nbytes < LOOSE_BYTES:
                         kind = EntryKind.TENSOR if envelope.kind == "tensor" else EntryKind.LITERAL
                         batch.put(kind, arrival.id, arrival.read(0, arrival.length))
-                        continue
-                    with batch.loose(arrival.id) as draft:
-                        for offset in range(0, arrival.length, _COPY_BYTES):
-                            draft.write(arrival.read(offset, min(_COPY_BYTES, arrival.length - offset)))
-                self._good |= batch.commit()
+                    elif arrival.take is not None:
+                        batch.adopt(arrival.id, arrival.take(), arrival.length)
+                    else:
+                        _copy(arrival, batch)
+                locations |= batch.commit()
                 stored += batch.stored_bytes
-        return stored
+        return Received(locations, stored)
+
+    def settle(self, received: Received) -> None:
+        """Read what was stored from the store: what it has arrived in is not looked at any more."""
+        self._good |= received.locations
+
+
+def _copy(arrival: Arrival, batch: WriteBatch) -> None:
+    with batch.loose(arrival.id) as draft:
+        for offset in range(0, arrival.length, _COPY_BYTES):
+            draft.write(arrival.read(offset, min(_COPY_BYTES, arrival.length - offset)))
 
 
 def inspect_pack(session: Session, path: Path, pack: ObjectId) -> None:

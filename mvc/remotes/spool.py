@@ -1,40 +1,38 @@
-"""Bytes that have arrived and are not trusted yet: one temporary file that many threads fill."""
+"""Bytes that have arrived and are not trusted yet: temporary files that many threads fill."""
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
-from mvc.errors import MalformedError, MvcError, NotFoundError
-from mvc.store.fs import FileSystem
+from mvc.errors import MalformedError, MvcError
+from mvc.store.fs import FileHandle, FileSystem
 from mvc.store.layout import Buffer
+from mvc.store.tmp import Draft, Temporaries
 
 __all__ = ["Spool"]
 
+_FILE: Final = 1 << 48
+"""Places of one file: more bytes than any file has."""
+
 
 class Spool:
-    """A temporary file of `directory`, removed at the end of a ``with`` block.
+    """Temporary files of which those that nobody has taken are removed at the end of a ``with`` block.
 
     Parameters
     ----------
-    directory : Path
-        Where temporaries are, and are swept.
+    temporaries : Temporaries
+        Where they are, and are swept.
     fs : FileSystem
-        Where to write.
+        Where to read.
     """
 
-    def __init__(self, directory: Path, fs: FileSystem) -> None:
+    def __init__(self, temporaries: Temporaries, fs: FileSystem) -> None:
+        self._temporaries = temporaries
         self._fs = fs
-        self.path = directory / f"{os.getpid()}-{os.urandom(8).hex()}.tmp"
-        try:
-            self._handle = fs.create(self.path)
-        except NotFoundError:
-            fs.mkdir(directory)
-            self._handle = fs.create(self.path)
-        self.size = 0
+        self._files: list[_File] = []
+        self._shared = self._begin()
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -44,28 +42,59 @@ class Spool:
         self.close()
 
     def close(self) -> None:
-        """Remove the file. May be repeated; nothing may be read any more."""
-        if self._closed:
-            return
+        """Remove the files, but for those that were taken. May be repeated; nothing may be read any more."""
         self._closed = True
-        with suppress(MvcError):
-            self._fs.close(self._handle)
-        with suppress(MvcError):
-            self._fs.unlink(self.path)
+        while self._files:
+            self._files.pop().close()
 
-    def reserve(self, length: int) -> int:
-        """Return where the next `length` bytes may go."""
-        offset, self.size = self.size, self.size + length
-        return offset
+    def reserve(self, length: int, *, alone: bool = False) -> int:
+        """Return a place where the next `length` bytes may go; in a file of their own, if they are to be `alone`."""
+        number = self._begin() if alone else self._shared
+        file = self._files[number]
+        offset, file.size = file.size, file.size + length
+        return number * _FILE + offset
 
-    def put(self, data: Buffer, offset: int) -> None:
+    def put(self, data: Buffer, place: int) -> None:
         """Write bytes; may be called by many threads."""
-        self._fs.pwrite(self._handle, data, offset)
+        number, offset = divmod(place, _FILE)
+        self._files[number].draft.place(data, offset)
 
-    def read(self, offset: int, length: int) -> memoryview:
+    def read(self, place: int, length: int) -> memoryview:
         """Return bytes that were written; MalformedError if there are not so many."""
         assert not self._closed, "what was stored is read from there"
-        data = self._fs.pread(self._handle, length, offset)
+        number, offset = divmod(place, _FILE)
+        data = self._fs.pread(self._files[number].reading, length, offset)
         if len(data) != length:
             raise MalformedError(f"{length - len(data):,} bytes at {offset:,} have not arrived")
         return memoryview(data)
+
+    def take(self, place: int) -> Draft:
+        """Return the file of what was reserved `alone`: the caller's from now on. `read` serves as before."""
+        file = self._files[place // _FILE]
+        file.taken = True
+        return file.draft
+
+    def _begin(self) -> int:
+        self._files.append(_File(self._temporaries.draft(), self._fs))
+        return len(self._files) - 1
+
+
+class _File:
+    """One of the files: written by one handle, and read by another, for whoever takes the file closes the first."""
+
+    def __init__(self, draft: Draft, fs: FileSystem) -> None:
+        self.draft = draft
+        self.size = 0
+        self.taken = False
+        self._fs = fs
+        try:
+            self.reading: FileHandle = fs.open_read(draft.path)
+        except MvcError:
+            draft.discard()
+            raise
+
+    def close(self) -> None:
+        with suppress(MvcError):
+            self._fs.close(self.reading)
+        if not self.taken:
+            self.draft.discard()

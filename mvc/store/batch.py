@@ -108,7 +108,18 @@ class WriteBatch:
         draft = self._temporaries.draft()
         try:
             yield draft
-            accepted = self._accept(oid, draft)
+        except BaseException:
+            draft.discard()
+            raise
+        self.adopt(oid, draft, draft.size, replace=replace)
+
+    def adopt(self, oid: ObjectId, draft: Draft, size: int, *, replace: bool = False) -> None:
+        """Make a file that holds a blob of `size` bytes already a loose blob, as `loose` does; it is ours from now on.
+
+        It is closed at any time: who still reads it has opened it himself.
+        """
+        try:
+            accepted = self._accept(oid, size)
         except BaseException:
             draft.discard()
             raise
@@ -117,13 +128,13 @@ class WriteBatch:
         else:
             draft.discard()
 
-    def _accept(self, oid: ObjectId, draft: Draft) -> bool:
+    def _accept(self, oid: ObjectId, size: int) -> bool:
         """Note a loose blob, and return True if the batch did not have it yet."""
         with self._writing():
             if oid in self:
                 return False
-            self._locations[oid] = Location(None, 0, draft.size)
-            self.stored_bytes += draft.size
+            self._locations[oid] = Location(None, 0, size)
+            self.stored_bytes += size
             self._make_directory(self._loose.path(oid).parent)
             return True
 

@@ -58,6 +58,10 @@ class Draft:
         assert offset + memoryview(data).nbytes <= self.size, "a patch stays inside what was written"
         self._fs.pwrite(self._handle, data, offset)
 
+    def place(self, data: Buffer, offset: int) -> None:
+        """Write bytes anywhere, for a file that is filled in no order and not by `write`; by many threads at once."""
+        self._fs.pwrite(self._handle, data, offset)
+
     def publish(self, target: Path) -> None:
         """Make the content durable, then give it the name `target`, replacing a file of that name.
 
