@@ -118,7 +118,7 @@ def test_what_is_sliced_stays(pruned, actor):
     age(lab)
     report = gc(lab.again().session, NOW)
     assert report.kept["bases of deltas"].objects == len(LAYERS)
-    repack(lab.again().session, actor)
+    repack(lab.again().session, NOW)
     age(lab)
     gc(lab.again().session, NOW)
     assert loaded(lab, "small") == {name: raw.data for name, raw in small.items()}
