@@ -130,46 +130,63 @@ def removal(weights: Floats, gram: Gram, width: int) -> Removal:
 
 
 class _Left:
-    """What is left of a layer while its groups of inputs go."""
+    """What is left of a layer while its groups of inputs go.
+
+    Weights W and inverse G of the damped moments are changed late: W - V L^T and G - L L^T hold by now. What scores are
+    made of is kept up to date, and made anew whenever the matrices are.
+    """
 
     def __init__(self, weights: Doubles, inverse: Doubles, width: int) -> None:
-        self._weights = weights
-        self._inverse = inverse
         self._width = width
-        self._groups = np.arange(weights.shape[1] // width)
-        self._alive = np.ones(len(self._groups), dtype=np.bool_)
+        self._begin(weights, inverse, np.arange(weights.shape[1] // width))
+
+    def _begin(self, weights: Doubles, inverse: Doubles, groups: npt.NDArray[np.int64]) -> None:
+        """Start from matrices of these groups."""
+        count, width = len(groups), self._width
+        self._weights, self._inverse, self._groups = weights, inverse, groups
+        self._rows = np.empty((count * width, 0))  # L, (inputs, removed)
+        self._columns = np.empty((len(weights), 0))  # V, (outputs, removed)
+        self._blocks = inverse.reshape(count, width, count, width)[np.arange(count), :, np.arange(count)].copy()
+        self._energies = np.einsum("ogi,ogj->gij", *2 * [weights.reshape(len(weights), count, width)])  # W_g^T W_g
+        self._alive = np.ones(count, dtype=np.bool_)
 
     def remove(self) -> tuple[int, float]:
         """Take away the group that costs least; return its number and what it costs."""
-        scores, inverses = self._scores()
-        place = int(np.where(self._alive, scores, np.inf).argmin())
+        place, score, inverse = self._cheapest()
+        root = np.linalg.cholesky(inverse)
         columns = slice(place * self._width, (place + 1) * self._width)
-        solved = inverses[place] @ self._inverse[columns]  # (width, inputs)
-        self._weights -= self._weights[:, columns] @ solved
-        self._inverse -= self._inverse[:, columns] @ solved
+        rows = (self._inverse[:, columns] - self._rows @ self._rows[columns].T) @ root  # (inputs, width)
+        change = (self._weights[:, columns] - self._columns @ self._rows[columns].T) @ root  # (outputs, width)
+        self._follow(rows, change)
+        self._rows, self._columns = np.hstack([self._rows, rows]), np.hstack([self._columns, change])
         self._alive[place] = False
         found = int(self._groups[place])
-        if (~self._alive).sum() * self._width >= _COMPACT:
+        if self._rows.shape[1] >= _COMPACT:
             self._compact()
-        return found, max(0.0, float(scores[place]))
+        return found, max(0.0, score)
 
-    def _scores(self) -> tuple[Doubles, Doubles]:
-        """Return what each group costs, and the inverse of its block of H^-1; (groups,), (groups, width, width)."""
+    def _cheapest(self) -> tuple[int, float, Doubles]:
+        """Return the place of the group that costs least, what it costs, and the inverse of its block of G."""
+        blocks = np.where(self._alive[:, None, None], self._blocks, np.eye(self._width))
+        inverses: Doubles = 1 / blocks if self._width == 1 else np.linalg.inv(blocks).astype(np.float64, copy=False)
+        scores = np.where(self._alive, (self._energies * inverses).sum(axis=(1, 2)), np.inf)
+        place = int(scores.argmin())
+        return place, float(scores[place]), inverses[place]
+
+    def _follow(self, rows: Doubles, change: Doubles) -> None:
+        """Bring what scores are made of up to date: W becomes W - change rows^T, G becomes G - rows rows^T."""
         count, width = len(self._groups), self._width
-        blocks = self._inverse.reshape(count, width, count, width)[np.arange(count), :, np.arange(count)]
-        blocks[~self._alive] = np.eye(width)  # of what went only zeros are left
-        inverses: Doubles = 1 / blocks if width == 1 else np.linalg.inv(blocks).astype(np.float64, copy=False)
-        grouped = self._weights.reshape(-1, count, width).transpose(1, 0, 2)  # (groups, outputs, width)
-        energies = grouped.transpose(0, 2, 1) @ grouped  # (groups, width, width)
-        return (energies * inverses).sum(axis=(1, 2)), inverses
+        crossed = change.T @ self._weights - (change.T @ self._columns) @ self._rows.T  # (width, inputs)
+        mixed = crossed.reshape(width, count, width).transpose(1, 2, 0) @ (each := rows.reshape(count, width, width).mT)
+        self._blocks -= each.mT @ each
+        self._energies += each.mT @ (change.T @ change) @ each - mixed - mixed.mT
 
     def _compact(self) -> None:
-        """Cut off what went."""
-        columns = np.repeat(self._alive, self._width)
-        self._weights = np.ascontiguousarray(self._weights[:, columns])
-        self._inverse = np.ascontiguousarray(self._inverse[np.ix_(columns, columns)])
-        self._groups = self._groups[self._alive]
-        self._alive = np.ones(len(self._groups), dtype=np.bool_)
+        """Change the matrices at last, and cut off what went."""
+        stay = np.repeat(self._alive, self._width)
+        rows = self._rows[stay]
+        weights = self._weights[:, stay] - self._columns @ rows.T
+        self._begin(weights, self._inverse[np.ix_(stay, stay)] - rows @ rows.T, self._groups[self._alive])
 
 
 def survivors(weights: Floats, gram: Gram, kept: Sequence[int]) -> Doubles:

@@ -40,7 +40,7 @@ def stepwise(weights, gram, width, count):
     return w, gone
 
 
-@pytest.mark.parametrize(("inputs", "width"), [(150, 1), (96, 8), (5, 5)])
+@pytest.mark.parametrize(("inputs", "width"), [(150, 1), (128, 1), (96, 8), (5, 5)])
 def test_the_closed_form_is_where_the_steps_lead(inputs, width):
     """Order and weights are those of removing one group after the other, beyond several compactions too."""
     weights, x = layer(20, inputs)
