@@ -24,6 +24,8 @@ from mvc.codecs.keyed import MAX_MANTISSA
 from mvc.codecs.keyed_delta import WIDE_MANTISSA
 from mvc.codecs.planes import Planes
 from mvc.codecs.raw import Raw
+from mvc.codecs.selection import Selection
+from mvc.codecs.slice import Slice
 from mvc.codecs.sorted_delta import SortedDelta
 from mvc.codecs.sorted_planes import SortedPlanes
 from mvc.codecs.sparse_delta import SparseDelta
@@ -48,6 +50,8 @@ __all__ = [
     "Planes",
     "Raw",
     "Sample",
+    "Selection",
+    "Slice",
     "SortedDelta",
     "SortedPlanes",
     "SparseDelta",
@@ -65,7 +69,7 @@ __all__ = [
 CODECS: Final[Registry[type[Codec]]] = Registry("codec")
 """All codecs by the name in the envelope."""
 
-for _codec in (Raw, Planes, SortedDelta, ContextDelta, SortedPlanes, SparseDelta, Grid, GridDelta, StepDelta):
+for _codec in (Raw, Planes, SortedDelta, ContextDelta, SortedPlanes, SparseDelta, Grid, GridDelta, StepDelta, Slice):
     CODECS.register(_codec.name, _codec)
 
 

@@ -15,9 +15,9 @@ from typing import Final
 
 import numpy as np
 
-from mvc.codecs import Bytes, Codec, Fit, FrameSpec, codec_of, fitted
+from mvc.codecs import Bytes, Codec, Fit, FrameSpec, Slice, codec_of, fitted
 from mvc.errors import FormatError, IntegrityError, MvcError, NotFoundError
-from mvc.objects.blob import Envelope, Frame
+from mvc.objects.blob import Envelope, Frame, Reference
 from mvc.objects.ids import Hasher, content_hasher, finish
 from mvc.repo.frame_cache import FrameCache
 from mvc.repo.parallel import ordered_map
@@ -463,13 +463,20 @@ class ContentReader:
         envelope = blob.envelope
         if tuple(reference.role for reference in envelope.references) != blob.codec.roles:
             raise IntegrityError(f"the blob of {envelope.id} lacks a side tensor of its codec", hint="mvc fsck")
-        for reference in envelope.references:
-            if reference.role != "base" and self.open(reference.id).envelope.spec != envelope.spec:
-                raise IntegrityError(f"{reference.id} has not the shape of {envelope.id}", hint="mvc fsck")
-        return [
-            self.side(reference.id, envelope.spec, frame.start, frame.words, depth + 1)
-            for reference in envelope.references
-        ]
+        return [self._side(blob, reference, frame, depth + 1) for reference in envelope.references]
+
+    def _side(self, blob: StoredBlob, reference: Reference, frame: Frame, depth: int) -> Bytes:
+        """Return what one side tensor of a blob has for a frame."""
+        envelope = blob.envelope
+        if reference.role == "base":
+            return self.side(reference.id, envelope.spec, frame.start, frame.words, depth)
+        spec = self.open(reference.id).envelope.spec
+        if isinstance(blob.codec, Slice):
+            read = partial(self.words, reference.id, depth=depth)
+            return blob.codec.side(spec, envelope.spec, frame.start, frame.words, read)
+        if spec != envelope.spec:
+            raise IntegrityError(f"{reference.id} has not the shape of {envelope.id}", hint="mvc fsck")
+        return self.words(reference.id, frame.start, frame.words, depth)
 
 
 class _Spares:

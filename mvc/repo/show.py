@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from mvc.index import BlobRecord, CommitRecord
 from mvc.objects.manifest import Manifest, TensorEntry
@@ -13,10 +13,13 @@ from mvc.types import ObjectId
 
 __all__ = ["CommitView", "Policy", "TensorView", "show", "tensor_views"]
 
-Policy = Literal["dedupe", "full", "previous", "base", "companion", "promised", "missing"]
+Policy = Literal["dedupe", "full", "previous", "base", "companion", "slice", "promised", "missing"]
 """What the delta policy made of a tensor: stored by an earlier commit already; on its own; as a delta against the
-parent's tensor of that name; as a delta against another ancestor; in the order of a companion; left out, and promised
-by a remote; or not to be found."""
+parent's tensor of that name; as a delta against another ancestor; in the order of a companion; as some rows and columns
+of another tensor; left out, and promised by a remote; or not to be found."""
+
+_POLICIES: Final[Mapping[str, Policy]] = {"companion": "companion", "whole": "slice"}
+"""What the role of a side tensor says by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,6 @@ def _policy(
         return "dedupe"
     if record.side is None:
         return "full"
-    if record.side.role == "companion":
-        return "companion"
+    if record.side.role in _POLICIES:
+        return _POLICIES[record.side.role]
     return "previous" if record.side.id in previous else "base"

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvc.codecs import CODECS, Bytes, Codec, FrameSpec, StepDelta, codec_of, kernels
+from mvc.codecs import CODECS, Bytes, Codec, FrameSpec, Selection, StepDelta, codec_of, kernels
 from mvc.errors import MalformedError, MvcError
 from mvc.types import DTYPES, DType
 from mvc.types.steps import LARGEST_CODE, STEPPED, step_of, stepped
@@ -30,6 +30,7 @@ __all__ = [
     "cases",
     "decode",
     "grid_cases",
+    "selections",
     "sparse_cases",
     "special_words",
     "step_cases",
@@ -161,6 +162,15 @@ def step_cases(draw: st.DrawFn, most_rows: int = 40) -> StepCase:
     spec = FrameSpec(dtype, words.size - cut, row_words, first * row_words + cut)
     frame, side = (np.ascontiguousarray(part.reshape(-1)[cut:]).view(np.uint8) for part in (words, base))
     return StepDelta.of(steps, columns), frame, side, spec
+
+
+@st.composite
+def selections(draw: st.DrawFn, most: int = 7) -> tuple[Selection, list[list[int]]]:
+    """Return a selection of one to three dimensions, and the kept indices of each in ascending order."""
+    whole = draw(st.lists(st.integers(1, most), min_size=1, max_size=3))
+    kept = [draw(st.none() | st.sets(st.integers(0, size - 1), min_size=1)) for size in whole]
+    ascending = [sorted(range(size) if part is None else part) for size, part in zip(whole, kept, strict=True)]
+    return Selection.of(whole, [None if part is None else sorted(part, reverse=True) for part in kept]), ascending
 
 
 def decode(codec: Codec, stored: bytes | memoryview, sides: Sequence[Bytes], spec: FrameSpec) -> bytes:

@@ -19,6 +19,8 @@ from mvc.codecs import (
     GridDelta,
     Planes,
     Raw,
+    Selection,
+    Slice,
     SortedDelta,
     SortedPlanes,
     SparseDelta,
@@ -159,6 +161,16 @@ def step_deltas():
     yield "step-delta-F32-sorted", in_steps(dtype_of("F32"), 1, by_row=False, exceptions=600)
 
 
+def slices():
+    """Yield name and content of the files of `slice`: a frame that is all that is left, and one that was changed."""
+    dtype = dtype_of("BF16")
+    codec = Slice(Selection.of((9, 12, 3), [[0, 2, 3, 8], range(0, 12, 5), None]))
+    part = weights(dtype, 36, 1)
+    yield "slice-BF16-equal", golden(codec, dtype, part, (part,), 9)
+    yield "slice-BF16-changed", golden(codec, dtype, near(part, dtype, 9), (part,), 9)
+    yield "slice-U8-all", golden(Slice(Selection.of((5,), [None])), dtype_of("U8"), part[:5], (part[:5],), 5)
+
+
 def files():
     """Yield name and content of every golden file."""
     for dtype in DTYPES.values():
@@ -209,6 +221,7 @@ def files():
     yield "planes-U8-entropy", free(golden(Planes(), dtype_of("U8"), skewed, (), 384))
     yield from grids()
     yield from step_deltas()
+    yield from slices()
     zeros = np.zeros(600, dtype=np.uint8)
     yield "raw-U8", golden(Raw(), dtype_of("U8"), np.arange(256, dtype=np.uint8), (), 256)
     yield "planes-BF16-constant", golden(Planes(), dtype_of("BF16"), zeros, (), 300)

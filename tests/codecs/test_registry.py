@@ -13,6 +13,7 @@ from mvc.codecs import (
     GridDelta,
     Planes,
     Raw,
+    Slice,
     SortedDelta,
     SortedPlanes,
     SparseDelta,
@@ -42,6 +43,7 @@ def test_names_are_permanent():
         "grid": Grid,
         "grid-delta": GridDelta,
         "step-delta": StepDelta,
+        "slice": Slice,
     }
     with pytest.raises(AlreadyExistsError):
         CODECS.register("raw", Planes)

@@ -1,4 +1,4 @@
-"""Sections 6.2 to 6.10 of the specification, written down once more in plain integers, against the codecs."""
+"""Sections 6.2 to 6.11 of the specification, written down once more in plain integers, against the codecs."""
 
 import math
 import struct
@@ -10,9 +10,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvc.codecs import ContextDelta, FrameSpec, Grid, GridDelta, Planes, SortedDelta, SortedPlanes, SparseDelta
+from mvc.codecs import ContextDelta, FrameSpec, Grid, GridDelta, Planes, Slice, SortedDelta, SortedPlanes, SparseDelta
 from mvc.codecs.stripes import encode_stripes
-from mvc.testing.codecs import cases, grid_cases, sparse_cases, step_cases
+from mvc.testing.codecs import cases, grid_cases, selections, sparse_cases, step_cases
 from mvc.types import DTYPES, dtype_of
 
 
@@ -446,6 +446,42 @@ def decode_step_codes(stored, rows, columns):
     return [zigzag_back(u) for u in magnitudes(symbols_, stored[at:])]
 
 
+def kept_of(keep):
+    """Return the size of each dimension of the whole, and the kept indices of each (6.11)."""
+    found, at = [], 0
+    while at < len(keep):
+        form, size = keep[at], int.from_bytes(keep[at + 1 : at + 5], "little")
+        at += 5
+        if form == 0:
+            found.append((size, list(range(size))))
+            continue
+        marks = int.from_bytes(keep[at : at + -(-size // 8)], "little")
+        at += -(-size // 8)
+        assert form == 1
+        assert 0 < marks < (1 << size) - 1
+        found.append((size, [i for i in range(size) if marks >> i & 1]))
+    assert at == len(keep)
+    return found
+
+
+def elements_of(whole, keep):
+    """Return the elements of the selected tensor, given those of the whole, both row by row (6.11)."""
+    kept = kept_of(keep)
+    places = [0]
+    for size, indices in kept:
+        places = [place * size + index for place in places for index in indices]
+    return [whole[place] for place in places]
+
+
+def decode_slice(stored, side, spec):
+    """Return the frame (6.11)."""
+    if stored[0] == 0:
+        assert len(stored) == 1
+        return side
+    assert stored[0] == 1
+    return decode_sorted_delta(stored[1:], side, spec, 0)
+
+
 def magnitudes(symbols, raw):
     """Return what symbols and their raw bits tell (6.10, step 4)."""
     lengths = [2 + (s - 16) // 4 if s >= 16 else 0 for s in symbols]
@@ -566,3 +602,18 @@ def test_step_delta_follows_the_specification(case):
     codec, frame, base, spec = case
     stored = codec.encode(frame, [base], spec)
     assert decode_step_delta(stored, base.tobytes(), spec, codec.parameters) == frame.tobytes()
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_slices_follow_the_specification(data):
+    """What `slice` writes is read by a decoder written from the text, and its parameters say what was kept."""
+    dtype = data.draw(st.sampled_from(list(DTYPES.values())))
+    frame, (side,), spec = data.draw(cases(dtype, 1, max_words=200))
+    selection, kept = data.draw(selections())
+    codec = Slice(selection)
+    stored = codec.encode(frame, [side], spec)
+    assert decode_slice(stored, side.tobytes(), spec) == frame.tobytes()
+    numbers = np.arange(math.prod(selection.whole)).reshape(selection.whole)
+    expected = numbers[np.ix_(*kept)].reshape(-1).tolist()
+    assert elements_of(numbers.reshape(-1).tolist(), codec.parameters["keep"]) == expected
