@@ -52,7 +52,7 @@ class TestCompress:
         ("options", "parameters"),
         [
             (("--bits", "19"), "precision:19"),
-            (("--bits", "12", "--rel"), "precision:12,rel"),
+            (("--bits", "12", "--rel"), "precision:12:rel"),
             (("--mantissa", "3"), "precision:mantissa=3"),
         ],
     )
