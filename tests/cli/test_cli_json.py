@@ -39,7 +39,18 @@ def test_log(story):
     assert list(found) == ["schema", "commits"]
     assert found["schema"] == "mvc.log/1"
     side, second, first = found["commits"]
-    assert list(first) == ["id", "parents", "message", "time", "author", "metadata", "refs", "absent", "derivation"]
+    assert list(first) == [
+        "id",
+        "parents",
+        "message",
+        "time",
+        "author",
+        "metadata",
+        "refs",
+        "absent",
+        "derivation",
+        "evaluations",
+    ]
     assert [commit["message"] for commit in (side, second, first)] == ["a side step", "epoch 2", "epoch 1"]
     assert side["parents"] == second["parents"] == [first["id"]]
     assert first["parents"] == []

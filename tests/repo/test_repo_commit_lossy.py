@@ -150,9 +150,12 @@ def test_deltas_on_one_grid_are_small(lab):
     lab.write("model.safetensors", lab.tuned(model, 1))
     second = lab.again().commit(lossy=Precision(14))
     views = [tensor_views(lab.again().session, made.commit)[0] for made in (first, second)]
-    assert [view.record.codec for view in views] == ["grid", "grid-delta"]
-    assert views[1].record.side.id == views[0].entry.id
-    assert views[1].record.location.length < views[0].record.location.length / 2
+    alone, delta = (view.record for view in views)
+    assert alone is not None
+    assert delta is not None
+    assert (alone.codec, delta.codec) == ("grid", "grid-delta")
+    assert [item.id for item in delta.references] == [views[0].entry.id]
+    assert delta.location.length < alone.location.length / 2
     assert second.derivation.base == first.commit
 
 
