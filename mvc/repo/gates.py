@@ -125,8 +125,9 @@ class Finding:
         return _OPERATORS[self.clause.operator](self.value, self.limit)
 
     def __str__(self) -> str:
-        of_source = "" if self.source is None else f", {self.source:.6g} of the source"
-        return f"{self.clause.metric} is {self.value:.6g}{of_source}; wanted {self.clause.operator} {self.limit:.6g}"
+        wanted = f"wanted {self.clause.operator} {self.limit:.6g}"
+        of_source = "" if self.source is None else f"; the source has {self.source:.6g}"
+        return f"{self.clause.metric} is {self.value:.6g}, {wanted}{of_source}"
 
 
 @dataclass(frozen=True, slots=True)
