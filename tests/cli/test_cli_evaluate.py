@@ -104,7 +104,7 @@ class TestGate:
             f"if [ $MVC_COMMIT = {head} ]; then echo n=1; else"
             ' echo "n=$(python3 -c \'print(len(set(open("model.safetensors", "rb").read())))\')"; fi'
         )
-        options = ("--method", "precision", "--bits", "1", "--gate", "n > 30", "--gate-cmd", measure)
+        options = ("--method", "precision", "--bits", "1", "--gate", "n > 100", "--gate-cmd", measure)
         text = program.out("compress", "main", *options, "--gate-tries", "9", "--branch", "small")
         first, *_, last = text.splitlines()
         assert last.startswith("gate: the first ")
