@@ -34,6 +34,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "tag": "List, make or delete tags.",
     },
     "Lossy": {
+        "evaluate": "Run a command on the files of a commit, and note its metrics.",
         "calibrate": "Note what enters the layers of a model, for compress.",
         "compress": "Make a commit that stands for another one, smaller and with a recorded loss.",
     },

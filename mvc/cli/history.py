@@ -9,6 +9,8 @@ import click
 from mvc.cli.text import counted, facts, iso_time, local_time, printable, short
 from mvc.index import CommitRecord
 from mvc.objects.refnames import BRANCHES, HEAD, REMOTES, TAGS
+from mvc.repo.metrics import Metrics
+from mvc.repo.notes import Notes
 from mvc.repo.refs import RefState
 from mvc.repo.session import Session
 from mvc.repo.tips import ref_names
@@ -18,7 +20,7 @@ __all__ = ["RefNames", "commit_document", "full_text", "one_line"]
 
 
 class RefNames:
-    """Which refs hold which commit.
+    """Which refs hold which commit, and what is noted of it.
 
     Parameters
     ----------
@@ -29,10 +31,15 @@ class RefNames:
     def __init__(self, session: Session) -> None:
         self.state: RefState = session.refs.state()
         self._names: Mapping[ObjectId, Sequence[str]] = ref_names(session, self.state)
+        self._notes = Notes(session, self.state)
 
     def of(self, commit: ObjectId) -> list[str]:
         """Return the full names of the refs at `commit`, sorted."""
         return list(self._names.get(commit, ()))
+
+    def evaluations(self, commit: ObjectId) -> Metrics:
+        """Return the metrics of a commit that were measured later."""
+        return self._notes.of(commit)
 
     def decoration(self, commit: ObjectId) -> str:
         """Return them as git shows them: `` (HEAD -> main, tag: v1)``, or nothing."""
@@ -63,16 +70,18 @@ def commit_document(record: CommitRecord, names: RefNames) -> dict[str, object]:
         "refs": names.of(record.id),
         "absent": record.absent,
         "derivation": {"method": record.method, "source": record.source} if record.method else None,
+        "evaluations": names.evaluations(record.id),
     }
 
 
 def one_line(record: CommitRecord, names: RefNames) -> str:
-    """Return a commit as one line: id, refs, subject, metadata."""
+    """Return a commit as one line: id, refs, subject, metadata and evaluations."""
     subject = printable(record.message.partition("\n")[0])
     line = f"{click.style(short(record.id), fg='yellow')}{names.decoration(record.id)} {subject}"
     if record.method:
         line += f"  {click.style(_derived(record), fg='magenta')}"
-    return f"{line}  {click.style(facts(record.metadata), dim=True)}" if record.metadata else line
+    known = {**record.metadata, **names.evaluations(record.id)}
+    return f"{line}  {click.style(facts(known), dim=True)}" if known else line
 
 
 def full_text(record: CommitRecord, names: RefNames) -> list[str]:
@@ -88,6 +97,8 @@ def full_text(record: CommitRecord, names: RefNames) -> list[str]:
     lines.append(f"Date:    {local_time(record.time)}")
     if record.metadata:
         lines.append(f"Data:    {facts(record.metadata)}")
+    if evaluations := names.evaluations(record.id):
+        lines.append(f"Eval:    {facts(evaluations)}")
     return [*lines, "", *(f"    {line}".rstrip() for line in printable(record.message).split("\n"))]
 
 

@@ -33,6 +33,7 @@ from mvc.types.steps import (
 )
 
 __all__ = [
+    "MOST_BITS",
     "Delta",
     "Factor",
     "Quantized",
@@ -44,6 +45,9 @@ __all__ = [
 ]
 
 Doubles = npt.NDArray[np.float64]
+
+MOST_BITS: Final = 16
+"""Of a code of a grid: with more, codes would be as wide as the halves that they stand for."""
 
 _BLOCK: Final = 128
 """Columns whose feedback is applied at once (the paper's); larger blocks do more of the work column by column."""
@@ -217,7 +221,7 @@ def uniform(delta: Delta, factor: Factor | None, bits: int, sparsity: float = 0.
     InvalidInputError
         If `bits` or `sparsity` is out of range.
     """
-    if not 1 <= bits <= 16 or not 0 <= sparsity < 1:
+    if not 1 <= bits <= MOST_BITS or not 0 <= sparsity < 1:
         raise InvalidInputError(f"bits {bits} and sparsity {sparsity} must be in 1 to 16 and 0 to below 1")
     values = delta.values
     low, high = np.minimum(values.min(axis=1), 0), np.maximum(values.max(axis=1), 0)

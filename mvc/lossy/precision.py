@@ -26,7 +26,9 @@ ones keep one or two places less."""
 _MOST_MANTISSA: Final = 52
 """Bits, as in fp64."""
 
-_TEXT: Final = re.compile(r"precision:(?:(?P<bits>-?[0-9]{1,3})(?P<relative>,rel)?|mantissa=(?P<mantissa>[0-9]{1,2}))")
+_METHOD: Final = "precision:"
+
+_TEXT: Final = re.compile(r"(?P<bits>-?[0-9]{1,3})(?P<relative>:rel)?|mantissa=(?P<mantissa>[0-9]{1,2})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,10 @@ class Precision:
 
     Examples
     --------
-    >>> Precision.parse("precision:23,rel")
+    >>> Precision.parse("23:rel")
     Precision(bits=23, relative=True, mantissa=None)
-    >>> str(Precision(mantissa=8))
-    'precision:mantissa=8'
+    >>> str(Precision(mantissa=7))
+    'precision:mantissa=7'
     """
 
     bits: int | None = None
@@ -69,7 +71,7 @@ class Precision:
 
     @classmethod
     def parse(cls, text: str) -> Precision:
-        """Return what `text` says: ``precision:23``, ``precision:23,rel`` or ``precision:mantissa=8``.
+        """Return what `text`, which follows ``precision:``, says: ``23``, ``23:rel`` or ``mantissa=7``.
 
         Raises
         ------
@@ -79,16 +81,43 @@ class Precision:
         found = _TEXT.fullmatch(text)
         if found is None:
             raise InvalidInputError(
-                f"{text[:40]!r} is not a precision", hint="write precision:23, precision:23,rel or precision:mantissa=8"
+                f"{text[:40]!r} is not a precision", hint="write precision:23, precision:23:rel or precision:mantissa=7"
             )
         if found["mantissa"] is not None:
             return cls(mantissa=int(found["mantissa"]))
         return cls(bits=int(found["bits"]), relative=found["relative"] is not None)
 
+    @classmethod
+    def of(cls, text: str) -> Precision:
+        """Return what ``str`` has made `text` of.
+
+        Raises
+        ------
+        InvalidInputError
+            If it does not begin with ``precision:``, and as for `parse`.
+        """
+        if not text.startswith(_METHOD):
+            raise InvalidInputError(
+                f"{text[:40]!r} is not a setting of the method precision", hint="write precision:23"
+            )
+        return cls.parse(text.removeprefix(_METHOD))
+
+    @property
+    def finer(self) -> Precision | None:
+        """The same with two bits more; None if there are no more."""
+        if self.mantissa is not None:
+            return (
+                Precision(mantissa=min(self.mantissa + 2, _MOST_MANTISSA)) if self.mantissa < _MOST_MANTISSA else None
+            )
+        assert self.bits is not None, "one of both is given"
+        if self.bits == MOST_GRID_BITS:
+            return None
+        return Precision(min(self.bits + 2, MOST_GRID_BITS), self.relative)
+
     def __str__(self) -> str:
         if self.mantissa is not None:
-            return f"precision:mantissa={self.mantissa}"
-        return f"precision:{self.bits}{',rel' if self.relative else ''}"
+            return f"{_METHOD}mantissa={self.mantissa}"
+        return f"{_METHOD}{self.bits}{':rel' if self.relative else ''}"
 
 
 def grid_of(precision: Precision, dtype: DType, squares: Squares) -> int | None:

@@ -12,6 +12,7 @@ from mvc.objects.paths import folded
 __all__ = [
     "BRANCHES",
     "HEAD",
+    "NOTES",
     "REMOTES",
     "TAGS",
     "branch_ref",
@@ -26,6 +27,9 @@ BRANCHES: Final = "refs/heads/"
 TAGS: Final = "refs/tags/"
 REMOTES: Final = "refs/remotes/"
 """What a branch of a remote, ``REMOTE/BRANCH``, was when it was last heard of."""
+
+NOTES: Final = "refs/notes/"
+"""Commits of files that say something of commits: metrics that were measured later."""
 
 _MAX_BYTES: Final = 255
 """Bytes of a short name: NAME_MAX, so that any component fits in a file name."""
@@ -89,7 +93,7 @@ def tag_ref(name: str) -> str:
 
 def is_ref_name(name: str) -> bool:
     """Return True if `name` is ``HEAD`` or a well-formed full ref name."""
-    for prefix in (BRANCHES, TAGS, REMOTES):
+    for prefix in (BRANCHES, TAGS, REMOTES, NOTES):
         if name.startswith(prefix):
             return _fault(name.removeprefix(prefix)) is None
     return name == HEAD

@@ -11,7 +11,9 @@ from typing import Final
 
 from mvc.errors import ConflictError, InvalidInputError, ReadOnlyError, StorageError
 from mvc.index import Additions
+from mvc.lossy import Precision
 from mvc.objects.commit import Commit, Metadata
+from mvc.objects.derivation import Derivation
 from mvc.objects.manifest import Manifest, Segment
 from mvc.objects.refnames import HEAD
 from mvc.repo.candidates import Candidates, Task
@@ -23,6 +25,7 @@ from mvc.repo.progress import Progress, Tick, silent
 from mvc.repo.record import additions, move_ref, put_commit
 from mvc.repo.refs import RefState
 from mvc.repo.reliance import rely_on
+from mvc.repo.rounded_source import Rounding
 from mvc.repo.scan import Content, Reading, ScannedFile
 from mvc.repo.session import Session
 from mvc.repo.sources import FileSource
@@ -67,6 +70,8 @@ class CommitRequest:
         Record an incomplete sharded checkpoint.
     time : int, optional
         When it was, in microseconds since 1970-01-01T00:00:00Z; by default now.
+    lossy : Precision, optional
+        Round the tensors of files that are not as in the parent; what is exact is not stored.
     """
 
     message: str
@@ -75,6 +80,7 @@ class CommitRequest:
     allow_empty: bool = False
     allow_damaged: bool = False
     time: int | None = None
+    lossy: Precision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,8 @@ class CommitResult:
         Sizes of all files.
     stored_bytes : int
         Bytes by which the store grew, metadata included.
+    derivation : Derivation or None
+        What was lost; None if nothing was.
     """
 
     commit: ObjectId
@@ -133,6 +141,7 @@ class CommitResult:
     new_tensors: int
     logical_bytes: int
     stored_bytes: int
+    derivation: Derivation | None = None
 
 
 def commit(
@@ -185,7 +194,7 @@ def commit(
     session.store.temporaries.sweep(STALE_SECONDS)
     aim = target or Target.head(session.refs.state())
     with session.index.connected(), session.pool() as pool:
-        changes = _Changes(session, aim.parent, selection, pool)
+        changes = _Changes(session, aim.parent, selection, request.lossy, pool)
         for _ in range(_ATTEMPTS):
             done = _Attempt(session, aim, selection, request, actor, executor).run(changes, pool, progress)
             if done is not None:
@@ -228,25 +237,40 @@ def _check_recordable(request: CommitRequest, actor: Actor) -> None:
 class _Changes:
     """The files of a selection: those that are what HEAD says by their stat, and those that must be read."""
 
-    def __init__(self, session: Session, head: ObjectId | None, selection: Selection, pool: Executor) -> None:
+    def __init__(
+        self,
+        session: Session,
+        head: ObjectId | None,
+        selection: Selection,
+        lossy: Precision | None,
+        pool: Executor,
+    ) -> None:
         self._head = session.manifest(head) if head else None
         tree = session.load_worktree()
         self._tree = tree if tree and tree.commit == head else None
         self._sources, self._unchanged = split_unchanged(selection, self._tree, self._head)
         self._in_worktree = selection.in_worktree
         self._started = time.time_ns()
-        self.reading = Reading(self._sources, pool, hold=True)
+        self._rounding = Rounding(self._sources, lossy, self._head, pool) if lossy else None
+        if self._rounding:
+            self._unchanged += self._rounding.unchanged
+        self.reading = Reading(self._rounding.sources if self._rounding else self._sources, pool, hold=True)
 
     def files(self) -> list[ScannedFile]:
         """Return every file of the selection, after all was read."""
         return self._unchanged + self.reading.files()
+
+    def derivation(self, base: ObjectId | None) -> Derivation | None:
+        """Return what rounding has changed, after all was read."""
+        return self._rounding.derivation(self.reading.files(), base) if self._rounding else None
 
     def seen(self) -> _Seen:
         """Return what the work tree is known to hold, after all was read."""
         seen: _Seen = {}
         if self._tree and self._head:
             seen = {path: (self._head.by_path[path].segments, known) for path, known in self._tree.files.items()}
-        for source, file in zip(self._sources, self.reading.files(), strict=True):
+        found = self._rounding.exact if self._rounding else self.reading.files()
+        for source, file in zip(self._sources, found, strict=True):
             if isinstance(source, FileSource) and self._in_worktree:
                 stamp = settled(source.stamp, self._started)
                 seen[file.path] = (file.segments, Tracked(file.mode, source.size, stamp))
@@ -285,7 +309,7 @@ class _Attempt:
                 stored = self._encode(new, changes, parent, batch, pool, tick)
             manifest = assemble(parent, self.selection.replaces, changes.files())
             self._check_change(manifest, parent)
-            recorded = self._record(manifest, batch)
+            recorded = self._record(manifest, self._derivation(changes, stored), batch)
             places = batch.commit()
             if not lease.renew():  # taken for dead: what this commit relies on may be gone
                 return None
@@ -300,6 +324,7 @@ class _Attempt:
             sum(item.content.kind == "tensor" for item in stored),
             manifest.size,
             batch.stored_bytes,
+            recorded.derivation,
         )
         blobs = [item.record(places[item.content.id]) for item in stored]
         return _Done(result, manifest, moved, additions(recorded, manifest, places, blobs))
@@ -394,11 +419,21 @@ class _Attempt:
             reader.prepare(side.id for _, sides in tasks for side in sides)
             yield from tasks
 
-    def _record(self, manifest: Manifest, batch: WriteBatch) -> Commit:
+    def _derivation(self, changes: _Changes, stored: Iterable[Stored]) -> Derivation | None:
+        """Return what the commit says of its loss, with what the blobs take: these, or those that were there."""
+        found = changes.derivation(self.target.parent)
+        if found is None:
+            return None
+        records = self.session.index.blobs({tensor.id for tensor in found.tensors})
+        sizes = {oid: record.location.length for oid, record in records.items()}
+        sizes |= {item.content.id: item.stored_bytes for item in stored}
+        tensors = tuple(replace(tensor, stored_bytes=sizes[tensor.id]) for tensor in found.tensors)
+        return replace(found, tensors=tensors)
+
+    def _record(self, manifest: Manifest, derivation: Derivation | None, batch: WriteBatch) -> Commit:
         request, time = self.request, now() if self.request.time is None else self.request.time
-        recorded = Commit(
-            manifest.id, self.target.parents, self.actor.author, time, request.message.strip(), request.metadata
-        )
+        message, parents = request.message.strip(), self.target.parents
+        recorded = Commit(manifest.id, parents, self.actor.author, time, message, request.metadata, derivation)
         put_commit(batch, recorded, manifest)
         return recorded
 

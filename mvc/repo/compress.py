@@ -15,6 +15,7 @@ from mvc.index import Additions
 from mvc.objects.blob import MAX_DEPTH
 from mvc.objects.commit import Commit
 from mvc.objects.derivation import Derivation, DerivedTensor
+from mvc.objects.fields import Scalar
 from mvc.objects.ids import content_hasher, finish
 from mvc.objects.manifest import Manifest, SegmentKind, TensorEntry
 from mvc.repo.branches import check_new_branch, create_branch
@@ -61,6 +62,8 @@ class CompressRequest:
         Patterns, as ``fnmatch`` takes them, of the names to change; all if there are none.
     level : Level
         How hard to try to be small.
+    gate : str or None
+        The condition on metrics that the caller holds the commit to, for the record.
     """
 
     source: ObjectId
@@ -70,6 +73,13 @@ class CompressRequest:
     message: str | None = None
     tensors: tuple[str, ...] = ()
     level: Level = "default"
+    gate: str | None = None
+
+    @property
+    def parameters(self) -> dict[str, Scalar]:
+        """What a commit records of the settings, after it was made."""
+        tensors = {"tensors": " ".join(self.tensors)} if self.tensors else {}
+        return {**self.transform.parameters, **tensors, **({"gate": self.gate} if self.gate else {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +311,7 @@ class _Compression:
             request.source,
             request.base,
             transform.method,
-            {**transform.parameters, **({"tensors": " ".join(request.tensors)} if request.tensors else {})},
+            request.parameters,
             transform.calibration,
             tuple(sorted(tensors, key=lambda tensor: (tensor.id, tensor.source))),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from mvc.codecs import Bytes, StepDelta, frame_specs, frame_words
 from mvc.errors import InvalidInputError
 from mvc.lossy import measured
 from mvc.lossy.calibration import Calibration, Matrix
-from mvc.lossy.gptq import Delta, Factor, Quantized, entropy_coded, gptq_factor, uniform
+from mvc.lossy.gptq import MOST_BITS, Delta, Factor, Quantized, entropy_coded, gptq_factor, uniform
 from mvc.objects.fields import Scalar
 from mvc.repo.transforms import Made, SourceTensor, Transform
 from mvc.types import ObjectId, TensorSpec
@@ -66,6 +67,11 @@ class Mode(ABC):
     def quantize(self, layer: Layer) -> Quantized:
         """Return the new matrix."""
 
+    @property
+    def finer(self) -> Mode | None:
+        """The same with smaller steps; None if there are none."""
+        return None
+
 
 @dataclass(frozen=True)
 class Uniform(Mode):
@@ -91,6 +97,11 @@ class Uniform(Mode):
         """See `Mode.quantize`."""
         return uniform(layer.delta, layer.factor, self.bits, self.sparsity)
 
+    @property
+    def finer(self) -> Mode | None:
+        """See `Mode.finer`: one bit more."""
+        return Uniform(self.bits + 1, self.sparsity) if self.bits < MOST_BITS else None
+
 
 @dataclass(frozen=True)
 class EntropyCoded(Mode):
@@ -112,6 +123,11 @@ class EntropyCoded(Mode):
     def quantize(self, layer: Layer) -> Quantized:
         """See `Mode.quantize`."""
         return _of_multiple(layer, self.multiple)
+
+    @property
+    def finer(self) -> Mode | None:
+        """See `Mode.finer`: steps by the square root of 2, which takes about half a bit more."""
+        return EntropyCoded(self.multiple / math.sqrt(2))
 
 
 @dataclass(frozen=True)
@@ -161,6 +177,11 @@ class Rate(Mode):
         """See `Mode.quantize`."""
         return _of_multiple(layer, self._chosen[0])
 
+    @property
+    def finer(self) -> Mode | None:
+        """See `Mode.finer`: a quarter more bits; None if the smallest step stays within these already."""
+        return None if self._chosen == [_MULTIPLES[0]] else Rate(1.25 * self.bits)
+
 
 @dataclass(frozen=True)
 class GptqTransform(Transform):
@@ -200,6 +221,12 @@ class GptqTransform(Transform):
         """See `Transform.summary`."""
         settings = ", ".join(f"{key} {value}" for key, value in self.mode.parameters.items())
         return f"{self.method}: {settings}" + ("" if self.calibrated else ", uncalibrated")
+
+    @property
+    def finer(self) -> Transform | None:
+        """See `Transform.finer`."""
+        mode = self.mode.finer
+        return None if mode is None else GptqTransform(mode, self.calibrated, self.digest)
 
     def prepare(self, tensors: Callable[[], Iterator[SourceTensor]]) -> None:
         """See `Transform.prepare`."""

@@ -11,6 +11,7 @@ from mvc.errors import InvalidInputError
 from mvc.formats import state_dict_file
 from mvc.formats.tensor_bytes import Framework
 from mvc.index import CommitRecord
+from mvc.lossy import Precision
 from mvc.objects.commit import Metadata, Scalar
 from mvc.objects.manifest import Manifest
 from mvc.objects.refnames import BRANCHES, branch_ref
@@ -70,6 +71,7 @@ class Repository:
         prefix: str = "",
         level: Level = "default",
         allow_empty: bool = False,
+        lossy: str | None = None,
         progress: Progress = silent,
     ) -> CommitResult:
         """Record a tree as the next commit of the current branch.
@@ -90,6 +92,9 @@ class Repository:
             How hard to try to be small.
         allow_empty : bool
             Record a commit even if nothing changed.
+        lossy : str, optional
+            ``precision:B``, ``precision:B:rel`` or ``precision:mantissa=K``: round floats, and store nothing exact of
+            files that are not as in the parent.
         progress : callable
             Told how far the work is.
 
@@ -105,7 +110,8 @@ class Repository:
         ConflictError
             If a file changes while it is read.
         """
-        request = CommitRequest(message, _metadata(metrics or {}), level, allow_empty)
+        rounding = None if lossy is None else Precision.of(lossy)
+        request = CommitRequest(message, _metadata(metrics or {}), level, allow_empty, lossy=rounding)
         return commit(self.session, self._selection(content, prefix), request, self.actor("commit"), progress)
 
     def _selection(self, content: Mapping[str, object] | str | PathLike[str] | None, prefix: str) -> Selection:

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from mvc.objects.refnames import BRANCHES, HEAD, REMOTES, TAGS
+from mvc.objects.refnames import BRANCHES, HEAD, NOTES, REMOTES, TAGS
 from mvc.repo.refs import SYMBOLIC
 from mvc.repo.session import Session
 from mvc.types import ObjectId, object_id
 
 __all__ = ["Reason", "Root", "roots"]
 
-Reason = Literal["branches", "tags", "remotes", "HEAD", "operation log", "leases"]
+Reason = Literal["branches", "tags", "remotes", "notes", "HEAD", "operation log", "leases"]
 """Why a commit stays."""
-_REASONS: Final[Mapping[str, Reason]] = {BRANCHES: "branches", TAGS: "tags", REMOTES: "remotes"}
+_REASONS: Final[Mapping[str, Reason]] = {BRANCHES: "branches", TAGS: "tags", REMOTES: "remotes", NOTES: "notes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Root:
     @property
     def is_ref(self) -> bool:
         """True if a ref holds it: then everything that it reaches must be there. Others may have lost something."""
-        return self.reason in {"branches", "tags", "remotes", "HEAD"}
+        return self.reason in {"branches", "tags", "remotes", "notes", "HEAD"}
 
 
 def roots(session: Session, since: int) -> list[Root]:

@@ -285,7 +285,8 @@ def _content(source: Source, read: Read, piece: Piece, *, hold: bool) -> Content
         chunk = spare[: end - start] if held is None else held[start:end]
         read(piece.offset + start, chunk)
         running.update(chunk.data)
-    return Content(kind, finish(running), spec, source, piece.offset, names, held)
+    codecs = source.codecs(piece.offset)
+    return Content(kind, finish(running), spec, source, piece.offset, names, held, codecs=codecs)
 
 
 def _scanned(outline: _Outline, contents: Sequence[Content]) -> ScannedFile:

@@ -15,13 +15,13 @@ from typing import Final
 
 import numpy as np
 
-from mvc.codecs import Bytes
+from mvc.codecs import Bytes, Codec
 from mvc.errors import ConflictError, DamagedFileError, NotFoundError, StorageError
 from mvc.formats import FileMap, StateDictFile, locate
 from mvc.formats.opaque import Opaque
 from mvc.repo.worktree import Stamp
 
-__all__ = ["FileSource", "Read", "Source", "StateDictSource"]
+__all__ = ["BytesSource", "FileSource", "Read", "Source", "StateDictSource"]
 
 _CHUNK: Final = 1 << 20
 """Bytes read at once where a whole file is: they stay inside the cache."""
@@ -54,6 +54,10 @@ class Source(ABC):
     @abstractmethod
     def open(self) -> AbstractContextManager[Read]:
         """Yield a function that reads; ConflictError if the file is not the one that the tree was read from."""
+
+    def codecs(self, offset: int) -> tuple[Codec, ...]:  # noqa: ARG002
+        """Return codecs that are known to fit the tensor at `offset`, after it was read; by default none."""
+        return ()
 
     def chunks(self) -> Iterator[memoryview]:
         """Yield the file in order, a piece at a time, each of which the next one overwrites."""
@@ -171,6 +175,39 @@ class FileSource(Source):
             f"{self.path} changed while it was being committed; nothing was recorded",
             hint="wait until the trainer has finished writing, then commit again",
         )
+
+
+@dataclass(frozen=True)
+class BytesSource(Source):
+    """A small file in memory, without tensors.
+
+    Parameters
+    ----------
+    path : str
+        Path in the tree.
+    content : bytes
+        The file.
+    """
+
+    path: str
+    content: bytes
+    mode: int = 0o644
+
+    @property
+    def size(self) -> int:
+        """See `Source.size`."""
+        return len(self.content)
+
+    def locate(self) -> FileMap:
+        """See `Source.locate`."""
+        return FileMap(Opaque.name, ())
+
+    def open(self) -> AbstractContextManager[Read]:
+        """See `Source.open`."""
+        return nullcontext(self._read)
+
+    def _read(self, offset: int, out: Bytes) -> None:
+        out[:] = np.frombuffer(self.content, np.uint8)[offset : offset + out.nbytes]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from mvc.objects.fields import Scalar
 from mvc.types import ObjectId, TensorSpec
 from mvc.types.values import REALS
 
-__all__ = ["Made", "PrecisionTransform", "SourceTensor", "Transform"]
+__all__ = ["Made", "PrecisionTransform", "SourceTensor", "Transform", "bound_of", "codecs_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +83,11 @@ class Transform(ABC):
     def summary(self) -> str:
         """The same in few words, for a message."""
 
+    @property
+    def finer(self) -> Transform | None:
+        """The same method with a setting that loses less; None if there is none."""
+        return None
+
     def prepare(self, tensors: Callable[[], Iterator[SourceTensor]]) -> None:  # noqa: B027 - most need not
         """Look at all tensors before any is changed, as often as need be; by default at none.
 
@@ -101,6 +106,16 @@ class Transform(ABC):
         InvalidInputError
             If the method cannot be applied to what it is meant for.
         """
+
+
+def bound_of(grid: int | None) -> float | None:
+    """Return what no element of a tensor that was rounded to a grid moves by more than; None without a grid."""
+    return None if grid is None else 2.0 ** -(grid + 1)
+
+
+def codecs_of(grid: int | None) -> tuple[Codec, ...]:
+    """Return the codecs for a tensor on a grid; none without one."""
+    return () if grid is None else (Grid(grid), GridDelta(grid))
 
 
 @dataclass(frozen=True)
@@ -127,6 +142,12 @@ class PrecisionTransform(Transform):
         """See `Transform.summary`."""
         return str(self.precision)
 
+    @property
+    def finer(self) -> Transform | None:
+        """See `Transform.finer`: two bits more."""
+        finer = self.precision.finer
+        return None if finer is None else PrecisionTransform(finer)
+
     def apply(self, tensor: SourceTensor) -> Made | None:
         """See `Transform.apply`; tensors of integers, and of floats below 16 bits, stay as they are."""
         dtype = tensor.spec.dtype
@@ -135,6 +156,4 @@ class PrecisionTransform(Transform):
         scale = squares(tensor.words, dtype) if self.precision.relative else Squares()
         grid = grid_of(self.precision, dtype, scale)
         words, loss = rounded(self.precision, tensor.words, dtype, grid)
-        bound = None if grid is None else 2.0 ** -(grid + 1)
-        codecs: tuple[Codec, ...] = () if grid is None else (Grid(grid), GridDelta(grid))
-        return Made(words, loss.largest, loss.relative, bound, codecs)
+        return Made(words, loss.largest, loss.relative, bound_of(grid), codecs_of(grid))

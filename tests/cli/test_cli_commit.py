@@ -160,3 +160,50 @@ def test_text_that_is_not_unicode(lab, program):
     """A message that is not Unicode is refused."""
     lab.write("a", "1")
     assert "not valid Unicode" in program.err("commit", "-m", "a\udcffb", code=1)
+
+
+class TestLossy:
+    """Commits that round."""
+
+    def test_what_is_said(self, lab, program):
+        """The loss, a note on stderr, and what other commands say afterwards."""
+        lab.write("model.safetensors", lab.model(), settle=True)
+        result = program.run("commit", "-m", "rounded", "--lossy", "precision:9")
+        _, sizes, method, errors = result.stdout.splitlines()
+        assert sizes.startswith("4 tensors, 4 new; ")
+        assert method == "precision: precision=precision:9"
+        assert errors.startswith("3 tensors changed; largest error 0.000977, ")
+        assert result.stderr.count("\n") == 1
+        assert "the files here are exact, the commit is not: mvc restore FILE" in result.stderr
+        assert program.json("status")["modified"] == ["model.safetensors"]
+        assert "Lossy:   precision of what was never committed" in program.out("log")
+        exact = lab.read("model.safetensors")
+        program.run("restore", "model.safetensors")
+        assert program.json("status")["clean"] is True
+        assert lab.read("model.safetensors") != exact
+
+    def test_json(self, lab, program):
+        """The document has the derivation; so has that of ``show``."""
+        lab.write("model.safetensors", lab.model())
+        made = program.json("commit", "-m", "m", "--lossy", "precision:mantissa=2")
+        found = made["derivation"]
+        assert (found["source"], found["base"], found["method"]) == (None, None, "precision")
+        assert found["parameters"] == {"precision": "precision:mantissa=2"}
+        assert {tensor["name"] for tensor in found["tensors"]} == {"embed.weight", "layer.weight", "layer.bias"}
+        assert program.json("show")["derivation"] == found
+
+    def test_from_elsewhere(self, program, tmp_path, lab):
+        """There is nothing to say of files that are not here."""
+        (tmp_path / "out").mkdir()
+        lab.write("../out/model.safetensors", lab.model())
+        result = program.run("commit", "--from", str(tmp_path / "out"), "-m", "m", "--lossy", "precision:9:rel")
+        assert result.stderr == ""
+        assert "precision:9:rel" in result.stdout
+
+    def test_what_is_wrong(self, lab, program):
+        """Nothing is committed, and the error shows how to write it."""
+        lab.write("model.safetensors", lab.model())
+        for text in ("precision:", "precision:200", "23", "gptq:2"):
+            assert "error: " in program.err("commit", "-m", "m", "--lossy", text, code=1)
+        assert "write precision:23" in program.err("commit", "-m", "m", "--lossy", "9", code=1)
+        assert program.json("status")["head"] is None

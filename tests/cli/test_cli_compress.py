@@ -52,7 +52,7 @@ class TestCompress:
         ("options", "parameters"),
         [
             (("--bits", "19"), "precision:19"),
-            (("--bits", "12", "--rel"), "precision:12,rel"),
+            (("--bits", "12", "--rel"), "precision:12:rel"),
             (("--mantissa", "3"), "precision:mantissa=3"),
         ],
     )
@@ -63,7 +63,7 @@ class TestCompress:
         near = program.json("compress", "main", "--method", "precision", *options, "--base", base, "--level", "max")
         assert alone.keys() == near.keys() == {
             "schema", "commit", "method", "source", "base", "parameters", "calibration", "tensors", "stored_bytes",
-            "tensor_bytes", "logical_bytes",
+            "tensor_bytes", "logical_bytes", "gate",
         }  # fmt: skip
         assert (alone["schema"], alone["method"], alone["source"]) == ("mvc.compress/1", "precision", source)
         assert alone["parameters"] == {"precision": parameters, "tensors": "up"}

@@ -25,8 +25,8 @@ def test_commit(lab, program):
     """``commit`` tells the id and the sizes."""
     lab.write("model.safetensors", lab.model())
     made = program.json("commit", "-m", "m")
-    assert list(made) == ["schema", "commit", "tensors", "new_tensors", "logical_bytes", "stored_bytes"]
-    assert made["schema"] == "mvc.commit/1"
+    assert list(made) == ["schema", "commit", "tensors", "new_tensors", "logical_bytes", "stored_bytes", "derivation"]
+    assert (made["schema"], made["derivation"]) == ("mvc.commit/1", None)
     assert ID.fullmatch(made["commit"])
     assert (made["tensors"], made["new_tensors"]) == (4, 4)
     assert made["logical_bytes"] == len(lab.read("model.safetensors"))
@@ -39,7 +39,18 @@ def test_log(story):
     assert list(found) == ["schema", "commits"]
     assert found["schema"] == "mvc.log/1"
     side, second, first = found["commits"]
-    assert list(first) == ["id", "parents", "message", "time", "author", "metadata", "refs", "absent", "derivation"]
+    assert list(first) == [
+        "id",
+        "parents",
+        "message",
+        "time",
+        "author",
+        "metadata",
+        "refs",
+        "absent",
+        "derivation",
+        "evaluations",
+    ]
     assert [commit["message"] for commit in (side, second, first)] == ["a side step", "epoch 2", "epoch 1"]
     assert side["parents"] == second["parents"] == [first["id"]]
     assert first["parents"] == []

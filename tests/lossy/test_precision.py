@@ -21,52 +21,74 @@ PRECISIONS = st.one_of(
 
 @given(PRECISIONS)
 def test_text_there_and_back(precision):
-    """What is written is read as the same."""
-    assert Precision.parse(str(precision)) == precision
+    """What is written is read as the same, whole or without the name of the method."""
+    assert Precision.of(str(precision)) == precision
+    assert Precision.parse(str(precision).removeprefix("precision:")) == precision
 
 
 @pytest.mark.parametrize(
     ("text", "precision"),
     [
-        ("precision:23", Precision(23)),
-        ("precision:23,rel", Precision(23, relative=True)),
-        ("precision:mantissa=8", Precision(mantissa=8)),
-        ("precision:-4", Precision(-4)),
+        ("23", Precision(23)),
+        ("23:rel", Precision(23, relative=True)),
+        ("mantissa=8", Precision(mantissa=8)),
+        ("-4", Precision(-4)),
     ],
 )
 def test_text(text, precision):
     """The forms there are."""
     assert Precision.parse(text) == precision
-    assert str(precision) == text
+    assert str(precision) == f"precision:{text}"
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "",
-        "precision",
-        "precision:",
-        "precision:x",
-        "precision:23,",
-        "precision:23,relative",
-        "precision:rel",
-        "precision:23.5",
-        "precision:128",
-        "precision:-129",
-        "precision:mantissa=",
-        "precision:mantissa=53",
-        "precision:mantissa=-1",
-        "precision:mantissa=8,rel",
-        "precision:23 ",
-        "precision:23\n",
-        "precision:\u0663",
-        "precision:1" + "0" * 5000,
+        "x",
+        "23:",
+        "23,rel",
+        "23:relative",
+        "rel",
+        "23.5",
+        "128",
+        "-129",
+        "mantissa=",
+        "mantissa=53",
+        "mantissa=-1",
+        "mantissa=8:rel",
+        "23 ",
+        "23\n",
+        "\u0663",
+        "1" + "0" * 5000,
+        "precision:23",
     ],
 )
 def test_other_text_is_refused(text):
     """With an error of ours."""
     with pytest.raises(InvalidInputError):
         Precision.parse(text)
+    with pytest.raises(InvalidInputError):
+        Precision.of(f"precision:{text}")
+
+
+@pytest.mark.parametrize("text", ["", "23", "precision", "delta-gptq:2", " precision:23"])
+def test_other_methods_are_refused(text):
+    """A whole setting names the method."""
+    with pytest.raises(InvalidInputError, match="is not a setting of the method precision"):
+        Precision.of(text)
+
+
+@given(PRECISIONS)
+def test_finer(precision):
+    """Two bits more, of the same kind, up to the most that there are."""
+    finer = precision.finer
+    if finer is None:
+        assert (precision.bits, precision.mantissa) in {(127, None), (None, 52)}
+    else:
+        assert (finer.relative, finer.mantissa is None) == (precision.relative, precision.mantissa is None)
+        kept, more = (item.bits if item.mantissa is None else item.mantissa for item in (precision, finer))
+        assert more == min(kept + 2, 127 if precision.mantissa is None else 52) > kept
 
 
 def test_parts_that_do_not_go_together_are_refused():

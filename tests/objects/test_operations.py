@@ -103,7 +103,7 @@ WRONG = {
     "ref changes twice": {"changes": [FIELDS["changes"][0]] * 2},
     "not a ref": {"changes": [["main", None, ONE]]},
     "forbidden ref": {"changes": [["refs/heads/a..b", None, ONE]]},
-    "ref of another kind": {"changes": [["refs/notes/a", None, ONE]]},
+    "ref of another kind": {"changes": [["refs/stash/a", None, ONE]]},
     "branch is symbolic": {"changes": [["refs/heads/main", None, "ref: refs/heads/other"]]},
     "HEAD to a tag": {"changes": [["HEAD", None, "ref: refs/tags/v1"]]},
     "HEAD to nothing": {"changes": [["HEAD", None, "ref: "]]},

@@ -90,6 +90,7 @@ def test_names_that_git_allows(name):
     assert tag_ref(name) == f"refs/tags/{name}"
     assert is_ref_name(branch_ref(name))
     assert is_ref_name(tag_ref(name))
+    assert is_ref_name(f"refs/notes/{name}")
 
 
 @pytest.mark.parametrize("name", BAD.values(), ids=BAD.keys())
@@ -100,11 +101,14 @@ def test_names_that_are_refused(name):
             function(name)
     assert not is_ref_name(f"refs/heads/{name}")
     assert not is_ref_name(f"refs/tags/{name}")
+    assert not is_ref_name(f"refs/notes/{name}")
 
 
-@pytest.mark.parametrize("name", ["", "main", "refs", "refs/", "refs/heads", "refs/heads/", "refs/notes/a", "head"])
+@pytest.mark.parametrize(
+    "name", ["", "main", "refs", "refs/", "refs/heads", "refs/heads/", "refs/stash/a", "refs/notes/", "head"]
+)
 def test_what_is_no_full_name(name):
-    """Only HEAD, branches and tags are refs."""
+    """Only HEAD and names of the kinds there are."""
     assert not is_ref_name(name)
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import click
 
 from mvc.cli.app import App
+from mvc.cli.derivations import derivation_document, derivation_lines
 from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
 from mvc.cli.memory import keep_freed_memory
+from mvc.cli.notes import tell
 from mvc.cli.options import json_option
 from mvc.cli.progress import terminal_progress
 from mvc.cli.text import counted, percent, printable, short, size
+from mvc.lossy import Precision
 from mvc.objects.commit import Scalar
 from mvc.objects.refnames import BRANCHES
 from mvc.repo.commit import CommitRequest, CommitResult, commit
@@ -27,6 +30,7 @@ from mvc.settings import LEVELS, Level
     "mvc commit -m 'epoch 1' --metric loss=0.41",
     "mvc commit model.safetensors -m 'only the weights'",
     "mvc commit --from out/checkpoint-500 --as student -m 'epoch 1'",
+    "mvc commit -m 'epoch 2' --lossy precision:23",
 )
 @click.argument("paths", metavar="[PATH]...", nargs=-1)
 @click.option(
@@ -38,6 +42,7 @@ from mvc.settings import LEVELS, Level
 @click.option("--meta", "facts", metavar="K=V", multiple=True, help="Record a fact, such as run=a7.")
 @click.option("--author", metavar="A", help="Who made it (default: MVC_AUTHOR, user.name, the account).")
 @click.option("--level", type=click.Choice(LEVELS), default="default", help="How hard to try to be small.")
+@click.option("--lossy", metavar="HOW", help="Round floats: precision:B, precision:B:rel or precision:mantissa=K.")
 @click.option("--allow-empty", is_flag=True, help="Commit even if nothing changed.")
 @click.option("--allow-damaged", is_flag=True, help="Record damaged or incomplete checkpoints as they are.")
 @json_option
@@ -54,6 +59,7 @@ def command(
     facts: tuple[str, ...],
     author: str | None,
     level: Level,
+    lossy: str | None,
     allow_empty: bool,
     allow_damaged: bool,
     as_json: bool,
@@ -65,12 +71,16 @@ def command(
 
     --from records a directory anywhere, such as a trainer's checkpoint-500, as the tree, or as its PREFIX, and leaves
     the work tree alone.
+
+    --lossy rounds every float to the nearest multiple of 2^-B (or to K bits of the mantissa), and stores nothing exact.
+    The commit records the loss; files of the work tree stay exact.
     """
+    rounding = None if lossy is None else Precision.of(lossy)
     keep_freed_memory()
     metadata = _metadata(metrics, facts)
     session = Session.find(app.start)
     selection = _select(app, session, paths, source, prefix, opaque=allow_damaged)
-    request = CommitRequest("\n\n".join(messages), metadata, level, allow_empty, allow_damaged)
+    request = CommitRequest("\n\n".join(messages), metadata, level, allow_empty, allow_damaged, lossy=rounding)
     result = commit(session, selection, request, app.actor(session.settings, author), terminal_progress())
     if as_json:
         emit(
@@ -80,9 +90,23 @@ def command(
             new_tensors=result.new_tensors,
             logical_bytes=result.logical_bytes,
             stored_bytes=result.stored_bytes,
+            derivation=_derivation(session, result),
         )
     else:
         click.echo(_summary(result, messages[0]))
+        for line in _loss(session, result):
+            click.echo(line)
+    if result.derivation and selection.in_worktree:
+        tell("note", "the files here are exact, the commit is not: mvc restore FILE brings the rounded ones")
+
+
+def _derivation(session: Session, result: CommitResult) -> dict[str, object] | None:
+    return derivation_document(result.derivation, session.manifest(result.commit)) if result.derivation else None
+
+
+def _loss(session: Session, result: CommitResult) -> Iterator[str]:
+    if result.derivation:
+        yield from derivation_lines(result.derivation, session.manifest(result.commit))
 
 
 def _select(

@@ -14,6 +14,7 @@ from mvc.cli.app import App
 from mvc.cli.derivations import derivation_document, derivation_lines
 from mvc.cli.documents import emit
 from mvc.cli.files import read_file
+from mvc.cli.gating import gate_document, gate_lines, gate_options, gate_request
 from mvc.cli.group import command as make_command
 from mvc.cli.memory import keep_freed_memory
 from mvc.cli.notes import tell
@@ -24,6 +25,7 @@ from mvc.cli.text import percent, printable, short, size
 from mvc.lossy import Precision
 from mvc.lossy.calibration import Calibration
 from mvc.repo.compress import CompressRequest, CompressResult, compress
+from mvc.repo.gated import compress_gated
 from mvc.repo.gptq_transform import EntropyCoded, GptqTransform, Mode, Rate, Uniform
 from mvc.repo.revisions import resolve
 from mvc.repo.session import Session
@@ -54,6 +56,7 @@ _METHODS: Final = ("precision", "delta-gptq")
 @click.option("--sparsity", type=float, metavar="S", help="delta-gptq, paper: share set back to the base.")
 @click.option("--base", metavar="REF", shell_complete=complete_ref, help="Store against this commit, the parent then.")
 @click.option("--tensors", "patterns", metavar="PATTERN", multiple=True, help="Change only tensors of such names.")
+@gate_options
 @click.option("--branch", metavar="NAME", help="Make a branch of the new commit.")
 @click.option("-m", "--message", metavar="MSG", help="Of the commit.")
 @click.option("--level", type=click.Choice(LEVELS), default="default", show_default=True, help="How hard to try.")
@@ -75,6 +78,9 @@ def command(
     sparsity: float | None,
     base: str | None,
     patterns: tuple[str, ...],
+    gate: str | None,
+    gate_cmd: str | None,
+    gate_tries: int | None,
     branch: str | None,
     message: str | None,
     level: Level,
@@ -94,6 +100,7 @@ def command(
     precise = method == "precision"
     if not precise and base is None:
         raise _usage("delta-gptq takes --base: the commit that the model was tuned from")
+    asked = gate_request(app, gate, gate_cmd, gate_tries)
     keep_freed_memory()
     session = open_session(app)
     source = resolve(session, ref).commit
@@ -108,11 +115,15 @@ def command(
         patterns,
         level,
     )
-    result = compress(session, request, app.actor(session.settings), terminal_progress())
+    actor, progress = app.actor(session.settings), terminal_progress()
+    passed = compress_gated(session, request, asked, actor, progress) if asked else None
+    result = passed.compressed if passed else compress(session, request, actor, progress)
     if as_json:
-        emit("mvc.compress/1", **_document(result))
+        emit(
+            "mvc.compress/1", **_document(result), gate=gate_document(passed, asked.gate) if passed and asked else None
+        )
         return
-    click.echo("\n".join(_lines(result, branch)))
+    click.echo("\n".join([*_lines(result, branch), *(gate_lines(passed) if passed else ())]))
     if branch is None:
         tell("note", f"no branch holds it, and gc will remove it: mvc branch NAME {short(result.commit.id)}")
 

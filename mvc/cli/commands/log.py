@@ -14,6 +14,7 @@ from mvc.cli.group import command as make_command
 from mvc.cli.history import RefNames, commit_document, full_text, one_line
 from mvc.cli.options import complete_ref, json_option, max_count_option
 from mvc.index import CommitRecord
+from mvc.objects.refnames import NOTES
 from mvc.repo.graph import graph
 from mvc.repo.log import history, parse_condition
 from mvc.repo.revisions import resolve
@@ -64,7 +65,8 @@ def _selected(
     session: Session, ref: str, *, everything: bool, conditions: Iterable[str], keep_lines: bool
 ) -> Iterable[CommitRecord]:
     wanted = [parse_condition(text) for text in conditions]
-    tips = set(commits_of_refs(session, session.refs.state()).values()) if everything else set()
+    held = commits_of_refs(session, session.refs.state()) if everything else {}
+    tips = {oid for name, oid in held.items() if not name.startswith(NOTES)}
     if not everything or ref != "HEAD":
         tips.add(resolve(session, ref).commit)
     records = history(session, tips)
