@@ -286,7 +286,7 @@ def _feed_back(
     The error counts the rounding to the element type, too: what is fed back is what a reader will have.
     """
     if factor is None:
-        return _moved(delta.dtype, delta.base, code_of(delta.values, steps), steps)[0]
+        return _moved(delta.dtype, delta.base, code_of(delta.values.T, steps.T).T, steps)[0]
     rest = delta.values.T.copy()  # (inputs, outputs): columns lie together
     base = delta.base.T.copy()
     steps = np.ascontiguousarray(np.broadcast_to(steps, delta.base.shape).T)

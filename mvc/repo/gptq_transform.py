@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -66,8 +67,8 @@ class Layer:
         if self.reads is None:
             return float(self.delta.values.std())
         squares = (self.delta.values**2).mean(axis=1)
-        mean = np.average(squares, weights=self.reads) if self.reads.any() else 0.0
-        return float(mean or squares.mean()) ** 0.5 / _EMBEDDING_SHARE
+        mean = float(np.average(squares, weights=self.reads)) if self.reads.any() else 0.0
+        return math.sqrt(mean or float(squares.mean())) / _EMBEDDING_SHARE
 
 
 class Mode(ABC):
