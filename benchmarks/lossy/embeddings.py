@@ -10,6 +10,7 @@ and ``minilm-second``: ``python -m benchmarks.corpus --epochs 4 --family FAMILY`
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +35,9 @@ FILES = (WEIGHTS, "classifier.safetensors", "config.json")
 STEPS = (4, 6, 8, 12)  # standard deviations of the delta of a linear layer
 
 
+FAMILIES = {kind.name: kind for kind in (MiniLM, SecondMiniLM)}
+
+
 @dataclass(frozen=True)
 class Way:
     """What is kept as it is, beside what is neither linear layer nor embedding."""
@@ -45,7 +48,6 @@ class Way:
 
 WAYS = (
     Way("exact", ("--exact", "*embeddings*")),
-    Way("words coded", ("--exact", "*position*")),
     Way("coded", ()),
 )
 
@@ -173,28 +175,31 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description="What coding embeddings saves and costs, on fine-tunes of MiniLM.")
     parser.add_argument("--cache", type=Path, default=default_cache())
+    parser.add_argument("--family", choices=FAMILIES, action="append", help="only this one; may be repeated")
     parser.add_argument("--steps", type=float, nargs="*", default=STEPS)
     parser.add_argument("--out", type=Path, default=RESULTS / "lossy-embeddings.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     tables: dict[str, list[dict[str, object]]] = {"Accuracy": []}
     with tempfile.TemporaryDirectory() as scratch:
-        for kind in (MiniLM, SecondMiniLM):
-            family = Family(kind(), options.cache)
+        for name in options.family or FAMILIES:
+            family = Family(FAMILIES[name](), options.cache)
             root, made = committed(family, Path(scratch))
             calibration = Path(scratch) / "calibration.safetensors"
             calibration.write_bytes(family.calibration(mvc(root, "show", made["commit"])["manifest"]))
             tables["Accuracy"].append(
                 {
-                    "family": kind.name,
+                    "family": name,
                     "tuned": family.accuracy,
                     "with the linear layers of the base": family.linear_of_base,
                     "with the encoder of the base": family.encoder_of_base,
                 }
             )
-            rows = [measure(family, root, way, step, calibration) for step in options.steps for way in WAYS]
-            print_table(rows)
-            tables[kind.name] = rows
+            tables[name] = []
+            for step, way in itertools.product(options.steps, WAYS):
+                tables[name].append(measure(family, root, way, step, calibration))
+                print(tables[name][-1], flush=True)
+            print_table(tables[name])
     write_json(options.out, "lossy-embeddings", tables)
 
 

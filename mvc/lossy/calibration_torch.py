@@ -175,8 +175,8 @@ class _Products(_Sum):
 @contextmanager
 def _hooked(layer: nn.Module, moments: _Sum) -> Iterator[None]:
     """Give the inputs of `layer` to `moments` while the block runs."""
-    handle = layer.register_forward_pre_hook(
-        lambda _, args, named: moments.add(next(iter((*args, *named.values())))), with_kwargs=True
+    handle = layer.register_forward_hook(  # behind it, so that what it refuses is refused in its words
+        lambda _, args, named, __: moments.add(next(iter((*args, *named.values())))), with_kwargs=True
     )
     try:
         yield
