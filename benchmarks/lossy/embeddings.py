@@ -26,6 +26,8 @@ from benchmarks.corpus import HELD_OUT, MiniLM, SecondMiniLM, default_cache, loa
 from benchmarks.report import RESULTS, print_table, write_json
 from mvc.lossy.calibration import About, pieces
 from mvc.lossy.calibration_torch import hessians
+from mvc.repo.session import Session
+from mvc.types import object_id
 
 CALIBRATION = 160  # training texts, behind the held-out ones
 BATCH = 32
@@ -47,8 +49,8 @@ class Way:
 
 
 WAYS = (
-    Way("exact", ("--exact", "*embeddings*")),
     Way("coded", ()),
+    Way("exact", ("--exact", "*embeddings*")),
 )
 
 
@@ -186,7 +188,8 @@ def main() -> None:
             family = Family(FAMILIES[name](), options.cache)
             root, made = committed(family, Path(scratch))
             calibration = Path(scratch) / "calibration.safetensors"
-            calibration.write_bytes(family.calibration(mvc(root, "show", made["commit"])["manifest"]))
+            manifest = Session.find(root).record(object_id(made["commit"])).manifest
+            calibration.write_bytes(family.calibration(manifest))
             tables["Accuracy"].append(
                 {
                     "family": name,

@@ -418,7 +418,7 @@ class TestEmbeddings:
         later = {}
         for name, raw in model.items():
             array = np.frombuffer(raw.data, "<f4").reshape(raw.shape).copy()
-            change = rng.normal(0, 1e-3, array.shape).astype("f4")
+            change = np.asarray(rng.normal(0, 1e-3, array.shape), "f4")
             change[256:] *= 1e-3
             later[name] = raw._replace(data=(array + change).tobytes())
         return lab.committed(model), lab.committed(later), later
