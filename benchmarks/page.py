@@ -69,6 +69,12 @@ base, beside what the paper says; and what of 640 held-out texts is put into the
 count whole blobs, *gain* is what the layers add to the accuracy of those of the base, *logit error* is squared and by
 the squares of the logits; 640 held-out texts, so 2 points of accuracy mean nothing. One seed.""",
     ),
+    "lossy-embeddings": (
+        "Embeddings in whole steps",
+        """Fine-tunes of MiniLM, head beside, as whole commits sent to who has the base, against a checkpoint in fp16:
+with the embeddings of words and positions as steps, and with all of them exact. Gains are of accuracy, over the tuned
+model with the linear layers of the base, and over one with all of its encoder. 640 held-out texts, as above.""",
+    ),
     "repack": (
         "Repacking a family",
         """A base, two fine-tunes of four epochs each on branches of their own, and a sibling under other names. Bytes

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from mvc.errors import InvalidInputError
-from mvc.lossy.calibration import Matrix
-from mvc.lossy.calibration_torch import hessians, inputs_first
+from mvc.lossy.calibration import Matrix, Vector
+from mvc.lossy.calibration_torch import hessians, inputs_first, shared_names
 
 __all__ = ["Calibrated", "calibrate", "read_texts"]
 
@@ -25,7 +25,9 @@ class Calibrated:
     Parameters
     ----------
     hessians : mapping of str to ndarray, shape (inputs, inputs), float32
-        By names of tensors.
+        Of linear layers, by names of tensors.
+    diagonals : mapping of str to ndarray, shape (rows,), float32
+        Of H of embeddings, likewise.
     inputs_first : frozenset of str
         Names whose first dimension counts inputs.
     tokens : int
@@ -33,6 +35,7 @@ class Calibrated:
     """
 
     hessians: Mapping[str, Matrix]
+    diagonals: Mapping[str, Vector]
     inputs_first: frozenset[str]
     tokens: int
 
@@ -66,7 +69,7 @@ def read_texts(lines: Iterable[str], key: str) -> Iterator[str]:
 def calibrate(
     directory: Path, tokenizer: Path, texts: Sequence[str], length: int, names: Collection[str]
 ) -> Calibrated:
-    """Run a model on texts, and sum up what enters its linear layers.
+    """Run a model on texts, and sum up what enters its linear layers and embeddings.
 
     Parameters
     ----------
@@ -101,13 +104,16 @@ def calibrate(
         for start in range(0, len(texts), BATCH)
     ]
     found = hessians(model, batches)
-    known = {layer: _name(layer, names, model.base_model_prefix) for layer in found}
-    if all(name is None for name in known.values()):
+    shared, prefix = shared_names(model), model.base_model_prefix
+    known = {layer: _name(shared.get(layer, {layer}), names, prefix) for layer in found}
+    named = {layer: name for layer, name in known.items() if name is not None}
+    if not named:
         raise InvalidInputError(f"no tensor is called like a layer of the model, such as {min(found)}")
     first = inputs_first(model)
     return Calibrated(
-        {name: found[layer] for layer, name in known.items() if name is not None},
-        frozenset(name for layer, name in known.items() if name is not None and layer in first),
+        {name: found[layer] for layer, name in named.items() if found[layer].ndim > 1},
+        {name: found[layer] for layer, name in named.items() if found[layer].ndim == 1},
+        frozenset(name for layer, name in named.items() if layer in first),
         sum(int(batch["attention_mask"].sum()) for batch in batches),
     )
 
@@ -132,7 +138,9 @@ def _loaded(directory: Path, tokenizer: Path) -> tuple[Any, Any]:
     return model, encode
 
 
-def _name(layer: str, names: Collection[str], prefix: str) -> str | None:
-    """Return what the files call the weight of a layer: with the prefix of the whole model, or without."""
-    candidates = (layer, layer.removeprefix(f"{prefix}."), f"{prefix}.{layer}")
+def _name(layers: Collection[str], names: Collection[str], prefix: str) -> str | None:
+    """Return what the files call a weight that has some names: with the prefix of the whole model, or without."""
+    candidates = (
+        name for layer in sorted(layers) for name in (layer, layer.removeprefix(f"{prefix}."), f"{prefix}.{layer}")
+    )
     return next((name for name in candidates if name in names), None)

@@ -289,11 +289,11 @@ def _feed_back(
 
     The error counts the rounding to the element type, too: what is fed back is what a reader will have.
     """
+    if factor is None:
+        return _moved(delta.dtype, delta.base, code_of(delta.values.T, steps.T).T, steps)[0]
     rest = delta.values.T.copy()  # (inputs, outputs): columns lie together
     base = delta.base.T.copy()
     steps = np.ascontiguousarray(np.broadcast_to(steps, delta.base.shape).T)
-    if factor is None:
-        return np.ascontiguousarray(_moved(delta.dtype, base, code_of(rest, steps), steps)[0].T)
     u = factor.upper
     if u.shape != (len(rest), len(rest)):
         raise InvalidInputError(f"H has {len(u)} inputs, the matrix {len(rest)}", hint="give H of this layer")

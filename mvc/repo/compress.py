@@ -60,6 +60,8 @@ class CompressRequest:
         By default what was done.
     tensors : tuple of str
         Patterns, as ``fnmatch`` takes them, of the names to change; all if there are none.
+    exact : tuple of str
+        Patterns of names to leave as they are, whatever `tensors` says.
     level : Level
         How hard to try to be small.
     gate : str or None
@@ -72,14 +74,15 @@ class CompressRequest:
     branch: str | None = None
     message: str | None = None
     tensors: tuple[str, ...] = ()
+    exact: tuple[str, ...] = ()
     level: Level = "default"
     gate: str | None = None
 
     @property
     def parameters(self) -> dict[str, Scalar]:
         """What a commit records of the settings, after it was made."""
-        tensors = {"tensors": " ".join(self.tensors)} if self.tensors else {}
-        return {**self.transform.parameters, **tensors, **({"gate": self.gate} if self.gate else {})}
+        asked = {"tensors": " ".join(self.tensors), "exact": " ".join(self.exact), "gate": self.gate}
+        return {**self.transform.parameters, **{name: value for name, value in asked.items() if value}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,14 +212,11 @@ class _Compression:
 
     def _wanted(self) -> list[ObjectId]:
         """Return the tensors to change, in the order of the files."""
-        patterns = self._request.tensors
-        found = [
-            oid
-            for oid, names in self._names.items()
-            if not patterns or any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
-        ]
+        patterns, exact = self._request.tensors or ("*",), self._request.exact
+        found = [oid for oid, names in self._names.items() if _fits(names, patterns) and not _fits(names, exact)]
         if not found:
-            like = f" with a name like {', '.join(patterns)}" if patterns else ""
+            like = f" with a name like {', '.join(patterns)}" if self._request.tensors else ""
+            like += f" other than {', '.join(exact)}" if exact else ""
             raise InvalidInputError(
                 f"commit {self._request.source[:12]} has no tensor{like} that holds anything",
                 hint=f"mvc show {self._request.source[:12]} --encodings lists them",
@@ -319,6 +319,11 @@ class _Compression:
         message = request.message or f"{source.message.partition(chr(10))[0]} ({transform.summary})"
         parents = (request.base,) if request.base else ()
         return Commit(manifest.id, parents, actor.author, now(), message.strip(), {}, derivation)
+
+
+def _fits(names: Collection[str], patterns: Collection[str]) -> bool:
+    """Return whether any of the names is like any of the patterns."""
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
 def _stored(manifest: Manifest) -> Iterator[TensorEntry]:

@@ -1,11 +1,11 @@
-"""Delta-GPTQ as commits use it: linear layers become whole steps from their base, all else stays as it is."""
+"""Delta-GPTQ as commits use it: linear layers and embeddings become whole steps from their base, all else stays."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
@@ -14,18 +14,23 @@ import numpy as np
 from mvc.codecs import Bytes, StepDelta, frame_specs, frame_words
 from mvc.errors import InvalidInputError
 from mvc.lossy import measured
-from mvc.lossy.calibration import Calibration, Matrix
+from mvc.lossy.calibration import Calibration, Matrix, Vector
 from mvc.lossy.gptq import MOST_BITS, Delta, Factor, Quantized, entropy_coded, gptq_factor, uniform
 from mvc.objects.fields import Scalar
 from mvc.repo.transforms import Made, SourceTensor, Transform
 from mvc.types import ObjectId, TensorSpec
-from mvc.types.steps import STEPPED, Words
+from mvc.types.steps import STEPPED
 
 __all__ = ["EntropyCoded", "GptqTransform", "Layer", "Mode", "Rate", "Uniform"]
 
 _LEAST_ELEMENTS: Final = 4096
 _LEAST_SIDE: Final = 64
-"""Of a matrix that is quantized without a calibration: what is smaller is worth less than its error."""
+"""Of an embedding, and of a matrix that is quantized without a calibration: what is smaller is worth less than its
+error."""
+
+_EMBEDDING_SHARE: Final = 3
+"""By which the step of an embedding is finer than that of a linear layer: no other input makes good what a row loses
+(docs/decisions/020)."""
 
 _MULTIPLES: Final = tuple(2.0 ** (place / 16) for place in range(97))
 """Steps to choose from for a rate, in standard deviations of the delta: 1, which takes about 2 bits, to 64."""
@@ -40,20 +45,37 @@ class Layer:
     delta : Delta
         It and its base.
     hessian : Matrix or None
-        Of its inputs, if they were calibrated.
+        Of its inputs, if it is a linear layer and they were calibrated.
+    reads : Vector or None
+        The diagonal of H of its rows, if it is an embedding; of one that is a head too, there are both.
     """
 
     delta: Delta
     hessian: Matrix | None
+    reads: Vector | None = None
 
     @property
     def factor(self) -> Factor | None:
-        """What feedback needs."""
-        return None if self.hessian is None else gptq_factor(self.hessian)
+        """What feedback needs. A head that is an embedding has its rows read as often as they are on the mean."""
+        if self.hessian is None:
+            return None
+        return gptq_factor(self.hessian + (0 if self.reads is None else self.reads.mean() * np.eye(len(self.hessian))))
+
+    @property
+    def unit(self) -> float:
+        """What steps are multiples of: the deviation of the delta, of an embedding a share of that of what is read."""
+        if self.reads is None:
+            return float(self.delta.values.std())
+        squares = (self.delta.values**2).mean(axis=1)
+        mean = float(np.average(squares, weights=self.reads)) if self.reads.any() else 0.0
+        return math.sqrt(mean or float(squares.mean())) / _EMBEDDING_SHARE
 
 
 class Mode(ABC):
     """How codes are chosen."""
+
+    embeddings: ClassVar[bool] = True
+    """Whether embeddings are quantized."""
 
     @property
     @abstractmethod
@@ -85,6 +107,8 @@ class Uniform(Mode):
         Share of elements to set back to the base afterwards.
     """
 
+    embeddings: ClassVar[bool] = False
+
     bits: int
     sparsity: float = 0.0
 
@@ -110,7 +134,7 @@ class EntropyCoded(Mode):
     Parameters
     ----------
     multiple : float
-        Mean step of a layer, in standard deviations of its delta.
+        Mean step of a layer, in its `Layer.unit`.
     """
 
     multiple: float
@@ -140,7 +164,8 @@ class Rate(Mode):
     Parameters
     ----------
     bits : float
-        Stored bits of all layers that are quantized, by their number of elements.
+        Stored bits of all linear layers that are quantized, by their number of elements. Embeddings take the same
+        multiple, and count only if there is nothing else.
     """
 
     bits: float
@@ -159,10 +184,15 @@ class Rate(Mode):
         InvalidInputError
             If even the largest step takes more.
         """
+        has_linear = any(layer.reads is None for layer in layers())
+
+        def rated() -> Iterator[Layer]:
+            """Yield the layers that count."""
+            return (layer for layer in layers() if layer.reads is None or not has_linear)
 
         def fits(multiple: float) -> bool:
             """Return whether all layers together stay within the rate."""
-            sizes = [(_stored_bytes(layer, _of_multiple(layer, multiple)), layer.delta.base.size) for layer in layers()]
+            sizes = [(_stored_bytes(layer, _of_multiple(layer, multiple)), layer.delta.base.size) for layer in rated()]
             return 8 * sum(size for size, _ in sizes) <= self.bits * sum(elements for _, elements in sizes)
 
         place = bisect_left(_MULTIPLES, True, key=fits)
@@ -185,15 +215,15 @@ class Rate(Mode):
 
 @dataclass(frozen=True)
 class GptqTransform(Transform):
-    """Quantizes what linear layers differ by from a base.
+    """Quantizes what linear layers and embeddings differ by from a base.
 
     Parameters
     ----------
     mode : Mode
         How.
     calibrated : Calibration or None
-        Second moments of the inputs of layers: these are quantized, and nothing else. Without one, every matrix that is
-        not small is, as if all inputs were alike.
+        Second moments of the inputs of layers: these are quantized, and nothing else, embeddings if the mode does
+        so and they are not small. Without one, every matrix that is not small is, as if all inputs were alike.
     digest : ObjectId or None
         BLAKE3 of the file of calibration.
     """
@@ -240,7 +270,7 @@ class GptqTransform(Transform):
         self.mode.prepare(layers)
 
     def apply(self, tensor: SourceTensor) -> Made | None:
-        """See `Transform.apply`; what is no linear layer stays as it is.
+        """See `Transform.apply`; what is neither linear layer nor embedding stays as it is.
 
         Raises
         ------
@@ -261,16 +291,29 @@ class GptqTransform(Transform):
 
     def _layer(self, tensor: SourceTensor) -> Layer | None:
         """Return the matrix that a tensor is, outputs in rows; None if it is not to be quantized."""
-        name = self._calibrated_name(tensor)
-        if self.calibrated is not None and name is None:
+        if tensor.spec.dtype.name not in STEPPED:
             return None
+        if self.calibrated is None:
+            return Layer(self._delta(tensor), None) if _is_matrix(tensor, _LEAST_SIDE) else None
+        head = _first(tensor.names, self.calibrated.names)
+        embedding = _first(tensor.names, self.calibrated.embeddings)
+        if embedding is None and head is None:
+            return None
+        if embedding is not None and not (self.mode.embeddings and _is_matrix(tensor)):
+            return None
+        delta = self._delta(tensor)
+        rows, inputs = delta.base.shape
+        return Layer(
+            delta,
+            None if head is None else _fitting(self.calibrated.hessian(head), inputs, f"{head} has", "inputs"),
+            None
+            if embedding is None
+            else _fitting(self.calibrated.diagonal(embedding), rows, f"embedding {embedding} has", "rows"),
+        )
+
+    def _delta(self, tensor: SourceTensor) -> Delta:
+        """Return what a tensor adds to its base, outputs in rows."""
         shape, dtype = tensor.spec.shape, tensor.spec.dtype
-        if self.calibrated is None and (
-            len(shape) != 2 or tensor.base is None or min(shape) < _LEAST_SIDE or tensor.spec.words < _LEAST_ELEMENTS
-        ):
-            return None
-        if dtype.name not in STEPPED:
-            return None
         if len(shape) != 2 or tensor.base is None:
             raise InvalidInputError(
                 f"{tensor.names[0]} has no matrix of the same shape and type in the base",
@@ -280,36 +323,44 @@ class GptqTransform(Transform):
         if self._transposes(tensor):
             matrices = [np.ascontiguousarray(part.T) for part in matrices]
         try:
-            delta = Delta(dtype, *matrices)
+            return Delta(dtype, *matrices)
         except InvalidInputError as error:
             raise InvalidInputError(f"{tensor.names[0]}: {error.message}", hint=error.hint) from error
-        return Layer(delta, self._hessian(name, matrices[0]))
-
-    def _hessian(self, name: str | None, matrix: Words) -> Matrix | None:
-        if self.calibrated is None or name is None:
-            return None
-        hessian = self.calibrated.hessian(name)
-        if len(hessian) != matrix.shape[1]:
-            raise InvalidInputError(
-                f"the calibration says that {name} has {len(hessian)} inputs; it has {matrix.shape[1]}",
-                hint="calibrate this model",
-            )
-        return hessian
-
-    def _calibrated_name(self, tensor: SourceTensor) -> str | None:
-        if self.calibrated is None:
-            return None
-        return next((name for name in tensor.names if name in self.calibrated.names), None)
 
     def _transposes(self, tensor: SourceTensor) -> bool:
         """Return whether inputs are in rows."""
-        return self.calibrated is not None and self._calibrated_name(tensor) in self.calibrated.about.inputs_first
+        return self.calibrated is not None and any(name in self.calibrated.about.inputs_first for name in tensor.names)
+
+
+def _first(names: Iterable[str], known: Collection[str]) -> str | None:
+    """Return the first of some names that is known."""
+    return next((name for name in names if name in known), None)
+
+
+def _is_matrix(tensor: SourceTensor, least_side: int = 1) -> bool:
+    """Return whether a tensor is a matrix with a base, and not small."""
+    shape = tensor.spec.shape
+    return (
+        len(shape) == 2
+        and tensor.base is not None
+        and min(shape) >= least_side
+        and tensor.spec.words >= _LEAST_ELEMENTS
+    )
+
+
+def _fitting(moments: Matrix, size: int, whose: str, what: str) -> Matrix:
+    """Return moments, if they are of so many inputs or rows."""
+    if len(moments) != size:
+        raise InvalidInputError(
+            f"the calibration says that {whose} {len(moments)} {what}; it has {size}", hint="calibrate this model"
+        )
+    return moments
 
 
 def _of_multiple(layer: Layer, multiple: float) -> Quantized:
-    """Quantize with a mean step of so many standard deviations of the delta; a delta of nothing stays nothing."""
-    deviation = float(layer.delta.values.std())
-    return entropy_coded(layer.delta, layer.factor, multiple * deviation if deviation > 0 else 1.0)
+    """Quantize with a mean step of so many units; a delta of nothing stays nothing."""
+    unit = layer.unit
+    return entropy_coded(layer.delta, layer.factor, multiple * unit if unit > 0 else 1.0)
 
 
 def _stored_bytes(layer: Layer, made: Quantized) -> int:

@@ -102,6 +102,22 @@ class TestCompress:
         assert "calibrated=false" in text
         assert "beside those of the base" in text
 
+    def test_exact(self, lab, tuned):
+        """Patterns are left out, more than one, and recorded; a calibration without embeddings is told of."""
+        program, base, source = tuned
+        file_of(lab, source)
+        command = ("compress", "main", "--method", "delta-gptq", "--base", base, "--step", "2")
+        made = program.json(*command, "--exact", "em*", "--exact", "layer.*")
+        assert made["parameters"]["exact"] == "em* layer.*"
+        assert {tensor["name"] for tensor in made["tensors"]} == {"up"}
+        error = program.err(*command, "--exact", "*", "--exact", "b", code=1)
+        assert "has no tensor other than *, b that holds anything" in error
+        note = "the calibration has no embedding, so that none is compressed"
+        assert note in program.run(*command, "--calib", "calib.safetensors").stderr
+        assert note not in program.run(*command).stderr
+        paper = (*command[:-2], "--mode", "paper", "--bits", "3", "--calib", "calib.safetensors")
+        assert note not in program.run(*paper).stderr
+
     def test_a_calibration_of_another_commit(self, lab, tuned):
         """It is refused, with both digests; so is a file that is none, or not there."""
         program, base, source = tuned
@@ -197,7 +213,7 @@ def bert(lab, program):
     """Return the program on a repository with a random BERT of one layer and its tokenizer."""
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     torch.manual_seed(0)
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *(f"unread{i}" for i in range(60))]
     config = transformers.BertConfig(
         vocab_size=len(vocabulary),
         hidden_size=64,
@@ -239,19 +255,26 @@ class TestCalibrate:
         }
         assert len(layers) == 6
         assert layers <= read.names == set(found["layers"])
-        assert found.keys() == {"schema", "commit", "calibration", "layers", "samples", "tokens"}
+        assert found.keys() == {"schema", "commit", "calibration", "layers", "embeddings", "samples", "tokens"}
         assert (found["commit"], found["calibration"]) == (tip, blake3(content).hexdigest())
         assert (found["samples"], found["tokens"]) == (2, 5 + 9)
         assert {name: len(read.hessian(name)) for name in layers if "output.dense" in name} == {
             "encoder.layer.0.attention.output.dense.weight": 64,
             "encoder.layer.0.output.dense.weight": 96,
         }
+        embeddings = {f"embeddings.{kind}_embeddings.weight" for kind in ("word", "position", "token_type")}
+        assert embeddings == read.embeddings == set(found["embeddings"])
+        words = read.diagonal("embeddings.word_embeddings.weight")
+        assert words[:9].tolist() == [0, 0, 2, 2, 0, 2, 2, 2, 0]  # [CLS], [SEP], the, cat, sat: in both texts
+        assert words.sum() == 5 + 9
         read.require_model(lab.manifest(tip).id)
         made = bert.json(
             *("compress", "main", "--method", "delta-gptq", "--base", "main~1", "--step", "2"),
             *("--calib", "calib.safetensors", "--branch", "tiny"),
         )
-        assert {tensor["name"] for tensor in made["tensors"]} >= layers
+        names = {tensor["name"] for tensor in made["tensors"]}
+        assert names >= layers
+        assert names & embeddings == {"embeddings.word_embeddings.weight"}
         assert made["calibration"] == found["calibration"]
         other = ("compress", "main~1", "--method", "delta-gptq", "--base", "main", "--step", "2", "--calib")
         assert "the calibration is of model" in bert.err(*other, "calib.safetensors", code=1)
@@ -260,7 +283,7 @@ class TestCalibrate:
         """The first texts, cut to some tokens; as text, one line."""
         found = bert.json(*self.COMMAND, "texts.jsonl", "--limit", "1", "--length", "4")
         assert (found["samples"], found["tokens"]) == (1, 4)
-        assert bert.out(*self.COMMAND, "texts.jsonl").startswith("7 layers of ")
+        assert bert.out(*self.COMMAND, "texts.jsonl").startswith("7 layers and 3 embeddings of ")
 
     def test_a_tokenizer_without_padding(self, lab, bert):
         """As GPT-2's: texts of different lengths run together all the same."""

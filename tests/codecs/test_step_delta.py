@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvc.codecs import FrameSpec, StepDelta, codec_of, frame_spec, kernels
+from mvc.codecs import FrameSpec, StepDelta, codec_of, frame_spec, frame_specs, frame_words, kernels
 from mvc.codecs.step_codes import decode_codes, encode_codes
 from mvc.codecs.step_columns import pack_columns, unpack_columns
 from mvc.errors import InvalidInputError, MalformedError
 from mvc.testing.codecs import TensorCodecTests, decode, step_cases
 from mvc.types import TensorSpec, dtype_of
-from mvc.types.steps import LARGEST_CODE, step_of, stepped
+from mvc.types.steps import LARGEST_CODE, from_float32, step_of, stepped
 
 F32 = dtype_of("F32")
 ONE = bytes([128])
@@ -85,6 +85,25 @@ def test_codes_cost_little_more_than_their_entropy(scale, most, by_row):
     stored = codec.encode(frame, [side], FrameSpec(F32, codes.size, 1000))
     assert 8 * len(stored) < most * entropy(codes.T if by_row else codes, 16)
     assert 8 * len(stored) < 0.97 * entropy(codes, 1)
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+def test_rows_that_do_not_move_cost_next_to_nothing(dtype):
+    """A tall matrix of which few rows move, as of an embedding: what these take, and a little for all the others."""
+    kind, rng = dtype_of(dtype), np.random.default_rng(0)
+    base = from_float32(kind, rng.normal(0, 0.05, (20_000, 64)).astype("<f4"))
+    codes = np.zeros(base.shape, np.int32)
+    moved = np.sort(rng.choice(20_000, 100, replace=False))
+    codes[moved] = rng.integers(-1, 2, (100, 64))
+    rows, columns = np.array([2**-6], np.float32), np.array([128], np.uint8)
+    words = stepped(kind, base, codes, step_of(rows, columns))
+    spec, codec, total = TensorSpec(kind, base.shape), StepDelta.of(rows, columns), 0
+    target, side = (part.reshape(-1).view(np.uint8) for part in (words, base))
+    for place, frame in frame_specs(spec, frame_words(spec)):
+        stored = codec.encode(target[place], [side[place]], frame)
+        assert decode(codec, stored, [side[place]], frame) == target[place].tobytes()
+        total += len(stored)
+    assert 8 * total < 1.6 * 100 * 64 + 0.02 * base.size
 
 
 def test_frames_know_their_rows():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,8 @@ def hessian(inputs, seed=0):
 
 
 HESSIANS = {"a.weight": hessian(5), "b": hessian(3, 1)}
-FILE = b"".join(pieces(HESSIANS, ABOUT))
+DIAGONALS = {"b": np.array([0, 2.5, 1], np.float32), "c": np.arange(4, dtype=np.float32)}
+FILE = b"".join(pieces(HESSIANS, ABOUT, DIAGONALS))
 
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "lossy" / "calibration.safetensors"
@@ -49,16 +51,22 @@ def test_round_trip():
     assert read.names == set(HESSIANS)
     for name, matrix in HESSIANS.items():
         assert np.array_equal(read.hessian(name), matrix)
+    assert read.embeddings == set(DIAGONALS)
+    for name, vector in DIAGONALS.items():
+        assert np.array_equal(read.diagonal(name), vector)
     with pytest.raises(NotFoundError, match="c"):
         read.hessian("c")
+    with pytest.raises(NotFoundError, match=r"a\.weight"):
+        read.diagonal("a.weight")
 
 
 def test_other_readers_read_it():
     """It is a safetensors file."""
     safetensors = pytest.importorskip("safetensors.numpy")
     loaded = safetensors.load(FILE)
-    assert loaded.keys() == HESSIANS.keys()
-    assert all(np.array_equal(loaded[name], HESSIANS[name]) for name in loaded)
+    expected = HESSIANS | {f"embedding:{name}": vector for name, vector in DIAGONALS.items()}
+    assert loaded.keys() == expected.keys()
+    assert all(np.array_equal(loaded[name], expected[name]) for name in loaded)
 
 
 def test_the_model_must_be_the_same():
@@ -85,14 +93,44 @@ def test_what_is_no_h_is_not_written(matrix):
         list(pieces({"x": matrix}, ABOUT))
 
 
-def test_damaged_matrices_are_refused():
-    """A flipped bit of a matrix is found by its digest; the others are read."""
+@pytest.mark.parametrize(
+    "vector",
+    [np.ones((2, 2), np.float32), np.ones(0, np.float32), np.array([1, -1], np.float32), np.array([np.nan], "f4")],
+)
+def test_what_is_no_diagonal_is_not_written(vector):
+    """Not a vector, empty, below 0, not finite."""
+    with pytest.raises(InvalidInputError, match="H of embedding:x"):
+        list(pieces({}, ABOUT, {"x": vector}))
+
+
+def test_damage_is_found():
+    """A flipped bit of a matrix or a vector is found by its digest; the others are read."""
+    for at, broken in ((-1, "c"), (-4 * 4 - 1, "b")):
+        damaged = bytearray(FILE)
+        damaged[at] ^= 1
+        read = Calibration.of(bytes(damaged))
+        assert all(np.array_equal(read.hessian(name), matrix) for name, matrix in HESSIANS.items())
+        assert all(np.array_equal(read.diagonal(name), DIAGONALS[name]) for name in DIAGONALS.keys() - {broken})
+        with pytest.raises(DamagedFileError, match="digest"):
+            read.diagonal(broken)
     damaged = bytearray(FILE)
-    damaged[-1] ^= 1
-    read = Calibration.of(bytes(damaged))
-    assert np.array_equal(read.hessian("a.weight"), HESSIANS["a.weight"])
+    damaged[-4 * 7 - 1] ^= 1
     with pytest.raises(DamagedFileError, match="digest"):
-        read.hessian("b")
+        Calibration.of(bytes(damaged)).hessian("b")
+
+
+def test_vectors_that_no_writer_writes():
+    """A value below 0 with the right digest is refused, when it is asked for."""
+    vector = np.array([1, -1, 0, 0], "<f4").tobytes()
+
+    def claim(header):
+        metadata = header["__metadata__"]
+        digests = json.loads(metadata["digests"]) | {"embedding:c": blake3(vector).hexdigest()}
+        metadata["digests"] = json.dumps(digests)
+
+    read = Calibration.of(with_header(claim)[: -len(vector)] + vector)
+    with pytest.raises(DamagedFileError, match="below 0"):
+        read.diagonal("c")
 
 
 def with_header(change):
@@ -102,6 +140,13 @@ def with_header(change):
     change(header)
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + FILE[8 + size :]
+
+
+def renamed(header, old, new):
+    """Give a digest another name."""
+    digests = json.loads(header["__metadata__"]["digests"])
+    digests[new] = digests.pop(old)
+    header["__metadata__"]["digests"] = json.dumps(digests)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +170,11 @@ def with_header(change):
         lambda h: h["b"].update(data_offsets=[-36, 0]),
         lambda h: h["b"].update(data_offsets=[True, 36]),
         lambda h: h.update(b=[]),
+        lambda h: h["embedding:c"].update(shape=[3]),
+        lambda h: h["embedding:c"].update(shape=[2, 1, 2]),
+        lambda h: h["embedding:c"].update(shape=[0]),
+        lambda h: h.update(other=h.pop("embedding:c")),
+        lambda h: h.update(d=h.pop("embedding:c")) or renamed(h, "embedding:c", "d"),
     ],
 )
 def test_headers_of_another_format_are_refused(change):
@@ -141,11 +191,12 @@ def test_damage_raises_our_errors(data):
     damaged = bytearray(FILE[: data.draw(st.integers(0, len(FILE)))])
     for _ in range(data.draw(st.integers(0, 3)) if damaged else 0):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    read = set()
+    read, embeddings = set(), set()
     try:
         calibration = Calibration.of(bytes(damaged))
         read = {name for name in calibration.names if calibration.hessian(name).size}
+        embeddings = {name for name in calibration.embeddings if (calibration.diagonal(name) >= 0).all()}
     except MvcError as error:
         assert isinstance(error, DamagedFileError)  # noqa: PT017
     if bytes(damaged) == FILE:
-        assert read == set(HESSIANS)
+        assert (read, embeddings) == (set(HESSIANS), set(DIAGONALS))

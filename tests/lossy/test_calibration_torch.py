@@ -1,11 +1,11 @@
-"""Second moments of the inputs of linear layers; needs torch."""
+"""Second moments of the inputs of linear layers and embeddings; needs torch."""
 
 import numpy as np
 import pytest
 
 from mvc.errors import InvalidInputError
 from mvc.lossy.calibration import About, Calibration, pieces
-from mvc.lossy.calibration_torch import hessians, inputs_first
+from mvc.lossy.calibration_torch import hessians, inputs_first, shared_names
 
 torch = pytest.importorskip("torch")
 
@@ -56,6 +56,9 @@ def test_moments_are_those_of_tokens_that_count(model):
     """H = 2 X^T X / samples over all batches, without padding, under the names of the state dict."""
     batches = [batch(4, 0), batch(3, 1), batch(5, 2)]
     found = hessians(model, iter(batches))
+    counts = found.pop("embed.weight")
+    read = torch.cat([b["ids"][b["attention_mask"].bool()] for b in batches])
+    assert np.allclose(counts, 2 * np.bincount(read, minlength=50) / 12)
     assert set(found) == {"inner.up.weight", "inner.down.weight", "head.weight"} < set(model.state_dict())
     tokens = torch.cat([model.embed(b["ids"])[b["attention_mask"].bool()] for b in batches])
     expected = 2 * tokens.T @ tokens / 12
@@ -72,7 +75,9 @@ def test_moments_are_those_of_tokens_that_count(model):
 def test_a_calibration_can_be_written(model):
     """What was found is what a file takes, and its matrices suit the weights."""
     found = hessians(model, [batch(4, 0)])
-    read = Calibration.of(b"".join(pieces(found, About("", "", 4, 9, inputs_first(model)))))
+    embed = {"embed.weight": found.pop("embed.weight")}
+    read = Calibration.of(b"".join(pieces(found, About("", "", 4, 9, inputs_first(model)), embed)))
+    assert len(read.diagonal("embed.weight")) == 50
     assert read.about.inputs_first == {"inner.down.weight"}
     for name in read.names:
         shape = model.state_dict()[name].shape
@@ -93,7 +98,7 @@ def test_the_model_is_left_as_it_was(model):
     hessians(model, [batch(2, 0)])
     with pytest.raises(IndexError):
         hessians(model, [{"ids": torch.tensor([[99]])}])
-    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert not any(module._forward_hooks for module in model.modules())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
@@ -109,3 +114,44 @@ def test_nothing_to_calibrate_on(model):
     """No batch is an error, not an empty calibration."""
     with pytest.raises(InvalidInputError, match="no batch"):
         hessians(model, [])
+
+
+class Positions(torch.nn.Module):  # type: ignore[name-defined,misc]
+    """Embeddings of places, the same for all samples, and a head that shares the embedding; one is of another kind."""
+
+    class Shifted(torch.nn.Embedding):  # type: ignore[name-defined,misc]
+        """As OPT's, which is given something else than rows."""
+
+        def forward(self, mask):
+            """Return rows of places that count."""
+            return super().forward(mask.cumsum(1))
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.places = torch.nn.Embedding(50, 6), torch.nn.Embedding(9, 6)
+        self.shifted = self.Shifted(9, 6)
+        self.head = torch.nn.Linear(6, 50, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, ids, attention_mask):
+        """Return the logits."""
+        places = torch.arange(ids.shape[1])[None]
+        return self.head(self.words(input=ids) + self.places(places) + self.shifted(attention_mask))
+
+
+def test_places_are_read_by_every_sample_that_reaches_them():
+    """Indices of one sample stand for all, without padding; what is given something else is left out."""
+    given = [batch(4, 0), batch(3, 1)]
+    found = hessians(Positions().eval(), given)
+    assert set(found) == {"words.weight", "places.weight", "head.weight"}
+    tokens = sum(b["attention_mask"].sum(0) for b in given)
+    samples = 4 + 3
+    assert np.allclose(found["places.weight"], 2 * np.append(tokens, [0, 0]) / samples)
+    assert found["words.weight"].sum() == pytest.approx(float(2 * tokens.sum() / samples), rel=1e-6)
+
+
+def test_names_of_a_weight_that_is_shared():
+    """Each name leads to all of them; what is not shared has one."""
+    names = shared_names(Positions())
+    assert names["words.weight"] == names["head.weight"] == {"words.weight", "head.weight"}
+    assert names["places.weight"] == {"places.weight"}

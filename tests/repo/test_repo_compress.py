@@ -391,6 +391,135 @@ def distance(lab, model, ref):
     return {name: float(np.sqrt((error**2).mean())) / 1e-3 for name, error in squares.items()}
 
 
+ROWS, WIDTH = 512, 32
+READ = np.where(np.arange(ROWS) < 64, 2.0, 0).astype("f4")
+"""Rows behind the 64th were not read."""
+
+
+def with_reads(reads, inputs=None, **about):
+    """Return a calibration of embeddings, and of linear layers with so many inputs, and its digest."""
+    linear, _ = calibration(inputs or {}, **about)
+    hessians = {name: linear.hessian(name) for name in linear.names}
+    return Calibration.of(b"".join(bytes(part) for part in pieces(hessians, linear.about, reads))), object_id("ef" * 32)
+
+
+class TestEmbeddings:
+    """Embeddings as whole steps, if their reads were counted."""
+
+    @pytest.fixture
+    def words(self, lab):
+        """Return the commits of a base and of what was tuned from it, of which half the rows were, and the deltas."""
+        rng = np.random.default_rng(0)
+        model = {
+            "words": lab.weights("F32", (ROWS, WIDTH), 1),
+            "up": lab.weights("F32", (96, 80), 2),
+            "kinds": lab.weights("F32", (2, WIDTH), 3),
+        }
+        later = {}
+        for name, raw in model.items():
+            array = np.frombuffer(raw.data, "<f4").reshape(raw.shape).copy()
+            change = np.asarray(rng.normal(0, 1e-3, array.shape), "f4")
+            change[256:] *= 1e-3
+            later[name] = raw._replace(data=(array + change).tobytes())
+        return lab.committed(model), lab.committed(later), later
+
+    GIVEN = with_reads({"words": READ, "kinds": np.ones(2, "f4")}, {"up": 80})
+
+    def changed(self, lab, made, source):
+        """Return the names of the tensors that changed."""
+        old, new = ids(lab.manifest(source)), ids(made.manifest)
+        return {name for name in new if new[name] != old[name]}
+
+    @pytest.mark.parametrize("mode", [EntropyCoded(3.0), Rate(1.0)], ids=["ec", "rate"])
+    def test_what_becomes_of_them(self, lab, press, words, mode):
+        """They come nearer than the base is, by steps of a third; small ones and rows hardly moved stay as they are."""
+        base, source, later = words
+        made = press(source, GptqTransform(mode, *self.GIVEN), base=base, branch="tiny")
+        assert self.changed(lab, made, source) == {"words", "up"}
+        before, tuned, after = (loaded(lab, ref)["words"].astype("f8") for ref in (base, source, "tiny"))
+        assert np.sqrt(((after - tuned)[:256] ** 2).mean()) < 0.7e-3
+        assert np.array_equal(after[256:], before[256:])
+        moved = np.abs(after - before)
+        smallest = moved[moved > 0].min()
+        multiple = made.derivation.parameters["step"]
+        assert smallest == pytest.approx(multiple / 3 * np.sqrt(((tuned - before)[:64] ** 2).mean()), rel=1e-3)
+        (blob,) = lab.again().session.index.blobs([ids(made.manifest)["words"]]).values()
+        assert blob.codec == "step-delta"
+        (found,) = (tensor for tensor in made.derivation.tensors if tensor.id == ids(made.manifest)["words"])
+        loss = loss_of(later["words"], loaded(lab, source)["words"], loaded(lab, "tiny")["words"])
+        assert (found.largest, found.relative, found.bound) == (loss.largest, loss.relative, None)
+        assert lab.check().clean
+
+    def test_the_rate_is_that_of_linear_layers(self, lab, press, words):
+        """An embedding takes the multiple that was found, and no bits from them."""
+        base, source, _later = words
+        rates = {}
+        for given in (self.GIVEN, with_reads({}, {"up": 80})):
+            made = press(source, GptqTransform(Rate(1.0), *given), base=base)
+            rates[len(made.derivation.tensors)] = made.derivation.parameters["step"]
+        assert rates.keys() == {1, 2}
+        assert rates[1] == rates[2]
+        alone = press(source, GptqTransform(Rate(1.0), *with_reads({"words": READ})), base=base)
+        (tensor,) = alone.derivation.tensors
+        assert 0.5 < tensor.stored_bytes / (ROWS * WIDTH / 8 + 200) <= 1
+
+    @pytest.mark.parametrize(
+        ("mode", "options"),
+        [(EntropyCoded(3.0), {"exact": ("w*ds", "none")}), (Uniform(4), {})],
+        ids=["asked", "paper"],
+    )
+    def test_exact(self, lab, press, words, mode, options):
+        """By a pattern, which is recorded, and always in mode paper."""
+        base, source, _later = words
+        made = press(source, GptqTransform(mode, *self.GIVEN), base=base, **options)
+        assert self.changed(lab, made, source) == {"up"}
+        assert made.derivation.parameters.get("exact") == (" ".join(options["exact"]) if options else None)
+        with pytest.raises(InvalidInputError, match=r"no tensor with a name like words other than w"):
+            press(source, GptqTransform(mode, *self.GIVEN), base=base, tensors=("words",), exact=("w*",))
+
+    def test_a_vocabulary_that_grew(self, lab, press, words):
+        """It has no counterpart in the base, and stays exact; a calibration of another one is refused."""
+        base, _source, later = words
+        grown = lab.committed(later | {"words": lab.weights("F32", (ROWS + 1, WIDTH), 1)})
+        made = press(grown, GptqTransform(EntropyCoded(3.0), *self.GIVEN), base=base)
+        assert self.changed(lab, made, grown) == {"up"}
+        wrong = with_reads({"words": np.ones(ROWS + 1, "f4")})
+        with pytest.raises(InvalidInputError, match="embedding words has 513 rows; it has 512"):
+            press(words[1], GptqTransform(EntropyCoded(3.0), *wrong), base=base)
+
+    def test_rows_that_nobody_read(self, lab, press, words):
+        """If only those were tuned, they are not lost."""
+        base, source, _later = words
+        unread = np.where(np.arange(ROWS) < 256, 0, 1.0).astype("f4")
+        model = {name: loaded(lab, base)[name].copy() for name in ("words",)}
+        model["words"][:8] += 1e-3
+        raw = lab.weights("F32", (ROWS, WIDTH), 1)._replace(data=model["words"].tobytes())
+        source = lab.committed({"words": raw})
+        press(source, GptqTransform(EntropyCoded(3.0), *with_reads({"words": unread})), base=base, branch="tiny")
+        error = loaded(lab, "tiny")["words"].astype("f8") - model["words"]
+        assert np.abs(error).max() < 0.7e-3
+
+    def test_a_head_that_is_the_embedding(self, lab, press):
+        """It is coded once, by the step of the embedding and with the feedback of the head."""
+        words = lab.weights("F32", (ROWS, WIDTH), 1)
+        rng = np.random.default_rng(1)
+        delta = rng.normal(0, 1e-3, (ROWS, WIDTH)).astype("f4")
+        tuned = words._replace(data=(np.frombuffer(words.data, "<f4").reshape(ROWS, WIDTH) + delta).tobytes())
+        base = lab.committed({"head": words, "words": words})
+        source = lab.committed({"head": tuned, "words": tuned})
+        given = with_reads({"words": np.ones(ROWS, "f4")}, {"head": WIDTH})
+        made = press(source, GptqTransform(EntropyCoded(3.0), *given), base=base, branch="tiny")
+        (tensor,) = made.derivation.tensors
+        assert set(ids(made.manifest).values()) == {tensor.id}
+        alone = press(source, GptqTransform(EntropyCoded(3.0), *with_reads({"words": np.ones(ROWS, "f4")})), base=base)
+        hessian = given[0].hessian("head").astype("f8")
+        wanted = np.frombuffer(tuned.data, "<f4").reshape(ROWS, WIDTH)
+        errors = [loaded(lab, ref)["words"].astype("f8") - wanted for ref in ("tiny", alone.commit.id)]
+        fed_back, nearest = (float(((error @ hessian) * error).sum()) for error in errors)
+        assert fed_back < 0.8 * nearest
+        assert np.sqrt((errors[0] ** 2).mean()) < 0.8e-3
+
+
 class TestDeltaGptq:
     """Layers as whole steps from those of a base."""
 

@@ -78,14 +78,15 @@ def command(
     about = About(manifest.id, blake3(data).hexdigest(), len(texts), found.tokens, found.inputs_first)
     running, written = blake3(), 0
     with replacing(app.path(out)) as file:
-        for piece in pieces(found.hessians, about):
+        for piece in pieces(found.hessians, about, found.diagonals):
             running.update(piece)
             written += file.write(piece)
     if as_json:
         emit("mvc.calibrate/1", **_document(found, commit, len(texts), running.hexdigest()))
     else:
         layers, read = counted(len(found.hessians), "layer"), counted(found.tokens, "token")
-        click.echo(f"{layers} of {short(commit)} calibrated on {read}: {size(written)} in {out}")
+        rows = counted(len(found.diagonals), "embedding")
+        click.echo(f"{layers} and {rows} of {short(commit)} calibrated on {read}: {size(written)} in {out}")
 
 
 def _texts(data: bytes, name: str, key: str) -> list[str]:
@@ -104,6 +105,7 @@ def _document(found: Calibrated, commit: str, samples: int, digest: str) -> dict
         "commit": commit,
         "calibration": digest,
         "layers": sorted(found.hessians),
+        "embeddings": sorted(found.diagonals),
         "samples": samples,
         "tokens": found.tokens,
     }

@@ -56,6 +56,7 @@ _METHODS: Final = ("precision", "delta-gptq")
 @click.option("--sparsity", type=float, metavar="S", help="delta-gptq, paper: share set back to the base.")
 @click.option("--base", metavar="REF", shell_complete=complete_ref, help="Store against this commit, the parent then.")
 @click.option("--tensors", "patterns", metavar="PATTERN", multiple=True, help="Change only tensors of such names.")
+@click.option("--exact", metavar="PATTERN", multiple=True, help="Leave tensors of such names as they are.")
 @gate_options
 @click.option("--branch", metavar="NAME", help="Make a branch of the new commit.")
 @click.option("-m", "--message", metavar="MSG", help="Of the commit.")
@@ -78,6 +79,7 @@ def command(
     sparsity: float | None,
     base: str | None,
     patterns: tuple[str, ...],
+    exact: tuple[str, ...],
     gate: str | None,
     gate_cmd: str | None,
     gate_tries: int | None,
@@ -93,8 +95,9 @@ def command(
     one, and not the source, which may go.
 
     precision rounds every float to the nearest multiple of 2^-B, so that none moves by more than half of that.
-    delta-gptq stores linear layers as whole steps from those of the base, chosen so that what the layers put out
-    changes least; everything else stays exact. Calibrate for it: without, steps are rounded to the nearest.
+    delta-gptq stores linear layers, and embeddings but in mode paper, as whole steps from those of the base, chosen so
+    that what the layers put out changes least; everything else stays exact. Calibrate for it: without, steps are
+    rounded to the nearest.
     """
     settings = _Settings(bits, relative, mantissa, mode, calibration, rate, step, sparsity)
     precise = method == "precision"
@@ -113,6 +116,7 @@ def command(
         branch,
         message,
         patterns,
+        exact,
         level,
     )
     actor, progress = app.actor(session.settings), terminal_progress()
@@ -153,7 +157,10 @@ class _Settings:
         """Return the method ``delta-gptq``; `calibration` reads the file, once the options make sense."""
         self._refuse("delta-gptq", mantissa=self.mantissa, rel=self.relative or None)
         mode = self._mode()
-        return GptqTransform(mode, *(calibration() or (None, None)))
+        found, digest = calibration() or (None, None)
+        if found is not None and mode.embeddings and not found.embeddings:
+            tell("note", "the calibration has no embedding, so that none is compressed")
+        return GptqTransform(mode, found, digest)
 
     def _mode(self) -> Mode:
         if self.mode == "paper":
