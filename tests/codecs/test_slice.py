@@ -123,7 +123,8 @@ def test_malformed_parameters(keep):
 
 def test_selections_of_nothing():
     """A selection keeps something of each dimension, and indices that there are."""
-    for kept in ([[], None], [[4], None], [[-1], None], [None], [None, None, None]):
+    wrong: list[list[list[int] | None]] = [[[], None], [[4], None], [[-1], None], [None], [None, None, None]]
+    for kept in wrong:
         with pytest.raises(InvalidInputError):
             Selection.of((4, 3), kept)
 
@@ -142,14 +143,14 @@ def test_tensors_that_do_not_suit(whole, part):
     """Shapes and types are those that the parameter leads to."""
     dimensions = (4, 3, 2)[: len(whole[1])]
     codec = Slice(Selection.of(dimensions, [[0, 3], [0, 2], None][: len(dimensions)]))
-    specs = [TensorSpec(dtype_of(dtype), shape) for dtype, shape in (whole, part)]
+    of, to = (TensorSpec(dtype_of(dtype), shape) for dtype, shape in (whole, part))
     with pytest.raises(MalformedError, match="leaves no"):
-        codec.side(*specs, 0, 1, lambda _, count: np.zeros(4 * count, np.uint8))
+        codec.side(of, to, 0, 1, lambda _, count: np.zeros(4 * count, np.uint8))
 
 
 def test_rows_too_long():
     """A row of more than 2**24 words is refused before it is read."""
     codec = Slice(Selection.of((2, 1 << 25), [None, [7]]))
-    specs = [TensorSpec(dtype_of("F32"), shape) for shape in ((2, 1 << 25), (2, 1))]
+    of, to = (TensorSpec(dtype_of("F32"), shape) for shape in ((2, 1 << 25), (2, 1)))
     with pytest.raises(MalformedError, match="leaves no"):
-        codec.side(*specs, 0, 1, lambda *_: pytest.fail("it was read"))
+        codec.side(of, to, 0, 1, lambda *_: pytest.fail("it was read"))

@@ -25,18 +25,18 @@ def stepwise(weights, gram, width, count):
     """Remove `count` groups one by one, each as the papers have it, with no shortcut; return weights and order."""
     w, inverse, gone = weights.astype(np.float64), np.linalg.inv(gram.damped), []
     for _ in range(count):
-        best = None
+        scores = {}
         for group in range(weights.shape[1] // width):
             if group in gone:
                 continue
             at = slice(group * width, (group + 1) * width)
             block = np.linalg.inv(inverse[at, at])
-            score = np.trace(w[:, at] @ block @ w[:, at].T)
-            best = min(best or (np.inf, 0), (score, group))
-        at = slice(best[1] * width, (best[1] + 1) * width)
+            scores[group] = np.trace(w[:, at] @ block @ w[:, at].T)
+        best = min(scores, key=lambda group: scores[group])
+        at = slice(best * width, (best + 1) * width)
         solved = np.linalg.inv(inverse[at, at]) @ inverse[at]
         w, inverse = w - w[:, at] @ solved, inverse - inverse[:, at] @ solved
-        gone.append(best[1])
+        gone.append(best)
     return w, gone
 
 
