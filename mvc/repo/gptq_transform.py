@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar, Final
 
 import numpy as np
@@ -14,41 +14,75 @@ from mvc.codecs import Bytes, StepDelta, frame_specs, frame_words
 from mvc.errors import InvalidInputError
 from mvc.lossy import measured
 from mvc.lossy.calibration import Calibration, Matrix
-from mvc.lossy.gptq import Delta, Factor, Quantized, entropy_coded, gptq_factor, uniform
+from mvc.lossy.factors import Factors
+from mvc.lossy.gptq import Delta, Factor, Quantized, entropy_coded, relative_output_error, uniform
+from mvc.objects.blob import MAX_DEPTH, Envelope, Reference
 from mvc.objects.fields import Scalar
-from mvc.repo.transforms import Made, SourceTensor, Transform
-from mvc.types import ObjectId, TensorSpec
-from mvc.types.steps import STEPPED, Words
+from mvc.repo.transforms import Made, Rest, SourceTensor, Transform
+from mvc.types import ObjectId
+from mvc.types.steps import STEPPED
 
-__all__ = ["EntropyCoded", "GptqTransform", "Layer", "Mode", "Rate", "Uniform"]
+__all__ = ["EntropyCoded", "GptqTransform", "Layer", "Mode", "Uniform"]
 
 _LEAST_ELEMENTS: Final = 4096
 _LEAST_SIDE: Final = 64
 """Of a matrix that is quantized without a calibration: what is smaller is worth less than its error."""
 
-_MULTIPLES: Final = tuple(2.0 ** (place / 16) for place in range(97))
-"""Steps to choose from for a rate, in standard deviations of the delta: 1, which takes about 2 bits, to 64."""
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Layer:
     """A matrix to quantize.
 
     Parameters
     ----------
+    tensor : SourceTensor
+        What it is in the commit.
     delta : Delta
-        It and its base.
-    hessian : Matrix or None
-        Of its inputs, if they were calibrated.
+        It and its base, outputs in rows.
+    inputs_first : bool
+        Whether the tensor has its inputs in rows.
+    factor : Factor or None
+        What feedback needs, if its inputs were calibrated.
+    moments : callable or None
+        Reads H of its inputs.
     """
 
+    tensor: SourceTensor
     delta: Delta
-    hessian: Matrix | None
+    inputs_first: bool
+    factor: Factor | None
+    moments: Callable[[], Matrix] | None
 
-    @property
-    def factor(self) -> Factor | None:
-        """What feedback needs."""
-        return None if self.hessian is None else gptq_factor(self.hessian)
+    def of_multiple(self, multiple: float) -> Quantized:
+        """Quantize with a mean step of so many standard deviations of the delta; of nothing, nothing becomes."""
+        deviation = float(self.delta.values.std())
+        return entropy_coded(self.delta, self.factor, multiple * deviation if deviation > 0 else 1.0)
+
+    def error(self, made: Quantized) -> float:
+        """Return what the outputs of the layer lose, as `relative_output_error`."""
+        return relative_output_error(self.delta, made.words, self.moments() if self.moments else None)
+
+    def as_stored(self, made: Quantized) -> Quantized:
+        """Return the same with rows and columns as the tensor has them."""
+        return made.transposed() if self.inputs_first else made
+
+    def stored_bytes(self, made: Quantized) -> int:
+        """Return what the tensor takes beside those of the base: nothing if it becomes that of the base."""
+        tensor, made = self.tensor, self.as_stored(made)
+        assert tensor.base is not None, "a layer has one"
+        if not made.codes.any():
+            return 0
+        codec, words = StepDelta.of(made.rows, made.columns), _bytes(made)
+        table = tuple(
+            (len(codec.encode(words[place], [tensor.base[place]], frame)), 0)
+            for place, frame in frame_specs(tensor.spec, frame_words(tensor.spec))
+        )
+        base = Reference("base", tensor.id, MAX_DEPTH - 1)  # at most as long as the one that will be there
+        references, parameters = (base,), codec.parameters
+        size = frame_words(tensor.spec)
+        return Envelope(
+            "tensor", tensor.id, tensor.spec, codec.name, parameters, references, size, table
+        ).stored_bytes
 
 
 class Mode(ABC):
@@ -59,7 +93,7 @@ class Mode(ABC):
     def parameters(self) -> Mapping[str, Scalar]:
         """What a commit records."""
 
-    def prepare(self, layers: Callable[[], Iterator[Layer]]) -> None:  # noqa: B027 - most need not
+    def prepare(self, layers: Callable[[], Iterator[Layer]], rest: Rest) -> None:  # noqa: B027 - most need not
         """Look at all layers first."""
 
     @abstractmethod
@@ -111,55 +145,7 @@ class EntropyCoded(Mode):
 
     def quantize(self, layer: Layer) -> Quantized:
         """See `Mode.quantize`."""
-        return _of_multiple(layer, self.multiple)
-
-
-@dataclass(frozen=True)
-class Rate(Mode):
-    """Entropy-coded with the smallest step, the same multiple for all layers, that stays within a rate.
-
-    Spending the bytes by what each layer loses, as a share of the energy of its outputs or of those of its delta, gave
-    larger errors of the model at the same size (docs/decisions/016).
-
-    Parameters
-    ----------
-    bits : float
-        Stored bits of all layers that are quantized, by their number of elements.
-    """
-
-    bits: float
-    _chosen: list[float] = field(default_factory=list, compare=False, repr=False)
-
-    @property
-    def parameters(self) -> Mapping[str, Scalar]:
-        """See `Mode.parameters`."""
-        return {"mode": "ec", "bits_per_parameter": self.bits, "step": self._chosen[0] if self._chosen else None}
-
-    def prepare(self, layers: Callable[[], Iterator[Layer]]) -> None:
-        """Search for the step.
-
-        Raises
-        ------
-        InvalidInputError
-            If even the largest step takes more.
-        """
-
-        def fits(multiple: float) -> bool:
-            """Return whether all layers together stay within the rate."""
-            sizes = [(_stored_bytes(layer, _of_multiple(layer, multiple)), layer.delta.base.size) for layer in layers()]
-            return 8 * sum(size for size, _ in sizes) <= self.bits * sum(elements for _, elements in sizes)
-
-        place = bisect_left(_MULTIPLES, True, key=fits)
-        if place == len(_MULTIPLES):
-            raise InvalidInputError(
-                f"{self.bits:g} bits for each parameter are too few, even for what states the steps",
-                hint="allow more bits, or leave small layers out: --tensors",
-            )
-        self._chosen[:] = [_MULTIPLES[place]]
-
-    def quantize(self, layer: Layer) -> Quantized:
-        """See `Mode.quantize`."""
-        return _of_multiple(layer, self._chosen[0])
+        return layer.of_multiple(self.multiple)
 
 
 @dataclass(frozen=True)
@@ -182,6 +168,7 @@ class GptqTransform(Transform):
     mode: Mode
     calibrated: Calibration | None
     digest: ObjectId | None = None
+    _factors: Factors = field(default_factory=Factors, compare=False, repr=False)
     _counts: dict[str, int] = field(default_factory=lambda: {"elements": 0, "zeros": 0}, compare=False, repr=False)
 
     @property
@@ -201,7 +188,7 @@ class GptqTransform(Transform):
         settings = ", ".join(f"{key} {value}" for key, value in self.mode.parameters.items())
         return f"{self.method}: {settings}" + ("" if self.calibrated else ", uncalibrated")
 
-    def prepare(self, tensors: Callable[[], Iterator[SourceTensor]]) -> None:
+    def prepare(self, tensors: Callable[[], Iterator[SourceTensor]], rest: Rest) -> None:
         """See `Transform.prepare`."""
 
         def layers() -> Iterator[Layer]:
@@ -210,7 +197,7 @@ class GptqTransform(Transform):
                 if (layer := self._layer(tensor)) is not None:
                     yield layer
 
-        self.mode.prepare(layers)
+        self.mode.prepare(layers, rest)
 
     def apply(self, tensor: SourceTensor) -> Made | None:
         """See `Transform.apply`; what is no linear layer stays as it is.
@@ -223,12 +210,10 @@ class GptqTransform(Transform):
         layer = self._layer(tensor)
         if layer is None:
             return None
-        made = self.mode.quantize(layer)
-        if self._transposes(tensor):
-            made = made.transposed()
+        made = layer.as_stored(self.mode.quantize(layer))
         self._counts["elements"] += made.codes.size
         self._counts["zeros"] += int(np.count_nonzero(made.codes == 0))
-        words: Bytes = np.ascontiguousarray(made.words).view(np.uint8).reshape(-1)
+        words = _bytes(made)
         loss = measured(tensor.words, words, tensor.spec.dtype)
         return Made(words, loss.largest, loss.relative, None, (StepDelta.of(made.rows, made.columns),))
 
@@ -250,47 +235,33 @@ class GptqTransform(Transform):
                 hint="--base names the commit that the model was tuned from",
             )
         matrices = [part.view(f"<u{dtype.word_bytes}").reshape(shape) for part in (tensor.base, tensor.words)]
-        if self._transposes(tensor):
+        if inputs_first := self.calibrated is not None and name in self.calibrated.about.inputs_first:
             matrices = [np.ascontiguousarray(part.T) for part in matrices]
         try:
             delta = Delta(dtype, *matrices)
         except InvalidInputError as error:
             raise InvalidInputError(f"{tensor.names[0]}: {error.message}", hint=error.hint) from error
-        return Layer(delta, self._hessian(name, matrices[0]))
-
-    def _hessian(self, name: str | None, matrix: Words) -> Matrix | None:
         if self.calibrated is None or name is None:
-            return None
-        hessian = self.calibrated.hessian(name)
-        if len(hessian) != matrix.shape[1]:
-            raise InvalidInputError(
-                f"the calibration says that {name} has {len(hessian)} inputs; it has {matrix.shape[1]}",
-                hint="calibrate this model",
-            )
-        return hessian
+            return Layer(tensor, delta, inputs_first, None, None)
+        moments = partial(_hessian, self.calibrated, name, matrices[0].shape[1])
+        return Layer(tensor, delta, inputs_first, self._factors.of(name, moments), moments)
 
     def _calibrated_name(self, tensor: SourceTensor) -> str | None:
         if self.calibrated is None:
             return None
         return next((name for name in tensor.names if name in self.calibrated.names), None)
 
-    def _transposes(self, tensor: SourceTensor) -> bool:
-        """Return whether inputs are in rows."""
-        return self.calibrated is not None and self._calibrated_name(tensor) in self.calibrated.about.inputs_first
+
+def _hessian(calibrated: Calibration, name: str, inputs: int) -> Matrix:
+    hessian = calibrated.hessian(name)
+    if len(hessian) != inputs:
+        raise InvalidInputError(
+            f"the calibration says that {name} has {len(hessian)} inputs; it has {inputs}",
+            hint="calibrate this model",
+        )
+    return hessian
 
 
-def _of_multiple(layer: Layer, multiple: float) -> Quantized:
-    """Quantize with a mean step of so many standard deviations of the delta; a delta of nothing stays nothing."""
-    deviation = float(layer.delta.values.std())
-    return entropy_coded(layer.delta, layer.factor, multiple * deviation if deviation > 0 else 1.0)
-
-
-def _stored_bytes(layer: Layer, made: Quantized) -> int:
-    """Return what a layer takes, but for the few bytes of its envelope that do not depend on the step."""
-    delta, codec = layer.delta, StepDelta.of(made.rows, made.columns)
-    spec = TensorSpec(delta.dtype, delta.base.shape)
-    words, base = (np.ascontiguousarray(part).view(np.uint8).reshape(-1) for part in (made.words, delta.base))
-    frames = sum(
-        len(codec.encode(words[place], [base[place]], frame)) for place, frame in frame_specs(spec, frame_words(spec))
-    )
-    return frames + sum(len(value) for value in codec.parameters.values() if isinstance(value, bytes))
+def _bytes(made: Quantized) -> Bytes:
+    words: Bytes = np.ascontiguousarray(made.words).view(np.uint8).reshape(-1)
+    return words
