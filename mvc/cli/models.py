@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from mvc.cli.progress import terminal_progress
 from mvc.errors import InvalidInputError
@@ -14,7 +15,12 @@ from mvc.objects.manifest import Manifest
 from mvc.repo.export import export
 from mvc.repo.session import Session
 
-__all__ = ["exported_model", "needs_torch", "texts_of"]
+__all__ = ["LENGTH", "TEXTS", "exported_model", "needs_torch", "texts_of"]
+
+TEXTS: Final = 160
+"""To run on, unless told otherwise: as many as the benchmarks calibrate with."""
+LENGTH: Final = 512
+"""Tokens of a text at most, unless told otherwise: all that models of BERT's age take."""
 
 
 def texts_of(data: bytes, name: str, key: str) -> list[str]:
@@ -50,6 +56,4 @@ def needs_torch(what: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise InvalidInputError(
-            f"{what} takes {error.name}", hint="pip install 'mvc[torch]' transformers"
-        ) from error
+        raise InvalidInputError(f"{what} takes {error.name}", hint="pip install 'mvc[torch]' transformers") from error

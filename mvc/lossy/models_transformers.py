@@ -41,9 +41,7 @@ def read_texts(lines: Iterable[str], key: str) -> Iterator[str]:
         yield found[key]
 
 
-def load_model(
-    directory: Path, tokenizer: Path, texts: Sequence[str], length: int
-) -> tuple[Any, list[dict[str, Any]]]:
+def load_model(directory: Path, tokenizer: Path, texts: Sequence[str], length: int) -> tuple[Any, list[dict[str, Any]]]:
     """Return a model, ready to run, and batches of texts as it takes them.
 
     Parameters

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from mvc.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 __all__ = ["TorchOutputs"]
@@ -46,8 +45,8 @@ class TorchOutputs:
         self._model = model
         self._weights = model.state_dict()
         self._names = names
-        self._batches = list[Mapping[str, Any]]()
-        self._expected = list[Tensor]()
+        self._batches: list[Mapping[str, Any]] = []
+        self._expected: list[Tensor] = []
         room = _MOST_BYTES
         for batch, outputs in zip(batches, self._run(batches), strict=True):
             room -= outputs.nbytes
@@ -111,7 +110,7 @@ def _rows(outputs: Any, mask: Tensor | None) -> Tensor:  # noqa: ANN401 - of wha
     return torch.cat([_counted(value.float(), mask).reshape(-1) for value in fields])
 
 
-def _counted(values: torch.Tensor, mask: Tensor | None) -> Tensor:
+def _counted(values: Tensor, mask: Tensor | None) -> Tensor:
     """Return what is not padding: values that have one row, or one number, for each token."""
     return values[mask.bool()] if mask is not None and values.shape[:2] == mask.shape else values
 

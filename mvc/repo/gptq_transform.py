@@ -9,18 +9,19 @@ from functools import partial
 from typing import ClassVar, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from mvc.codecs import Bytes, StepDelta, frame_specs, frame_words
 from mvc.errors import InvalidInputError
 from mvc.lossy import measured
 from mvc.lossy.calibration import Calibration, Matrix
 from mvc.lossy.factors import Factors
-from mvc.lossy.gptq import Delta, Factor, Quantized, entropy_coded, relative_output_error, uniform
+from mvc.lossy.gptq import Delta, Factor, Quantized, entropy_coded, relative_output_error, unbiased, uniform
 from mvc.objects.blob import MAX_DEPTH, Envelope, Reference
 from mvc.objects.fields import Scalar
 from mvc.repo.transforms import Made, Rest, SourceTensor, Transform
 from mvc.types import ObjectId
-from mvc.types.steps import STEPPED
+from mvc.types.steps import STEPPED, to_float32
 
 __all__ = ["EntropyCoded", "GptqTransform", "Layer", "Mode", "Uniform"]
 
@@ -41,36 +42,52 @@ class Layer:
         It and its base, outputs in rows.
     inputs_first : bool
         Whether the tensor has its inputs in rows.
-    factor : Factor or None
-        What feedback needs, if its inputs were calibrated.
     moments : callable or None
-        Reads H of its inputs.
+        Reads H of its inputs, if they were calibrated.
+    factored : callable or None
+        Returns the factor of H.
     """
 
     tensor: SourceTensor
     delta: Delta
     inputs_first: bool
-    factor: Factor | None
     moments: Callable[[], Matrix] | None
+    factored: Callable[[], Factor] | None
+
+    @property
+    def factor(self) -> Factor | None:
+        """What feedback needs."""
+        return self.factored() if self.factored else None
+
+    @property
+    def hessian(self) -> Matrix | None:
+        """H of its inputs."""
+        return self.moments() if self.moments else None
 
     def of_multiple(self, multiple: float) -> Quantized:
         """Quantize with a mean step of so many standard deviations of the delta; of nothing, nothing becomes."""
         deviation = float(self.delta.values.std())
-        return entropy_coded(self.delta, self.factor, multiple * deviation if deviation > 0 else 1.0)
+        made = entropy_coded(self.delta, self.factor, multiple * deviation if deviation > 0 else 1.0)
+        return unbiased(self.delta, made, self.hessian)
 
     def error(self, made: Quantized) -> float:
         """Return what the outputs of the layer lose, as `relative_output_error`."""
-        return relative_output_error(self.delta, made.words, self.moments() if self.moments else None)
+        return relative_output_error(self.delta, made.words, self.hessian)
 
     def as_stored(self, made: Quantized) -> Quantized:
         """Return the same with rows and columns as the tensor has them."""
         return made.transposed() if self.inputs_first else made
 
+    def values(self, made: Quantized) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the new tensor under each of its names."""
+        array = np.ascontiguousarray(to_float32(self.delta.dtype, self.as_stored(made).words))
+        return dict.fromkeys(self.tensor.names, array)
+
     def stored_bytes(self, made: Quantized) -> int:
-        """Return what the tensor takes beside those of the base: nothing if it becomes that of the base."""
+        """Return what the tensor takes at most beside those of the base: nothing if it is that of the base."""
         tensor, made = self.tensor, self.as_stored(made)
         assert tensor.base is not None, "a layer has one"
-        if not made.codes.any():
+        if np.array_equal(tensor.words, tensor.base):
             return 0
         codec, words = StepDelta.of(made.rows, made.columns), _bytes(made)
         table = tuple(
@@ -80,9 +97,7 @@ class Layer:
         base = Reference("base", tensor.id, MAX_DEPTH - 1)  # at most as long as the one that will be there
         references, parameters = (base,), codec.parameters
         size = frame_words(tensor.spec)
-        return Envelope(
-            "tensor", tensor.id, tensor.spec, codec.name, parameters, references, size, table
-        ).stored_bytes
+        return Envelope("tensor", tensor.id, tensor.spec, codec.name, parameters, references, size, table).stored_bytes
 
 
 class Mode(ABC):
@@ -244,7 +259,7 @@ class GptqTransform(Transform):
         if self.calibrated is None or name is None:
             return Layer(tensor, delta, inputs_first, None, None)
         moments = partial(_hessian, self.calibrated, name, matrices[0].shape[1])
-        return Layer(tensor, delta, inputs_first, self._factors.of(name, moments), moments)
+        return Layer(tensor, delta, inputs_first, moments, partial(self._factors.of, name, moments))
 
     def _calibrated_name(self, tensor: SourceTensor) -> str | None:
         if self.calibrated is None:

@@ -87,8 +87,14 @@ class Transform(ABC):
         """The same in few words, for a message."""
 
     def prepare(self, tensors: Callable[[], Iterator[SourceTensor]], rest: Rest) -> None:  # noqa: B027 - most need not
-        """Look at all tensors before any is changed, as often as need be; by default at none. `rest` tells the size of
-        what stays.
+        """Look at all tensors before any is changed, as often as need be; by default at none.
+
+        Parameters
+        ----------
+        tensors : callable
+            Reads them.
+        rest : Rest
+            Tells the size of what stays.
 
         Raises
         ------

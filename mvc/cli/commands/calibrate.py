@@ -9,7 +9,7 @@ from mvc.cli.app import App
 from mvc.cli.documents import emit
 from mvc.cli.files import read_file, replacing
 from mvc.cli.group import command as make_command
-from mvc.cli.models import exported_model, needs_torch, texts_of
+from mvc.cli.models import LENGTH, TEXTS, exported_model, needs_torch, texts_of
 from mvc.cli.options import complete_ref, json_option
 from mvc.cli.remotes import open_session
 from mvc.cli.text import counted, short, size
@@ -22,8 +22,8 @@ from mvc.repo.revisions import resolve
 @click.argument("ref", metavar="REF", shell_complete=complete_ref)
 @click.option("--data", "data_file", metavar="FILE", required=True, help="Texts, one JSON object a line.")
 @click.option("--text-key", metavar="KEY", default="text", show_default=True, help="Where a line has its text.")
-@click.option("--limit", type=click.IntRange(min=1), default=160, show_default=True, help="Use the first N texts.")
-@click.option("--length", type=click.IntRange(min=1), default=512, show_default=True, help="Most tokens of a text.")
+@click.option("--limit", type=click.IntRange(min=1), default=TEXTS, show_default=True, help="Use the first N texts.")
+@click.option("--length", type=click.IntRange(min=1), default=LENGTH, show_default=True, help="Most tokens of a text.")
 @click.option("--tokenizer", metavar="DIR", help="Where the tokenizer is, if not in the commit.")
 @click.option("--prefix", metavar="PATH", default="", help="Directory of the model in the commit.")
 @click.option("--out", metavar="FILE", required=True, help="Where to write the calibration.")
