@@ -46,12 +46,13 @@ def layers(measured: Measured) -> Iterator[Layer]:
         raw = [np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in (target, base)]
         tensor = SourceTensor(ObjectId(f"{place:064x}"), (name,), TensorSpec(F32, target.shape), *raw)
         delta = Delta(F32, base.view("<u4"), target.view("<u4"))
-        yield Layer(tensor, delta, False, partial(np.asarray, hessian), partial(measured.factors.get, name))
+        yield Layer(tensor, delta, False, partial(np.asarray, hessian), partial(measured.factors.__getitem__, name))
 
 
 def row(measured: Measured, name: str, make: Callable[[Layer], Quantized], **more: object) -> dict[str, object]:
     """Quantize every layer and return the row of the table."""
-    weights, stored, zeros, errors = {}, 0, 0.0, []
+    weights: dict[str, torch.Tensor] = {}
+    stored, zeros, errors = 0, 0.0, list[float]()
     for layer in layers(measured):
         made = make(layer)
         stored += layer.stored_bytes(made)

@@ -25,13 +25,13 @@ __all__ = ["ErrorBudget", "Outputs", "Rate", "SizeBudget"]
 _OCTAVE: Final = 16
 """Steps to choose from in a power of two: one changes the size by about 4 %."""
 
-_MULTIPLES: Final = tuple(2.0 ** (place / _OCTAVE) for place in range(-4 * _OCTAVE, 6 * _OCTAVE + 1))
+_MULTIPLES: Final[tuple[float, ...]] = tuple(2.0 ** (place / _OCTAVE) for place in range(-4 * _OCTAVE, 6 * _OCTAVE + 1))
 """Steps to choose from, in standard deviations of the delta: 1/16, which takes about 6 bits, to 64."""
 
 _FIRST: Final = 7 * _OCTAVE
 """Where a search among them begins: 8, about 0.35 bits."""
 
-_AROUND: Final = tuple(2.0 ** (place / 2) for place in range(-3, 4))
+_AROUND: Final[tuple[float, ...]] = tuple(2.0 ** (place / 2) for place in range(-3, 4))
 """Steps of a layer to choose from when each has its own, in that which would serve all: a third to three times."""
 
 _ROUNDS_OF_SIZE: Final = 10
@@ -46,7 +46,7 @@ _SIZE_SLOPE: Final = 1 / _OCTAVE
 _ERROR_SLOPE: Final = 2 / _OCTAVE
 """The same of the error, which grows with the square."""
 
-_ALLOWED: Final = tuple(2.0 ** (place / 8) for place in range(-16, 17))
+_ALLOWED: Final[tuple[float, ...]] = tuple(2.0 ** (place / 8) for place in range(-16, 17))
 """Predicted errors to allow, in the one that is asked for: predictions may be wrong by a factor of four."""
 
 _Layers = Callable[[], Iterator[Layer]]
