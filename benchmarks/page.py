@@ -69,6 +69,12 @@ base, beside what the paper says; and what of 640 held-out texts is put into the
 count whole blobs, *gain* is what the layers add to the accuracy of those of the base, *logit error* is squared and by
 the squares of the logits; 640 held-out texts, so 2 points of accuracy mean nothing. One seed.""",
     ),
+    "lossy-budgets": (
+        "One step for all layers, or one for each",
+        """Linear layers of MiniLM after 400 steps, as whole steps from the base. *Biased* steps are those that were
+quantized with, the others grow until layers keep all of what the deltas add to their outputs. *Predicted* and *measured
+before* are errors on 160 training texts; the rest is measured on 640 held-out ones.""",
+    ),
     "repack": (
         "Repacking a family",
         """A base, two fine-tunes of four epochs each on branches of their own, and a sibling under other names. Bytes

@@ -1,8 +1,8 @@
 """One step for all layers, or one for each: what delta-GPTQ loses on a fine-tune of MiniLM at the same size.
 
-Steps are chosen as ``mvc compress`` chooses them, with a calibration and a measurement on training texts, of which no
-two are the same; the table is measured on held-out ones. Needs the corpus with four epochs: ``python -m
-benchmarks.corpus --epochs 4 --family minilm``. Run ``python -m benchmarks.lossy.budgets``.
+Steps are chosen as ``mvc compress`` chooses them, with a calibration and measurements on training texts, other ones for
+each; the table is measured on held-out ones. Needs the corpus with four epochs: ``python -m benchmarks.corpus --epochs
+4 --family minilm``. Run ``python -m benchmarks.lossy.budgets``.
 """
 
 from __future__ import annotations

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import Final
 
 from mvc.errors import InvalidInputError
-from mvc.lossy.allocate import Allocation, Point, within_error, within_size
 from mvc.lossy.gptq import Quantized
 from mvc.lossy.search import last_within
 from mvc.objects.fields import Scalar
+from mvc.repo.gptq_outputs import Around, Layers, Outputs, Steps, error_of
 from mvc.repo.gptq_transform import Layer, Mode
 from mvc.repo.transforms import Rest
-from mvc.types import ObjectId
 
-__all__ = ["ErrorBudget", "Outputs", "Rate", "SizeBudget"]
+__all__ = ["ErrorBudget", "Rate", "SizeBudget"]
 
 _OCTAVE: Final = 16
 """Steps to choose from in a power of two: one changes the size by about 4 %."""
@@ -30,9 +26,6 @@ _MULTIPLES: Final[tuple[float, ...]] = tuple(2.0 ** (place / _OCTAVE) for place 
 
 _FIRST: Final = 7 * _OCTAVE
 """Where a search among them begins: 8, about 0.35 bits."""
-
-_AROUND: Final[tuple[float, ...]] = tuple(2.0 ** (place / 2) for place in range(-3, 4))
-"""Steps of a layer to choose from when each has its own, in that which would serve all: a third to three times."""
 
 _ROUNDS_OF_SIZE: Final = 10
 """Tries of a step for a size. Each quantizes all layers; four are enough but for odd models."""
@@ -46,27 +39,16 @@ _SIZE_SLOPE: Final = 1 / _OCTAVE
 _ERROR_SLOPE: Final = 2 / _OCTAVE
 """The same of the error, which grows with the square."""
 
-_ALLOWED: Final[tuple[float, ...]] = tuple(2.0 ** (place / 8) for place in range(-16, 17))
+_ALLOWED_SLOPE: Final = 1 / 8
+_ALLOWED: Final[tuple[float, ...]] = tuple(2.0 ** (place * _ALLOWED_SLOPE) for place in range(-16, 17))
 """Predicted errors to allow, in the one that is asked for: predictions may be wrong by a factor of four."""
-
-_Layers = Callable[[], Iterator[Layer]]
-_Tensors = dict[str, npt.NDArray[np.float32]]
-_Steps = dict[ObjectId, float]
-"""The multiple of each layer."""
-
-
-class Outputs(Protocol):
-    """Runs the model of the source on some texts."""
-
-    def error(self, tensors: Mapping[str, npt.NDArray[np.float32]]) -> float:
-        """Return the squared error of its outputs with these tensors replaced, by the squares of the outputs."""
 
 
 @dataclass(frozen=True)
 class _Searched(Mode):
     """Entropy-coded with steps that a budget allows."""
 
-    _steps: _Steps = field(default_factory=dict, init=False, compare=False, repr=False)
+    _steps: Steps = field(default_factory=dict, init=False, compare=False, repr=False)
     _found: dict[str, Scalar] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
@@ -83,7 +65,7 @@ class _Searched(Mode):
         """See `Mode.quantize`."""
         return layer.of_multiple(self._steps[layer.tensor.id])
 
-    def _choose(self, steps: _Steps, **found: Scalar) -> None:
+    def _choose(self, steps: Steps, **found: Scalar) -> None:
         self._steps.update(steps)
         self._found.update(found)
 
@@ -101,14 +83,14 @@ class _WithinSize(_Searched):
     outputs: Outputs | None = field(default=None, kw_only=True, compare=False)
 
     @abstractmethod
-    def _room(self, layers: _Layers, rest: Rest) -> float:
+    def _room(self, layers: Layers, rest: Rest) -> float:
         """Return the bytes that all layers may take."""
 
     @abstractmethod
     def _too_small(self, lacking: float) -> InvalidInputError:
         """Return what to say if the largest steps take so many bytes more."""
 
-    def prepare(self, layers: _Layers, rest: Rest) -> None:
+    def prepare(self, layers: Layers, rest: Rest) -> None:
         """Search for the steps.
 
         Raises
@@ -121,14 +103,14 @@ class _WithinSize(_Searched):
         if self.outputs is None:
             self._choose({layer.tensor.id: multiple for layer in layers()}, step=multiple)
             return
-        around = _Around(layers, self.outputs, multiple)
+        around = Around(layers, self.outputs, multiple)
         steps, predicted = around.within_size(room)
-        error = _error(layers, self.outputs, steps)
+        error = error_of(layers, self.outputs, steps)
         if not error <= around.error:  # the prediction was wrong, and one step for all is better
             steps, error, predicted = around.same, around.error, around.error
         self._choose(steps, step=multiple, output_error=error, predicted_error=predicted)
 
-    def _one_for_all(self, layers: _Layers, room: float) -> float:
+    def _one_for_all(self, layers: Layers, room: float) -> float:
         """Return the smallest multiple with which all layers fit."""
         largest = len(_MULTIPLES) - 1
 
@@ -161,7 +143,7 @@ class Rate(_WithinSize):
     def _budget(self) -> Mapping[str, Scalar]:
         return {"bits_per_parameter": self.bits}
 
-    def _room(self, layers: _Layers, rest: Rest) -> float:  # noqa: ARG002 - what stays does not count here
+    def _room(self, layers: Layers, rest: Rest) -> float:  # noqa: ARG002 - what stays does not count here
         elements: int = sum(layer.delta.base.size for layer in layers())
         return self.bits * elements / 8
 
@@ -188,7 +170,7 @@ class SizeBudget(_WithinSize):
     def _budget(self) -> Mapping[str, Scalar]:
         return {"target_size": self.size}
 
-    def _room(self, layers: _Layers, rest: Rest) -> float:
+    def _room(self, layers: Layers, rest: Rest) -> float:
         return self.size - rest({layer.tensor.id for layer in layers()})
 
     def _too_small(self, lacking: float) -> InvalidInputError:
@@ -218,7 +200,7 @@ class ErrorBudget(_Searched):
     def _budget(self) -> Mapping[str, Scalar]:
         return {"max_output_error": self.most}
 
-    def prepare(self, layers: _Layers, rest: Rest) -> None:  # noqa: ARG002 - what stays loses nothing
+    def prepare(self, layers: Layers, rest: Rest) -> None:  # noqa: ARG002 - what stays loses nothing
         """Search for the steps: first one for all, then around it for one of each layer.
 
         Raises
@@ -228,32 +210,28 @@ class ErrorBudget(_Searched):
         """
         if not 0 < self.most < math.inf:
             raise InvalidInputError(f"an error of at most {self.most:g} cannot be kept; it must be above 0")
-        around = _Around(layers, self.outputs, self._one_for_all(layers))
+        around = Around(layers, self.outputs, self._one_for_all(layers))
         steps, error = around.same, around.error
 
-        def steps_at(place: int) -> _Steps:
+        def chosen(place: int) -> tuple[Steps, float]:
             return around.within_error(self.most * _ALLOWED[place])
 
-        first, slope = _ALLOWED.index(1.0), 1 / 8
-        found = last_within(
-            len(_ALLOWED),
-            lambda place: _error(layers, self.outputs, steps_at(place)),
-            self.most,
-            first=first,
-            slope=slope,
-            rounds=_ROUNDS_OF_ERROR,
-        )
-        if found is not None and around.size(steps_at(found.place)) < around.size(steps):
-            steps, error = steps_at(found.place), found.error
+        def error_at(place: int) -> float:
+            return error_of(layers, self.outputs, chosen(place)[0])
+
+        first, rounds = _ALLOWED.index(1), _ROUNDS_OF_ERROR
+        found = last_within(len(_ALLOWED), error_at, self.most, first=first, slope=_ALLOWED_SLOPE, rounds=rounds)
+        if found is not None and chosen(found.place)[1] < around.size:
+            steps, error = chosen(found.place)[0], found.error
         self._choose(steps, step=around.multiple, output_error=error)
 
-    def _one_for_all(self, layers: _Layers) -> float:
+    def _one_for_all(self, layers: Layers) -> float:
         """Return about the largest multiple with which the error is kept."""
         least = math.inf
 
         def error_at(place: int) -> float:
             nonlocal least
-            error = _error(layers, self.outputs, {layer.tensor.id: _MULTIPLES[place] for layer in layers()})
+            error = error_of(layers, self.outputs, {layer.tensor.id: _MULTIPLES[place] for layer in layers()})
             least = min(least, error)
             return error
 
@@ -265,84 +243,3 @@ class ErrorBudget(_Searched):
                 hint="store the model without loss, or leave layers out: --tensors",
             )
         return _MULTIPLES[found.place]
-
-
-class _Around:
-    """What the model loses if layers have other steps than one that serves all.
-
-    The errors of layers at the outputs do not add up as those of independent noise do: all point the same way, since
-    every layer lacks some of what tuning has added. Two consequences. The part that a layer has in the error of the
-    model is measured with all others coded, as what goes if this one is exact; and what adds up is the root of the
-    error of each layer by itself, weighed by that part.
-    """
-
-    def __init__(self, layers: _Layers, outputs: Outputs, multiple: float) -> None:
-        self.multiple = multiple
-        self._points: dict[ObjectId, list[Point]] = {}
-        coded: dict[ObjectId, _Tensors] = {}
-        for layer in layers():
-            oid = layer.tensor.id
-            self._points[oid] = list[Point]()
-            for factor in _AROUND:
-                made = layer.of_multiple(multiple * factor)
-                self._points[oid].append(Point(layer.stored_bytes(made), layer.error(made)))
-                if factor == 1:
-                    coded[oid] = layer.values(made)
-        self.error = outputs.error(_together(coded))
-        if not math.isfinite(self.error):
-            raise InvalidInputError(
-                f"with steps of {multiple:g} deviations the model puts out what is not finite",
-                hint="ask for less error, or for more bytes",
-            )
-        shares = {oid: max(self.error - outputs.error(_together(coded, oid)), 0.0) for oid in coded}
-        self._weigh(shares, sum(shares.values()))
-
-    def _weigh(self, shares: Mapping[ObjectId, float], total: float) -> None:
-        """Turn errors of layers into parts of the root of the error of the model; with one step for all, of 1."""
-        for oid, points in self._points.items():
-            known = points[_AROUND.index(1)].error
-            part = shares[oid] / total if total > 0 else 1 / len(self._points)
-            self._points[oid] = [
-                Point(point.size, part * math.sqrt(point.error / known) if known > 0 else 0.0) for point in points
-            ]
-
-    @property
-    def same(self) -> _Steps:
-        """The same for all."""
-        return dict.fromkeys(self._points, self.multiple)
-
-    def size(self, steps: _Steps) -> float:
-        """Return what all layers take."""
-        return sum(self._points[oid][_AROUND.index(step / self.multiple)].size for oid, step in steps.items())
-
-    def within_size(self, most: float) -> tuple[_Steps, float]:
-        """Return the steps of least error, and that as it is predicted."""
-        found = within_size(list(self._points.values()), most)
-        return self._steps(found), self.error * found.error**2
-
-    def within_error(self, most: float) -> _Steps:
-        """Return the steps of least size with a predicted error of at most so much, or of the least there is."""
-        least = sum(min(point.error for point in points) for points in self._points.values())
-        root = math.sqrt(most / self.error) if self.error > 0 else math.inf
-        return self._steps(
-            within_error(list(self._points.values()), min(max(root, least), len(self._points) * 2.0**20))
-        )
-
-    def _steps(self, found: Allocation) -> _Steps:
-        return {oid: self.multiple * _AROUND[k] for oid, k in zip(self._points, found.chosen, strict=True)}
-
-
-def _together(coded: Mapping[ObjectId, _Tensors], exact: ObjectId | None = None) -> _Tensors:
-    """Return the tensors of all layers but one."""
-    return {name: values for oid, tensors in coded.items() if oid != exact for name, values in tensors.items()}
-
-
-def _error(layers: _Layers, outputs: Outputs, steps: Mapping[ObjectId, float]) -> float:
-    """Return the error of the model with these steps."""
-    return outputs.error(
-        {
-            name: values
-            for layer in layers()
-            for name, values in layer.values(layer.of_multiple(steps[layer.tensor.id])).items()
-        }
-    )

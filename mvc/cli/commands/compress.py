@@ -28,7 +28,8 @@ from mvc.lossy import Precision
 from mvc.lossy.calibration import Calibration
 from mvc.lossy.outputs_transformers import outputs
 from mvc.repo.compress import CompressRequest, CompressResult, compress
-from mvc.repo.gptq_budgets import ErrorBudget, Outputs, Rate, SizeBudget
+from mvc.repo.gptq_budgets import ErrorBudget, Rate, SizeBudget
+from mvc.repo.gptq_outputs import Outputs
 from mvc.repo.gptq_transform import EntropyCoded, GptqTransform, Mode, Uniform
 from mvc.repo.revisions import resolve
 from mvc.repo.session import Session
