@@ -1,5 +1,7 @@
 """Factors that are kept."""
 
+from functools import partial
+
 import numpy as np
 
 from mvc.lossy.factors import Factors
@@ -18,7 +20,7 @@ def test_the_first_ones_are_kept_while_there_is_room():
     factors = Factors(2 * 8 * 8 * 8)
     for _ in range(3):
         for name in "abc":
-            found = factors.of(name, lambda name=name: moments(name))
+            found = factors.of(name, partial(moments, name))
             assert np.array_equal(found.upper, gptq_factor(moments(name)).upper)
             read.pop()
     assert read == ["a", "b", "c", "c", "c"]
