@@ -122,16 +122,13 @@ def command(
     with ExitStack() as stack:
         run = partial(_outputs, app, session, source, data, _Model(text_key, tokenizer, prefix), stack)
         transform = settings.precision() if precise else settings.gptq(read, run)
-        request = CompressRequest(
-            source,
-            transform,
-            resolve(session, base).commit if base is not None else None,
-            branch,
-            message,
-            patterns,
-            level,
-        )
+        near = resolve(session, base).commit if base is not None else None
+        request = CompressRequest(source, transform, near, branch, message, patterns, level)
         result = compress(session, request, app.actor(session.settings), terminal_progress())
+    _tell(result, branch, as_json)
+
+
+def _tell(result: CompressResult, branch: str | None, as_json: bool) -> None:  # noqa: FBT001 - as the option
     if as_json:
         emit("mvc.compress/1", **_document(result))
         return
