@@ -19,16 +19,16 @@ from mvc.repo.transforms import Rest
 __all__ = ["ErrorBudget", "Rate", "SizeBudget"]
 
 _OCTAVE: Final = 16
-"""Steps to choose from in a power of two: one changes the size by about 4 %."""
+"""Steps to choose from in a power of two: one changes the size of MiniLM's layers by 4 to 5 %."""
 
 _MULTIPLES: Final[tuple[float, ...]] = tuple(2.0 ** (place / _OCTAVE) for place in range(-4 * _OCTAVE, 6 * _OCTAVE + 1))
-"""Steps to choose from, in standard deviations of the delta: 1/16, which takes about 6 bits, to 64."""
+"""Steps to choose from, in standard deviations of the delta: 1/16 to 64. On MiniLM 1 takes 2.1 bits."""
 
 _FIRST: Final = 7 * _OCTAVE
 """Where a search among them begins: 8, about 0.35 bits."""
 
 _ROUNDS_OF_SIZE: Final = 10
-"""Tries of a step for a size. Each quantizes all layers; four are enough but for odd models."""
+"""Tries of a step for a size. Each quantizes all layers; what a few more could gain is one place or two."""
 
 _ROUNDS_OF_ERROR: Final = 5
 """Tries for an error, first of one step for all, then of a step for each. Each runs the model, too."""
