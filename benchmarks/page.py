@@ -75,6 +75,12 @@ the squares of the logits; 640 held-out texts, so 2 points of accuracy mean noth
 with the embeddings of words and positions as steps, and with all of them exact. Gains are of accuracy, over the tuned
 model with the linear layers of the base, and over one with all of its encoder. 640 held-out texts, as above.""",
     ),
+    "lossy-budgets": (
+        "One step for all layers, or one for each",
+        """Linear layers of MiniLM after 400 steps, as whole steps from the base. *Biased* steps are those that were
+quantized with, the others grow until layers keep all of what the deltas add to their outputs. *Predicted* and *measured
+before* are errors on 160 training texts; the rest is measured on 640 held-out ones.""",
+    ),
     "repack": (
         "Repacking a family",
         """A base, two fine-tunes of four epochs each on branches of their own, and a sibling under other names. Bytes

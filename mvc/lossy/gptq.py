@@ -41,6 +41,7 @@ __all__ = [
     "entropy_coded",
     "gptq_factor",
     "relative_output_error",
+    "unbiased",
     "uniform",
 ]
 
@@ -61,6 +62,9 @@ _ROUNDING: Final = 0.38
 _MOST_FACTOR: Final = 16
 """Quarters of a power of two by which the step of a column may differ from the mean: a factor of 16 either way. An
 eighth would take another bit for each column."""
+
+_MOST_GAIN: Final = 2.0
+"""By which steps grow at most, so that no bias is left: beyond, a layer would gain more error than its delta has."""
 
 _CONTEXTS: Final = 16
 """Groups of columns, alike in the size of their codes, whose entropies are counted apart."""
@@ -263,6 +267,32 @@ def entropy_coded(delta: Delta, factor: Factor | None, step: float) -> Quantized
     steps = step_of(rows, columns)
     codes = _feed_back(delta, factor, steps, lambda x, step: np.copysign(np.floor(np.abs(x) / step + _ROUNDING), x))
     return Quantized(codes, rows, columns, stepped(delta.dtype, delta.base, codes, steps))
+
+
+def unbiased(delta: Delta, made: Quantized, hessian: npt.NDArray[np.floating] | None) -> Quantized:
+    """Return the same codes with steps so much larger that the outputs of the layer keep all of what the delta adds.
+
+    Coarse steps leave out part of every delta, so that the errors of all layers point the same way and add up in the
+    outputs of the model. The factor is tr(D H D^T) / tr(Q H D^T), of what the codes Q stand for; what it adds to the
+    error of the layer by itself points nowhere.
+
+    Parameters
+    ----------
+    delta : Delta
+        The tensor and its base.
+    made : Quantized
+        As `entropy_coded` has it.
+    hessian : ndarray, shape (inputs, inputs), or None
+        Of the calibration; None weighs all inputs alike.
+    """
+    whole = delta.values
+    outputs = whole if hessian is None else whole @ hessian
+    kept, all_of_it = float((delta.added(made.words) * outputs).sum()), float((whole * outputs).sum())
+    if not 0 < kept < all_of_it:
+        return made
+    rows = _as_steps(made.rows.astype(np.float64) * min(all_of_it / kept, _MOST_GAIN))
+    words = stepped(delta.dtype, delta.base, made.codes, step_of(rows, made.columns))
+    return Quantized(made.codes, rows, made.columns, words) if finite(delta.dtype, words).all() else made
 
 
 def _as_steps(steps: Doubles) -> Floats:

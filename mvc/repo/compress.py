@@ -175,7 +175,9 @@ class _Compression:
         self._request = request
         self._manifest = session.manifest(request.source)
         self._names = {entry.id: self._manifest.names[entry.id] for entry in _stored(self._manifest)}
-        self._bases = _bases(self._manifest, session.manifest(request.base)) if request.base else {}
+        base = session.manifest(request.base) if request.base else None
+        self._bases = _bases(self._manifest, base) if base else {}
+        self._shared = {entry.id for entry in base.tensors} if base else set()
         if request.base and not self._bases:
             raise InvalidInputError(
                 f"no tensor of base {request.base[:12]} is of name, type and shape of one in {request.source[:12]}",
@@ -190,7 +192,7 @@ class _Compression:
         wanted = self._wanted()
         self._session.supply(self._read_contents(wanted))
         request = self._request
-        request.transform.prepare(lambda: self._sources(wanted, lambda _: None))
+        request.transform.prepare(lambda: self._sources(wanted, lambda _: None), self._rest)
         with self._session.store.begin() as batch, progress("compressing", self._bytes(wanted)) as tick:
             stored = list(self._encoder.store(self._tasks(wanted, batch, tick), batch))
             if not self._derived:
@@ -205,10 +207,18 @@ class _Compression:
             put_commit(batch, commit, manifest)
             places = batch.commit()
             records = [item.record(places[item.content.id]) for item in stored]
-        shared = {entry.id for entry in self._session.manifest(request.base).tensors} if request.base else set()
-        total = sum(sizes.get(oid, 0) for oid in {entry.id for entry in manifest.tensors} - shared)
+        total = sum(sizes.get(oid, 0) for oid in self._own(manifest))
         result = CompressResult(commit, manifest, batch.stored_bytes, total)
         return result, additions(commit, manifest, places, records)
+
+    def _own(self, manifest: Manifest) -> set[ObjectId]:
+        """Return the tensors that are not the base's."""
+        return {entry.id for entry in manifest.tensors} - self._shared
+
+    def _rest(self, changed: Collection[ObjectId]) -> int:
+        """Return the stored bytes of what stays of the source, but for what is the base's."""
+        sizes = self._stored_sizes(self._manifest)
+        return sum(sizes.get(oid, 0) for oid in self._own(self._manifest) - {*changed})
 
     def _wanted(self) -> list[ObjectId]:
         """Return the tensors to change, in the order of the files."""

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from mvc.codecs import Bytes, StepDelta, frame_specs, frame_words
 from mvc.errors import InvalidInputError
 from mvc.lossy import measured
 from mvc.lossy.calibration import Calibration, Matrix, Vector
-from mvc.lossy.gptq import MOST_BITS, Delta, Factor, Quantized, entropy_coded, gptq_factor, uniform
+from mvc.lossy.factors import Factors
+from mvc.lossy.gptq import (
+    MOST_BITS,
+    Delta,
+    Factor,
+    Quantized,
+    entropy_coded,
+    relative_output_error,
+    unbiased,
+    uniform,
+)
+from mvc.objects.blob import MAX_DEPTH, Envelope, Reference
 from mvc.objects.fields import Scalar
-from mvc.repo.transforms import Made, SourceTensor, Transform
-from mvc.types import ObjectId, TensorSpec
-from mvc.types.steps import STEPPED
+from mvc.repo.transforms import Made, Rest, SourceTensor, Transform
+from mvc.types import ObjectId
+from mvc.types.steps import STEPPED, to_float32
 
-__all__ = ["EntropyCoded", "GptqTransform", "Layer", "Mode", "Rate", "Uniform"]
+__all__ = ["EntropyCoded", "GptqTransform", "Layer", "Mode", "Uniform"]
 
 _LEAST_ELEMENTS: Final = 4096
 _LEAST_SIDE: Final = 64
@@ -32,34 +44,43 @@ _EMBEDDING_SHARE: Final = 3
 """By which the step of an embedding is finer than that of a linear layer: no other input makes good what a row loses
 (docs/decisions/020)."""
 
-_MULTIPLES: Final = tuple(2.0 ** (place / 16) for place in range(97))
-"""Steps to choose from for a rate, in standard deviations of the delta: 1, which takes about 2 bits, to 64."""
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Layer:
     """A matrix to quantize.
 
     Parameters
     ----------
+    tensor : SourceTensor
+        What it is in the commit.
     delta : Delta
-        It and its base.
-    hessian : Matrix or None
-        Of its inputs, if it is a linear layer and they were calibrated.
+        It and its base, outputs in rows.
+    inputs_first : bool
+        Whether the tensor has its inputs in rows.
+    moments : callable or None
+        Reads H of its inputs, if it is a linear layer and they were calibrated.
+    factored : callable or None
+        Returns the factor of H.
     reads : Vector or None
-        The diagonal of H of its rows, if it is an embedding; of one that is a head too, there are both.
+        The diagonal of H of its rows, if it is an embedding; of one that is a head too, there are all three.
     """
 
+    tensor: SourceTensor
     delta: Delta
-    hessian: Matrix | None
+    inputs_first: bool
+    moments: Callable[[], Matrix] | None
+    factored: Callable[[], Factor] | None
     reads: Vector | None = None
 
     @property
     def factor(self) -> Factor | None:
-        """What feedback needs. A head that is an embedding has its rows read as often as they are on the mean."""
-        if self.hessian is None:
-            return None
-        return gptq_factor(self.hessian + (0 if self.reads is None else self.reads.mean() * np.eye(len(self.hessian))))
+        """What feedback needs."""
+        return self.factored() if self.factored else None
+
+    @property
+    def hessian(self) -> Matrix | None:
+        """H of its inputs."""
+        return self.moments() if self.moments else None
 
     @property
     def unit(self) -> float:
@@ -69,6 +90,47 @@ class Layer:
         squares = (self.delta.values**2).mean(axis=1)
         mean = float(np.average(squares, weights=self.reads)) if self.reads.any() else 0.0
         return math.sqrt(mean or float(squares.mean())) / _EMBEDDING_SHARE
+
+    def of_multiple(self, multiple: float) -> Quantized:
+        """Quantize with a mean step of so many units; a delta of nothing stays nothing."""
+        unit = self.unit
+        made = entropy_coded(self.delta, self.factor, multiple * unit if unit > 0 else 1.0)
+        return made if self.reads is not None else unbiased(self.delta, made, self.hessian)
+
+    def error(self, made: Quantized) -> float:
+        """Return what the outputs of the layer lose, as `relative_output_error`."""
+        if self.reads is None:
+            return relative_output_error(self.delta, made.words, self.hessian)
+        whole = self.delta.values
+        lost, all_of_it = (
+            float(self.reads @ (part**2).sum(axis=1)) for part in (whole - self.delta.added(made.words), whole)
+        )
+        return lost / all_of_it if all_of_it > 0 else 0.0
+
+    def as_stored(self, made: Quantized) -> Quantized:
+        """Return the same with rows and columns as the tensor has them."""
+        return made.transposed() if self.inputs_first else made
+
+    def values(self, made: Quantized) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the new tensor under each of its names."""
+        array = np.ascontiguousarray(to_float32(self.delta.dtype, self.as_stored(made).words))
+        return dict.fromkeys(self.tensor.names, array)
+
+    def stored_bytes(self, made: Quantized) -> int:
+        """Return what the tensor takes at most beside those of the base: nothing if it is that of the base."""
+        tensor, made = self.tensor, self.as_stored(made)
+        assert tensor.base is not None, "a layer has one"
+        if np.array_equal(tensor.words, tensor.base):
+            return 0
+        codec, words = StepDelta.of(made.rows, made.columns), _bytes(made)
+        table = tuple(
+            (len(codec.encode(words[place], [tensor.base[place]], frame)), 0)
+            for place, frame in frame_specs(tensor.spec, frame_words(tensor.spec))
+        )
+        base = Reference("base", tensor.id, MAX_DEPTH - 1)  # at most as long as the one that will be there
+        references, parameters = (base,), codec.parameters
+        size = frame_words(tensor.spec)
+        return Envelope("tensor", tensor.id, tensor.spec, codec.name, parameters, references, size, table).stored_bytes
 
 
 class Mode(ABC):
@@ -82,7 +144,7 @@ class Mode(ABC):
     def parameters(self) -> Mapping[str, Scalar]:
         """What a commit records."""
 
-    def prepare(self, layers: Callable[[], Iterator[Layer]]) -> None:  # noqa: B027 - most need not
+    def prepare(self, layers: Callable[[], Iterator[Layer]], rest: Rest) -> None:  # noqa: B027 - most need not
         """Look at all layers first."""
 
     @abstractmethod
@@ -146,71 +208,12 @@ class EntropyCoded(Mode):
 
     def quantize(self, layer: Layer) -> Quantized:
         """See `Mode.quantize`."""
-        return _of_multiple(layer, self.multiple)
+        return layer.of_multiple(self.multiple)
 
     @property
     def finer(self) -> Mode | None:
         """See `Mode.finer`: steps by the square root of 2, which takes about half a bit more."""
         return EntropyCoded(self.multiple / math.sqrt(2))
-
-
-@dataclass(frozen=True)
-class Rate(Mode):
-    """Entropy-coded with the smallest step, the same multiple for all layers, that stays within a rate.
-
-    Spending the bytes by what each layer loses, as a share of the energy of its outputs or of those of its delta, gave
-    larger errors of the model at the same size (docs/decisions/016).
-
-    Parameters
-    ----------
-    bits : float
-        Stored bits of all linear layers that are quantized, by their number of elements. Embeddings take the same
-        multiple, and count only if there is nothing else.
-    """
-
-    bits: float
-    _chosen: list[float] = field(default_factory=list, compare=False, repr=False)
-
-    @property
-    def parameters(self) -> Mapping[str, Scalar]:
-        """See `Mode.parameters`."""
-        return {"mode": "ec", "bits_per_parameter": self.bits, "step": self._chosen[0] if self._chosen else None}
-
-    def prepare(self, layers: Callable[[], Iterator[Layer]]) -> None:
-        """Search for the step.
-
-        Raises
-        ------
-        InvalidInputError
-            If even the largest step takes more.
-        """
-        has_linear = any(layer.reads is None for layer in layers())
-
-        def rated() -> Iterator[Layer]:
-            """Yield the layers that count."""
-            return (layer for layer in layers() if layer.reads is None or not has_linear)
-
-        def fits(multiple: float) -> bool:
-            """Return whether all layers together stay within the rate."""
-            sizes = [(_stored_bytes(layer, _of_multiple(layer, multiple)), layer.delta.base.size) for layer in rated()]
-            return 8 * sum(size for size, _ in sizes) <= self.bits * sum(elements for _, elements in sizes)
-
-        place = bisect_left(_MULTIPLES, True, key=fits)
-        if place == len(_MULTIPLES):
-            raise InvalidInputError(
-                f"{self.bits:g} bits for each parameter are too few, even for what states the steps",
-                hint="allow more bits, or leave small layers out: --tensors",
-            )
-        self._chosen[:] = [_MULTIPLES[place]]
-
-    def quantize(self, layer: Layer) -> Quantized:
-        """See `Mode.quantize`."""
-        return _of_multiple(layer, self._chosen[0])
-
-    @property
-    def finer(self) -> Mode | None:
-        """See `Mode.finer`: a quarter more bits; None if the smallest step stays within these already."""
-        return None if self._chosen == [_MULTIPLES[0]] else Rate(1.25 * self.bits)
 
 
 @dataclass(frozen=True)
@@ -233,6 +236,7 @@ class GptqTransform(Transform):
     mode: Mode
     calibrated: Calibration | None
     digest: ObjectId | None = None
+    _factors: Factors = field(default_factory=Factors, compare=False, repr=False)
     _counts: dict[str, int] = field(default_factory=lambda: {"elements": 0, "zeros": 0}, compare=False, repr=False)
 
     @property
@@ -256,9 +260,9 @@ class GptqTransform(Transform):
     def finer(self) -> Transform | None:
         """See `Transform.finer`."""
         mode = self.mode.finer
-        return None if mode is None else GptqTransform(mode, self.calibrated, self.digest)
+        return None if mode is None else GptqTransform(mode, self.calibrated, self.digest, self._factors)
 
-    def prepare(self, tensors: Callable[[], Iterator[SourceTensor]]) -> None:
+    def prepare(self, tensors: Callable[[], Iterator[SourceTensor]], rest: Rest) -> None:
         """See `Transform.prepare`."""
 
         def layers() -> Iterator[Layer]:
@@ -267,7 +271,7 @@ class GptqTransform(Transform):
                 if (layer := self._layer(tensor)) is not None:
                     yield layer
 
-        self.mode.prepare(layers)
+        self.mode.prepare(layers, rest)
 
     def apply(self, tensor: SourceTensor) -> Made | None:
         """See `Transform.apply`; what is neither linear layer nor embedding stays as it is.
@@ -280,12 +284,10 @@ class GptqTransform(Transform):
         layer = self._layer(tensor)
         if layer is None:
             return None
-        made = self.mode.quantize(layer)
-        if self._transposes(tensor):
-            made = made.transposed()
+        made = layer.as_stored(self.mode.quantize(layer))
         self._counts["elements"] += made.codes.size
         self._counts["zeros"] += int(np.count_nonzero(made.codes == 0))
-        words: Bytes = np.ascontiguousarray(made.words).view(np.uint8).reshape(-1)
+        words = _bytes(made)
         loss = measured(tensor.words, words, tensor.spec.dtype)
         return Made(words, loss.largest, loss.relative, None, (StepDelta.of(made.rows, made.columns),))
 
@@ -294,24 +296,41 @@ class GptqTransform(Transform):
         if tensor.spec.dtype.name not in STEPPED:
             return None
         if self.calibrated is None:
-            return Layer(self._delta(tensor), None) if _is_matrix(tensor, _LEAST_SIDE) else None
+            delta = self._delta(tensor, inputs_first=False) if _is_matrix(tensor, _LEAST_SIDE) else None
+            return None if delta is None else Layer(tensor, delta, False, None, None)
         head = _first(tensor.names, self.calibrated.names)
         embedding = _first(tensor.names, self.calibrated.embeddings)
         if embedding is None and head is None:
             return None
         if embedding is not None and not (self.mode.embeddings and _is_matrix(tensor)):
             return None
-        delta = self._delta(tensor)
-        rows, inputs = delta.base.shape
-        return Layer(
-            delta,
-            None if head is None else _fitting(self.calibrated.hessian(head), inputs, f"{head} has", "inputs"),
-            None
-            if embedding is None
-            else _fitting(self.calibrated.diagonal(embedding), rows, f"embedding {embedding} has", "rows"),
-        )
+        return self._calibrated_layer(self.calibrated, tensor, head, embedding)
 
-    def _delta(self, tensor: SourceTensor) -> Delta:
+    def _calibrated_layer(
+        self, calibrated: Calibration, tensor: SourceTensor, head: str | None, embedding: str | None
+    ) -> Layer:
+        """Return a linear layer, an embedding, or what is both."""
+        inputs_first = any(name in calibrated.about.inputs_first for name in tensor.names)
+        delta = self._delta(tensor, inputs_first=inputs_first)
+        rows, inputs = delta.base.shape
+        reads = None
+        if embedding is not None:
+            reads = _fitting(calibrated.diagonal(embedding), rows, f"embedding {embedding} has", "rows")
+        if head is None:
+            return Layer(tensor, delta, inputs_first, None, None, reads)
+
+        def moments() -> Matrix:
+            """Read H."""
+            return _fitting(calibrated.hessian(head), inputs, f"{head} has", "inputs")
+
+        def as_head() -> Matrix:
+            """Return H for feedback: rows of a head that is an embedding are read as often as they are on the mean."""
+            return moments() if reads is None else moments() + reads.mean() * np.eye(inputs, dtype=np.float32)
+
+        return Layer(tensor, delta, inputs_first, moments, partial(self._factors.of, head, as_head), reads)
+
+    @staticmethod
+    def _delta(tensor: SourceTensor, *, inputs_first: bool) -> Delta:
         """Return what a tensor adds to its base, outputs in rows."""
         shape, dtype = tensor.spec.shape, tensor.spec.dtype
         if len(shape) != 2 or tensor.base is None:
@@ -320,16 +339,12 @@ class GptqTransform(Transform):
                 hint="--base names the commit that the model was tuned from",
             )
         matrices = [part.view(f"<u{dtype.word_bytes}").reshape(shape) for part in (tensor.base, tensor.words)]
-        if self._transposes(tensor):
+        if inputs_first:
             matrices = [np.ascontiguousarray(part.T) for part in matrices]
         try:
             return Delta(dtype, *matrices)
         except InvalidInputError as error:
             raise InvalidInputError(f"{tensor.names[0]}: {error.message}", hint=error.hint) from error
-
-    def _transposes(self, tensor: SourceTensor) -> bool:
-        """Return whether inputs are in rows."""
-        return self.calibrated is not None and any(name in self.calibrated.about.inputs_first for name in tensor.names)
 
 
 def _first(names: Iterable[str], known: Collection[str]) -> str | None:
@@ -357,18 +372,6 @@ def _fitting(moments: Matrix, size: int, whose: str, what: str) -> Matrix:
     return moments
 
 
-def _of_multiple(layer: Layer, multiple: float) -> Quantized:
-    """Quantize with a mean step of so many units; a delta of nothing stays nothing."""
-    unit = layer.unit
-    return entropy_coded(layer.delta, layer.factor, multiple * unit if unit > 0 else 1.0)
-
-
-def _stored_bytes(layer: Layer, made: Quantized) -> int:
-    """Return what a layer takes, but for the few bytes of its envelope that do not depend on the step."""
-    delta, codec = layer.delta, StepDelta.of(made.rows, made.columns)
-    spec = TensorSpec(delta.dtype, delta.base.shape)
-    words, base = (np.ascontiguousarray(part).view(np.uint8).reshape(-1) for part in (made.words, delta.base))
-    frames = sum(
-        len(codec.encode(words[place], [base[place]], frame)) for place, frame in frame_specs(spec, frame_words(spec))
-    )
-    return frames + sum(len(value) for value in codec.parameters.values() if isinstance(value, bytes))
+def _bytes(made: Quantized) -> Bytes:
+    words: Bytes = np.ascontiguousarray(made.words).view(np.uint8).reshape(-1)
+    return words

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from mvc.codecs import Bytes, Codec, Grid, GridDelta
 from mvc.lossy import Precision, Squares, grid_of, rounded, squares
@@ -13,7 +13,10 @@ from mvc.objects.fields import Scalar
 from mvc.types import ObjectId, TensorSpec
 from mvc.types.values import REALS
 
-__all__ = ["Made", "PrecisionTransform", "SourceTensor", "Transform", "bound_of", "codecs_of"]
+__all__ = ["Made", "PrecisionTransform", "Rest", "SourceTensor", "Transform", "bound_of", "codecs_of"]
+
+Rest: TypeAlias = Callable[[Collection[ObjectId]], int]
+"""Given the tensors of the source that change, returns the stored bytes of those that do not, but for the base's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,8 +91,15 @@ class Transform(ABC):
         """The same method with a setting that loses less; None if there is none."""
         return None
 
-    def prepare(self, tensors: Callable[[], Iterator[SourceTensor]]) -> None:  # noqa: B027 - most need not
+    def prepare(self, tensors: Callable[[], Iterator[SourceTensor]], rest: Rest) -> None:  # noqa: B027 - most need not
         """Look at all tensors before any is changed, as often as need be; by default at none.
+
+        Parameters
+        ----------
+        tensors : callable
+            Reads them.
+        rest : Rest
+            Tells the size of what stays.
 
         Raises
         ------

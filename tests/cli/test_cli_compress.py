@@ -9,6 +9,7 @@ from blake3 import blake3
 from mvc.lossy.calibration import About, Calibration, pieces
 
 LAYER = (96, 80)
+ONE_OF_FOUR = "delta-gptq takes one of --bits-per-param, --step, --target-size and --max-logit-mse"
 
 
 def file_of(lab, commit, name="up", inputs=LAYER[1]):
@@ -81,6 +82,7 @@ class TestCompress:
         [
             (("--step", "2"), {"mode": "ec", "step": 2.0}),
             (("--mode", "ec", "--bits-per-param", "3"), {"mode": "ec", "bits_per_parameter": 3.0}),
+            (("--target-size", "15.5kB"), {"mode": "ec", "target_size": 15_500}),
             (("--mode", "paper", "--bits", "3"), {"mode": "paper", "bits": 3, "sparsity": 0.0}),
             (("--mode", "paper", "--bits", "2", "--sparsity", "0.5"), {"mode": "paper", "bits": 2, "sparsity": 0.5}),
         ],
@@ -140,8 +142,15 @@ class TestCompress:
         (("precision", "--bits", "3", "--calib", "x"), "precision does not take --calib"),
         (("precision", "--bits", "3", "--mode", "ec"), "precision does not take --mode"),
         (("delta-gptq", "--step", "1"), "delta-gptq takes --base"),
-        (("delta-gptq", "--base", "main"), "delta-gptq takes either --bits-per-param or --step"),
-        (("delta-gptq", "--base", "main", "--step", "1", "--bits-per-param", "1"), "either --bits-per-param or --step"),
+        (("precision", "--bits", "3", "--target-size", "3MB"), "precision does not take --target-size"),
+        (("precision", "--bits", "3", "--max-logit-mse", "0.1"), "precision does not take --max-logit-mse"),
+        (("precision", "--bits", "3", "--data", "x"), "precision does not take --data"),
+        (("delta-gptq", "--base", "main"), ONE_OF_FOUR),
+        (("delta-gptq", "--base", "main", "--step", "1", "--bits-per-param", "1"), ONE_OF_FOUR),
+        (("delta-gptq", "--base", "main", "--target-size", "1MB", "--max-logit-mse", "1"), ONE_OF_FOUR),
+        (("delta-gptq", "--base", "main", "--target-size", "much"), "'much' is not a size: write it like 15MB"),
+        (("delta-gptq", "--base", "main", "--step", "1", "--data", "x"), "--step does not take --data"),
+        (("delta-gptq", "--base", "main", "--max-logit-mse", "0.1"), "--max-logit-mse takes --data"),
         (("delta-gptq", "--base", "main", "--step", "1", "--bits", "2"), "--mode ec does not take --bits"),
         (("delta-gptq", "--base", "main", "--step", "1", "--sparsity", "0"), "--mode ec does not take --sparsity"),
         (("delta-gptq", "--base", "main", "--step", "1", "--rel"), "delta-gptq does not take --rel"),
@@ -149,6 +158,7 @@ class TestCompress:
         (("delta-gptq", "--base", "main", "--mode", "paper"), "--mode paper takes --bits"),
         (("delta-gptq", "--base", "main", "--mode", "paper", "--bits", "2", "--step", "1"), "does not take --step"),
         (("delta-gptq", "--base", "main", "--mode", "paper", "--bits-per-param", "1"), "not take --bits-per-param"),
+        (("delta-gptq", "--base", "main", "--mode", "paper", "--target-size", "1MB"), "not take --target-size"),
         (("zip",), "--method"),
     ],
 )
@@ -312,6 +322,49 @@ class TestCalibrate:
         bert.run("commit", "-m", "no config")
         assert "the commit must hold config.json" in bert.err(*self.COMMAND, "texts.jsonl", code=1)
         assert "the model cannot be loaded" in bert.err(*self.COMMAND, "texts.jsonl", "--prefix", "nowhere", code=1)
+
+
+class TestBudgets:
+    """What compress measures with the model of a commit."""
+
+    COMMAND = ("compress", "main", "--method", "delta-gptq", "--base", "main~1")
+
+    def test_an_error(self, bert):
+        """It is kept, and recorded; a larger one takes less room."""
+        found = [
+            bert.json(*self.COMMAND, "--max-logit-mse", error, "--data", "texts.jsonl") for error in ("1e-7", "1e-5")
+        ]
+        for made, most in zip(found, (1e-7, 1e-5), strict=True):
+            assert made["parameters"]["max_output_error"] == most
+            assert 0 < made["parameters"]["output_error"] <= most
+        assert found[0]["tensor_bytes"] > found[1]["tensor_bytes"]
+
+    def test_a_size(self, bert):
+        """With texts, each layer has a step of its own, and the error is told; without, one serves all."""
+        bert.run("calibrate", "main", "--out", "calib.safetensors", "--data", "texts.jsonl")
+        size = ("--target-size", "24KiB", "--calib", "calib.safetensors")
+        own = bert.json(*self.COMMAND, *size, "--data", "texts.jsonl")
+        one = bert.json(*self.COMMAND, *size)
+        assert max(own["tensor_bytes"], one["tensor_bytes"]) <= 24 * 1024
+        assert own["parameters"].keys() - one["parameters"].keys() == {"output_error", "predicted_error"}
+        assert "tensors take " in bert.err(*self.COMMAND, "--target-size", "100", code=1)
+
+    def test_texts_and_models_that_are_none(self, lab, bert):
+        """The key that is missing is named, as what is missing of the model."""
+        command = (*self.COMMAND, "--target-size", "24KiB", "--data")
+        assert "there is no file" in bert.err(*command, "nowhere.jsonl", code=1)
+        assert "line 1 has no text 'body'" in bert.err(*command, "texts.jsonl", "--text-key", "body", code=1)
+        assert "the model cannot be loaded" in bert.err(*command, "texts.jsonl", "--prefix", "nowhere", code=1)
+
+    def test_outputs_that_are_not_finite(self, lab, bert):
+        """The model is refused: there is nothing to compare with."""
+        safetensors = pytest.importorskip("safetensors.numpy")
+        weights = safetensors.load_file(lab.root / "model.safetensors")
+        weights["embeddings.word_embeddings.weight"] = weights["embeddings.word_embeddings.weight"] * np.float32("nan")
+        safetensors.save_file(weights, lab.root / "model.safetensors", metadata={"format": "pt"})
+        bert.run("commit", "-m", "broken")
+        error = bert.err(*self.COMMAND, "--max-logit-mse", "0.1", "--data", "texts.jsonl", code=1)
+        assert "the squares of the outputs of the model sum to nan" in error
 
 
 def test_texts_are_read_before_the_model(lab, program):

@@ -13,6 +13,7 @@ from mvc.lossy.gptq import (
     entropy_coded,
     gptq_factor,
     relative_output_error,
+    unbiased,
     uniform,
 )
 from mvc.types import DTYPES, dtype_of
@@ -42,7 +43,7 @@ FACTOR = gptq_factor(HESSIAN)
 
 
 @pytest.mark.parametrize("name", ["F32", "BF16", "F16"])
-@pytest.mark.parametrize("way", ["uniform", "sparse", "coded", "nearest"])
+@pytest.mark.parametrize("way", ["uniform", "sparse", "coded", "nearest", "unbiased"])
 def test_the_tensor_is_what_the_codec_decodes(name, way):
     """The words are those that the codes define, and `step-delta` stores them without exceptions."""
     delta = delta_of(60, 200, dtype=dtype_of(name), change=1e-2)
@@ -51,6 +52,7 @@ def test_the_tensor_is_what_the_codec_decodes(name, way):
         "sparse": lambda: uniform(delta, FACTOR, 2, 0.9),
         "coded": lambda: entropy_coded(delta, FACTOR, 0.02),
         "nearest": lambda: entropy_coded(delta, None, 0.02),
+        "unbiased": lambda: unbiased(delta, entropy_coded(delta, FACTOR, 0.02), HESSIAN),
     }[way]()
     steps = step_of(quantized.rows, quantized.columns)
     assert np.array_equal(quantized.words, stepped(delta.dtype, delta.base, quantized.codes, steps))
@@ -132,6 +134,39 @@ def test_sparsity_is_what_was_asked_for_or_more():
         changes = np.abs(dense.codes) * dense.rows[:, None]
         kept = sparse.codes != 0
         assert changes[gone & (dense.codes != 0)].max(initial=0) < changes[kept].min()
+
+
+@pytest.mark.parametrize("hessian", [HESSIAN, None], ids=["calibrated", "uncalibrated"])
+@pytest.mark.parametrize("step", [4e-3, 8e-3])
+def test_no_bias_is_left(step, hessian):
+    """Outputs keep all of the delta that coarse steps leave out, by the same codes."""
+    delta = delta_of(60, 200)
+    made = entropy_coded(delta, None if hessian is None else FACTOR, step)
+    found = unbiased(delta, made, hessian)
+
+    def kept(words):
+        outputs = delta.values if hessian is None else delta.values @ hessian
+        return float((delta.added(words) * outputs).sum() / (delta.values * outputs).sum())
+
+    assert np.array_equal(found.codes, made.codes)
+    assert kept(made.words) < 0.99
+    assert kept(found.words) == pytest.approx(min(1, 2 * kept(made.words)), rel=1e-4)
+
+
+def test_what_has_no_bias_or_nothing_left_stays():
+    """A delta of nothing, one that all codes miss, and steps that would leave the range of the type."""
+    delta = delta_of(60, 200)
+    for same in (Delta(F32, delta.base, delta.base), delta):
+        made = entropy_coded(same, FACTOR, 1e3)
+        assert not made.codes.any()
+        assert unbiased(same, made, HESSIAN) is made
+    half = dtype_of("F16")
+    base = np.full((64, 64), 62_016, np.float32)
+    target = base + np.where(np.arange(64) < 32, 1_504, 3_392).astype(np.float32)
+    edge = Delta(half, from_float32(half, base), from_float32(half, target))
+    made = entropy_coded(edge, None, 3_392)
+    assert made.codes.any()
+    assert unbiased(edge, made, None) is made
 
 
 def test_equal_tensors_stay():

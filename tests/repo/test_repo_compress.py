@@ -23,7 +23,8 @@ from mvc.repo.branches import delete_branch
 from mvc.repo.checkout import export_commit
 from mvc.repo.compress import CompressRequest, compress
 from mvc.repo.gc import gc
-from mvc.repo.gptq_transform import EntropyCoded, GptqTransform, Rate, Uniform
+from mvc.repo.gptq_budgets import Rate
+from mvc.repo.gptq_transform import EntropyCoded, GptqTransform, Uniform
 from mvc.repo.record import put_commit
 from mvc.repo.repack import repack
 from mvc.repo.transforms import PrecisionTransform

@@ -13,7 +13,8 @@ from mvc.repo.compress import CompressRequest
 from mvc.repo.evaluate import Evaluator
 from mvc.repo.gated import GateRequest, compress_gated
 from mvc.repo.gates import Gate
-from mvc.repo.gptq_transform import EntropyCoded, GptqTransform, Rate, Uniform
+from mvc.repo.gptq_budgets import Rate
+from mvc.repo.gptq_transform import EntropyCoded, GptqTransform, Uniform
 from mvc.repo.notes import Notes, record_metrics
 from mvc.repo.transforms import PrecisionTransform
 from tests.conftest import ACTOR

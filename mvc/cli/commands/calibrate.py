@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import click
 from blake3 import blake3
 
@@ -12,14 +9,12 @@ from mvc.cli.app import App
 from mvc.cli.documents import emit
 from mvc.cli.files import read_file, replacing
 from mvc.cli.group import command as make_command
+from mvc.cli.models import LENGTH, TEXTS, exported_model, needs_torch, texts_of
 from mvc.cli.options import complete_ref, json_option
-from mvc.cli.progress import terminal_progress
 from mvc.cli.remotes import open_session
 from mvc.cli.text import counted, short, size
-from mvc.errors import InvalidInputError
 from mvc.lossy.calibration import About, pieces
-from mvc.lossy.calibration_transformers import Calibrated, calibrate, read_texts
-from mvc.repo.export import export
+from mvc.lossy.calibration_transformers import Calibrated, calibrate
 from mvc.repo.revisions import resolve
 
 
@@ -27,8 +22,8 @@ from mvc.repo.revisions import resolve
 @click.argument("ref", metavar="REF", shell_complete=complete_ref)
 @click.option("--data", "data_file", metavar="FILE", required=True, help="Texts, one JSON object a line.")
 @click.option("--text-key", metavar="KEY", default="text", show_default=True, help="Where a line has its text.")
-@click.option("--limit", type=click.IntRange(min=1), default=160, show_default=True, help="Use the first N texts.")
-@click.option("--length", type=click.IntRange(min=1), default=512, show_default=True, help="Most tokens of a text.")
+@click.option("--limit", type=click.IntRange(min=1), default=TEXTS, show_default=True, help="Use the first N texts.")
+@click.option("--length", type=click.IntRange(min=1), default=LENGTH, show_default=True, help="Most tokens of a text.")
 @click.option("--tokenizer", metavar="DIR", help="Where the tokenizer is, if not in the commit.")
 @click.option("--prefix", metavar="PATH", default="", help="Directory of the model in the commit.")
 @click.option("--out", metavar="FILE", required=True, help="Where to write the calibration.")
@@ -54,27 +49,18 @@ def command(
     hundred texts of the task that the model was tuned for are enough for most. Needs torch and transformers.
     """
     data = read_file(app.path(data_file))
-    texts = _texts(data, data_file, text_key)[:limit]
+    texts = texts_of(data, data_file, text_key)[:limit]
     session = open_session(app)
     commit = resolve(session, ref).commit
     manifest = session.manifest(commit)
-    with tempfile.TemporaryDirectory(prefix="mvc-calibrate-") as scratch, session.pool() as pool:
-        inside = f"{prefix.strip('/')}/" if prefix else ""
-        files = [file for file in manifest.files if file.path.startswith(inside)]
-        export(session, files, Path(scratch), pool, terminal_progress())
-        directory = Path(scratch) / inside
-        try:
-            found = calibrate(
-                directory,
-                app.path(tokenizer) if tokenizer else directory,
-                texts,
-                length,
-                {entry.name for entry in manifest.tensors},
-            )
-        except ImportError as error:
-            raise InvalidInputError(
-                f"calibrating takes {error.name}", hint="pip install 'mvc[torch]' transformers"
-            ) from error
+    with exported_model(session, manifest, prefix) as directory, needs_torch("calibrating"):
+        found = calibrate(
+            directory,
+            app.path(tokenizer) if tokenizer else directory,
+            texts,
+            length,
+            {entry.name for entry in manifest.tensors},
+        )
     about = About(manifest.id, blake3(data).hexdigest(), len(texts), found.tokens, found.inputs_first)
     running, written = blake3(), 0
     with replacing(app.path(out)) as file:
@@ -87,17 +73,6 @@ def command(
         layers, read = counted(len(found.hessians), "layer"), counted(found.tokens, "token")
         rows = counted(len(found.diagonals), "embedding")
         click.echo(f"{layers} and {rows} of {short(commit)} calibrated on {read}: {size(written)} in {out}")
-
-
-def _texts(data: bytes, name: str, key: str) -> list[str]:
-    """Return the texts of a file, at least one."""
-    try:
-        texts = list(read_texts(data.decode().split("\n"), key))
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{name} is not text in UTF-8: byte {error.start:,}") from error
-    if not texts:
-        raise InvalidInputError(f"{name} holds no text")
-    return texts
 
 
 def _document(found: Calibrated, commit: str, samples: int, digest: str) -> dict[str, object]:

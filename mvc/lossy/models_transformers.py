@@ -1,0 +1,95 @@
+"""Models of `transformers` and texts for them. Needs torch and transformers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from mvc.errors import InvalidInputError
+
+__all__ = ["load_model", "read_texts", "tensor_name"]
+
+BATCH: Final = 8
+"""Texts that run at once: memory grows with it, and on a processor speed hardly does."""
+
+
+def read_texts(lines: Iterable[str], key: str) -> Iterator[str]:
+    """Yield the text of every line of JSON.
+
+    Raises
+    ------
+    InvalidInputError
+        If a line is no JSON object, or has no text under `key`.
+
+    Examples
+    --------
+    >>> list(read_texts(['{"text": "one"}', '{"text": "two"}'], "text"))
+    ['one', 'two']
+    """
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except ValueError as error:
+            raise InvalidInputError(f"line {number} is no JSON: {error}") from error
+        if not isinstance(found, dict) or not isinstance(found.get(key), str):
+            keys = ", ".join(sorted(found)) if isinstance(found, dict) else "no keys at all"
+            raise InvalidInputError(f"line {number} has no text {key!r}; it has {keys}", hint="--text-key KEY")
+        yield found[key]
+
+
+def load_model(directory: Path, tokenizer: Path, texts: Sequence[str], length: int) -> tuple[Any, list[dict[str, Any]]]:
+    """Return a model, ready to run, and batches of texts as it takes them.
+
+    Parameters
+    ----------
+    directory : Path
+        Weights and ``config.json``, as ``from_pretrained`` takes them. Nothing is loaded from elsewhere, and no code of
+        the model is run.
+    tokenizer : Path
+        Where its tokenizer is.
+    texts : sequence of str
+        At least one.
+    length : int
+        Most tokens of a text; what is longer is cut.
+
+    Raises
+    ------
+    InvalidInputError
+        If model or tokenizer cannot be loaded.
+    """
+    model, encode = _loaded(directory, tokenizer)
+    options = {"truncation": True, "max_length": length, "padding": True, "return_tensors": "pt"}
+    batches = [dict(encode(list(texts[start : start + BATCH]), **options)) for start in range(0, len(texts), BATCH)]
+    return model, batches
+
+
+def _loaded(directory: Path, tokenizer: Path) -> tuple[Any, Any]:
+    """Return a model, ready to run, and its tokenizer."""
+    import transformers  # noqa: PLC0415
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
+        kinds = [getattr(transformers, name, None) for name in config.architectures or ()]
+        kind = next((kind for kind in kinds if kind is not None), transformers.AutoModel)
+        model = kind.from_pretrained(directory, local_files_only=True, torch_dtype="float32").eval()
+        encode = transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise InvalidInputError(
+            f"the model cannot be loaded: {str(error).splitlines()[0]}",
+            hint="the commit must hold config.json; --tokenizer DIR says where its tokenizer is, if not there too",
+        ) from error
+    if encode.pad_token is None:  # as GPT-2's; which it is does not matter, for padding is masked
+        encode.pad_token = encode.eos_token or encode.convert_ids_to_tokens(0)
+    return model, encode
+
+
+def tensor_name(layers: Collection[str], names: Collection[str], prefix: str) -> str | None:
+    """Return what the files call a weight that has some names: with the prefix of the whole model, or without."""
+    candidates = (
+        name for layer in sorted(layers) for name in (layer, layer.removeprefix(f"{prefix}."), f"{prefix}.{layer}")
+    )
+    return next((name for name in candidates if name in names), None)
