@@ -217,8 +217,7 @@ class SiblingByteLM(ByteLM):
 Family = MiniLM | ByteLM
 FAMILIES: dict[str, type[Family]] = {"minilm": MiniLM, "bytelm": ByteLM}
 RELATIVES: dict[str, type[Family]] = {
-    family.name: family
-    for family in (SecondMiniLM, SiblingMiniLM, ThirdMiniLM, SecondByteLM, SiblingByteLM)
+    family.name: family for family in (SecondMiniLM, SiblingMiniLM, ThirdMiniLM, SecondByteLM, SiblingByteLM)
 }
 """Fine-tunes of the same base, for what compares branches; made only if they are asked for."""
 

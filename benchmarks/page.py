@@ -169,7 +169,8 @@ def cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "**NO**"
     if isinstance(value, Mapping):
-        return f"{cell(value['median'])} ({cell(value['min'])}-{cell(value['max'])})"
+        middle = value["median"] if "median" in value else value["mean"]
+        return f"{cell(middle)} ({cell(value['min'])}-{cell(value['max'])})"
     if isinstance(value, float):
         size = abs(value)
         return f"{value:.3f}" if size < 2 else f"{value:.2f}" if size < 100 else f"{value:,.0f}"
