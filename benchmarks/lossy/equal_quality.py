@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from benchmarks.lossy.seeds import Table
+from benchmarks.lossy.seeds import Row, Table
 from benchmarks.report import Range
 
 GRID, CODED = "delta GPTQ", "delta entropy-coded"  # how names of rows of the modes begin
@@ -36,30 +38,28 @@ def bits_at(points: Points, badness: float) -> float:
     return float(np.interp(badness, bads, bits, left=np.nan, right=np.nan))
 
 
-def compare(tables: Sequence[Table]) -> list[dict[str, object]]:
+def compare(tables: Sequence[Table]) -> list[dict[str, Any]]:
     """Return the bits of both modes at each quality, over all seeds; a quality is left out that one seed has not."""
-    rows = [_row(tables, f"logit error {e:g}", _of_error, float(np.log(e))) for e in ERRORS]
+    rows = [_row(tables, f"logit error {e:g}", _of_error, math.log(e)) for e in ERRORS]
     rows += [_row(tables, f"gain kept {g:g} %", _of_gain, -g) for g in GAINS]
     return [row for row in rows if row]
 
 
-def _of_error(row: object) -> float:
-    return float(np.log(row["logit error"]))  # type: ignore[index]
+def _of_error(row: Row) -> float:
+    return math.log(row["logit error"])
 
 
-def _of_gain(row: object) -> float:
-    return -float(row["gain kept %"])  # type: ignore[index]
+def _of_gain(row: Row) -> float:
+    return -float(row["gain kept %"])
 
 
-def _row(
-    tables: Sequence[Table], name: str, badness_of: Callable[[object], float], badness: float
-) -> dict[str, object]:
+def _row(tables: Sequence[Table], name: str, badness_of: Callable[[Row], float], badness: float) -> dict[str, Any]:
     """Return a row, or nothing if a seed cannot tell; bits are interpolated as logarithms."""
     found = []
     for table in tables:
-        modes = [[row for row in table if str(row["method"]).startswith(mode)] for mode in (GRID, CODED)]
-        points = [[(np.log(row["stored bits a parameter"]), badness_of(row)) for row in rows] for rows in modes]
-        found.append([float(np.exp(bits_at(mode, badness))) if mode else np.nan for mode in points])
+        modes = [[row for row in table if row["method"].startswith(mode)] for mode in (GRID, CODED)]
+        points = [[(math.log(row["stored bits a parameter"]), badness_of(row)) for row in rows] for rows in modes]
+        found.append([math.exp(bits_at(mode, badness)) if mode else math.nan for mode in points])
     if np.isnan(found).any():
         return {}
     grid, coded = zip(*found, strict=True)

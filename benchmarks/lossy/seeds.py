@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from benchmarks.corpus import MiniLM, SecondMiniLM, ThirdMiniLM
 from benchmarks.report import Range
 
 FAMILIES: dict[str, type[MiniLM]] = {family.name: family for family in (MiniLM, SecondMiniLM, ThirdMiniLM)}
-Table = Sequence[Mapping[str, object]]
+Row = Mapping[str, Any]
+Table = Sequence[Row]
 
 
 def standard_error(share: float, count: int) -> float:
@@ -21,7 +23,7 @@ def standard_error(share: float, count: int) -> float:
     return math.sqrt(share * (1 - share) / count)
 
 
-def over_seeds(key: str, tables: Sequence[Table]) -> list[dict[str, object]]:
+def over_seeds(key: str, tables: Sequence[Table]) -> list[dict[str, Any]]:
     """Return the table that has the range of every number of tables of the same rows; `key` names a row.
 
     >>> over_seeds("b", [[{"b": 3, "x": 1.0}], [{"b": 3, "x": 2.0}]])
@@ -30,8 +32,8 @@ def over_seeds(key: str, tables: Sequence[Table]) -> list[dict[str, object]]:
     return [_over_seeds(key, rows) for rows in zip(*tables, strict=True)]
 
 
-def _over_seeds(key: str, rows: Table) -> dict[str, object]:
+def _over_seeds(key: str, rows: Table) -> dict[str, Any]:
     first = rows[0]
     assert all(row[key] == first[key] for row in rows), "the tables are not of the same rows"
-    numbers = {name: [float(str(row[name])) for row in rows] for name in first if name != key}
+    numbers = {name: [float(row[name]) for row in rows] for name in first if name != key}
     return {key: first[key]} | {name: Range.of(values) for name, values in numbers.items()}
