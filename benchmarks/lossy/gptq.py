@@ -9,6 +9,7 @@ Run ``python -m benchmarks.lossy.gptq [--families minilm-fortunes]``.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -207,6 +208,22 @@ def measured(name: str, cache: Path, only: str) -> tuple[Cells, list[Cells]]:
     return found.accuracies(), rows
 
 
+def write(out: Path, accuracies: dict[str, Cells], tables: dict[str, list[Cells]]) -> None:
+    """Write what was found so far."""
+    results = {
+        "Accuracy": list(accuracies.values()),
+        "MiniLM fp32, 36 linear layers": over_seeds("method", list(tables.values())),
+        "Stored bits a parameter at equal quality": compare(list(tables.values())),
+    }
+    write_json(out, "lossy-gptq", results, each=tables)
+
+
+def resumed(out: Path) -> tuple[dict[str, Cells], dict[str, list[Cells]]]:
+    """Return what an earlier run wrote, by fine-tune."""
+    document = json.loads(out.read_text(encoding="utf-8"))
+    return {row["fine-tune"]: row for row in document["results"]["Accuracy"]}, document["each"]
+
+
 def main() -> None:
     """Print a table for each fine-tune, and write that of them all."""
     parser = argparse.ArgumentParser(description="What delta-GPTQ costs and keeps, on fine-tunes of MiniLM.")
@@ -214,18 +231,14 @@ def main() -> None:
     parser.add_argument("--families", default=",".join(FAMILIES), help="comma-separated, of: %(default)s")
     parser.add_argument("--only", default="", help="measure the settings whose names contain this")
     parser.add_argument("--out", type=Path, default=RESULTS / "lossy-gptq.json")
+    parser.add_argument("--resume", action="store_true", help="keep the fine-tunes that --out holds already")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    accuracies, tables = list[Cells](), dict[str, list[Cells]]()
+    accuracies, tables = resumed(options.out) if options.resume else ({}, {})
     for name in options.families.split(","):
-        accuracy, tables[name] = measured(name, options.cache, options.only)
-        accuracies.append(accuracy)
-        results = {
-            "Accuracy": accuracies,
-            "MiniLM fp32, 36 linear layers": over_seeds("method", list(tables.values())),
-            "Stored bits a parameter at equal quality": compare(list(tables.values())),
-        }
-        write_json(options.out, "lossy-gptq", results, each=tables)  # after each, since all of them take long
+        if name not in tables:
+            accuracies[name], tables[name] = measured(name, options.cache, options.only)
+            write(options.out, accuracies, tables)  # after each, since all of them take long
 
 
 if __name__ == "__main__":
