@@ -19,6 +19,8 @@ TABLE: Final = "MiniLM fp32, 36 linear layers"
 BITS: Final = "stored bits a parameter"
 PANELS: Final = {"accuracy": "linear", "logit error": "log"}
 """Column to the scale of its axis."""
+SIZES: Final = (0.1, 0.2, 0.5, 1, 2, 5)
+"""Bits that the axis names."""
 SERIES: Final = {
     "delta entropy-coded": "delta, entropy-coded",
     "delta GPTQ 4 bit,": "delta, 4 bit grid, sparse",
@@ -70,6 +72,8 @@ def _panel(axes: Any, lines: Points, column: str, scale: str) -> None:  # noqa: 
         bars = [_bars([point[key] for point in line]) for key in (BITS, column)]
         axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], label=label, marker=".", linewidth=1, elinewidth=0.7)
     axes.set(xscale="log", yscale=scale, xlabel=f"{BITS} of the linear layers", ylabel=column)
+    axes.set_xticks(SIZES, [f"{size:g}" for size in SIZES])
+    axes.minorticks_off()
     axes.grid(alpha=0.3)
 
 

@@ -27,7 +27,7 @@ from mvc.codecs import Codec, ContextDelta, Grid, GridDelta, Planes, frame_specs
 from mvc.lossy import Loss, absolute
 from mvc.types import TensorSpec, dtype_of
 
-FAMILY, EPOCH, BEFORE, BASE = "minilm-fortunes", "epoch-4", "epoch-3", "base"
+FAMILY, EPOCH = "minilm-fortunes", 4
 BITS = (27, 24, 23, 19, 15, 12, 10, 8, 7, 6, 5, 4, 3)
 LEVEL = 3  # of zstd, as in the paper
 Row = dict[str, object]
@@ -162,12 +162,11 @@ def beside_the_paper(rows: Mapping[object, Row]) -> list[Row]:
     ]
 
 
-def accuracies(family: MiniLM, cache: Path, every: Sequence[int]) -> Iterator[float]:
+def accuracies(family: MiniLM, directory: Path, every: Sequence[int]) -> Iterator[float]:
     """Yield the share of held-out texts put in the right file: unrounded, then with weights rounded to `every` bits."""
     import torch
 
     torch.set_num_threads(1)
-    directory = cache / family.name / EPOCH
     model, now = family.load(directory).eval(), read_safetensors(directory / WEIGHTS)
     for bits in (None, *every):
         state = now if bits is None else rounded(now, bits)[0]
@@ -175,14 +174,16 @@ def accuracies(family: MiniLM, cache: Path, every: Sequence[int]) -> Iterator[fl
         values = {name: np.frombuffer(t.data, np.float32).reshape(t.shape).copy() for name, t in floats.items()}
         with torch.inference_mode():
             model.base_model.load_state_dict({name: torch.from_numpy(array) for name, array in values.items()})
-            yield family.score(model)["accuracy"]
+            score = family.score(model)
+        yield score["accuracy"]
 
 
-def sweep(names: Sequence[str], cache: Path, every: Sequence[int]) -> tuple[list[Row], dict[str, list[Row]]]:
-    """Return the accuracy of rounded models over all fine-tunes, with the standard error of their mean, and of each."""
+def sweep(directories: Sequence[Path], every: Sequence[int]) -> tuple[list[Row], dict[str, list[Row]]]:
+    """Return the accuracy of rounded models over all fine-tunes, and that of each."""
     tables = dict[str, list[Row]]()
-    for name in names:
-        found = accuracies(FAMILIES[name](), cache, every)
+    for directory in directories:
+        name = directory.parent.name
+        found = accuracies(FAMILIES[name](), directory, every)
         tables[name] = [{"b": b, "accuracy": share} for b, share in zip(("none", *every), found, strict=True)]
         print(name, flush=True)
         print_table(tables[name])
@@ -196,13 +197,10 @@ def sweep(names: Sequence[str], cache: Path, every: Sequence[int]) -> tuple[list
 
 def lossless(now: Tensors, before: Tensors, base: Tensors) -> Row:
     """Return the sizes without rounding."""
-    row: Row = {
-        "b": "none",
-        "alone": coded(Planes(), Planes(), now).stored,
-        "before": coded(ContextDelta(3), ContextDelta(0), now, before).stored,
-        "base": coded(ContextDelta(3), ContextDelta(0), now, base).stored,
-    }
-    return {name: 100 * value / size_of(now) if isinstance(value, int) else value for name, value in row.items()}
+    delta = ContextDelta(3), ContextDelta(0)
+    totals = {"alone": coded(Planes(), Planes(), now)}
+    totals |= {"before": coded(*delta, now, before), "base": coded(*delta, now, base)}
+    return {"b": "none"} | {name: 100 * total.stored / size_of(now) for name, total in totals.items()}
 
 
 def main() -> None:
@@ -211,17 +209,20 @@ def main() -> None:
     parser.add_argument("--bits", default=",".join(map(str, BITS)), help="places, comma-separated")
     parser.add_argument("--accuracy", default="", metavar="FAMILIES", help="score rounded models of these; needs torch")
     parser.add_argument("--cache", type=Path, default=CORPUS)
+    parser.add_argument("--epoch", type=int, default=EPOCH)
     parser.add_argument("--out", type=Path, default=RESULTS / "lossy-precision.json")
     options = parser.parse_args()
     every = [int(bits) for bits in options.bits.split(",")]
-    now, before, base = (read_safetensors(options.cache / FAMILY / name / WEIGHTS) for name in (EPOCH, BEFORE, BASE))
+    epochs = (f"epoch-{options.epoch}", f"epoch-{options.epoch - 1}", "base")
+    now, before, base = (read_safetensors(options.cache / FAMILY / name / WEIGHTS) for name in epochs)
     rows = [lossless(now, before, base)]
     for bits in every:
         rows.append(measure(bits, now, before, base))
         print_table(rows[-1:])
     paper = beside_the_paper({row["b"]: row for row in rows})
     print_table(paper)
-    accuracy, each = sweep(options.accuracy.split(",") if options.accuracy else [], options.cache, every)
+    names = options.accuracy.split(",") if options.accuracy else []
+    accuracy, each = sweep([options.cache / name / epochs[0] for name in names], every)
     results = {
         "Beside the paper, % of raw": paper,
         "MiniLM fp32, stored bytes, % of raw": rows,
