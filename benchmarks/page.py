@@ -172,11 +172,15 @@ def cell(value: object) -> str:
 
     >>> cell(0.5), cell(20.123), cell(12345.6), cell({"median": 3.0, "min": 2.0, "max": 4.0, "runs": 5}), cell(False)
     ('0.500', '20.12', '12,346', '3.00 (2.00-4.00)', '**NO**')
+    >>> cell({"mean": 0.5, "min": 0.4, "max": 0.7, "runs": 3}), cell({"mean": 0.5, "min": 0.5, "max": 0.5, "runs": 1})
+    ('0.500 (0.400-0.700)', '0.500')
     """
     if isinstance(value, bool):
         return "yes" if value else "**NO**"
     if isinstance(value, Mapping):
         middle = value["median"] if "median" in value else value["mean"]
+        if value["runs"] == 1:
+            return cell(middle)
         return f"{cell(middle)} ({cell(value['min'])}-{cell(value['max'])})"
     if isinstance(value, float):
         size = abs(value)
