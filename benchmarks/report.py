@@ -21,6 +21,7 @@ from mvc.version import __version__
 __all__ = [
     "RESULTS",
     "RUNS",
+    "Range",
     "Spread",
     "Timing",
     "columns_of",
@@ -57,6 +58,25 @@ class Spread:
         Spread(median=2.0, min=1.0, max=3.0, runs=3)
         """
         return cls(statistics.median(values), min(values), max(values), len(values))
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Mean and extremes over some seeds, in the unit of the column: too few for a median."""
+
+    mean: float
+    min: float
+    max: float
+    runs: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Range:
+        """Return the range of some measured values, at least one.
+
+        >>> Range.of([3.0, 1.0, 2.0])
+        Range(mean=2.0, min=1.0, max=3.0, runs=3)
+        """
+        return cls(statistics.fmean(values), min(values), max(values), len(values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +151,15 @@ def _version(name: str) -> str | None:
         return None
 
 
-def write_json(path: Path, claim: str, results: object) -> None:
-    """Write one benchmark's figures with the environment that they hold for and the command that made them."""
+def write_json(path: Path, claim: str, results: object, each: Mapping[str, object] | None = None) -> None:
+    """Write one benchmark's figures with the environment that they hold for and the command that made them.
+
+    `each`: the tables of single runs, which are kept, but not on the page.
+    """
     main = sys.modules["__main__"].__spec__
     command = " ".join(["python -m", main.name if main else Path(sys.argv[0]).stem, *sys.argv[1:]])
     document = {"claim": claim, "command": command, "environment": environment(), "results": results}
+    document |= {"each": each} if each else {}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1, default=asdict) + "\n", encoding="utf-8")
 
@@ -162,4 +186,6 @@ def text(value: object) -> str:
         return "yes" if value else "NO"
     if isinstance(value, Spread):
         return f"{value.median:,.2f} ({value.min:,.2f}-{value.max:,.2f})"
+    if isinstance(value, Range):
+        return f"{value.mean:,.3f} ({value.min:,.3f}-{value.max:,.3f})"
     return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -8,7 +8,7 @@ different codes; what codes mean is `mvc.types.steps`, and that is exact.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -43,6 +43,7 @@ __all__ = [
     "relative_output_error",
     "unbiased",
     "uniform",
+    "without_smallest",
 ]
 
 Doubles = npt.NDArray[np.float64]
@@ -236,10 +237,17 @@ def uniform(delta: Delta, factor: Factor | None, bits: int, sparsity: float = 0.
     codes = _feed_back(
         delta, factor, step_of(rows, columns), lambda x, step: np.clip(np.rint(x / step), -zero, levels - zero)
     )
-    if sparsity:
-        changes = np.abs(codes) * rows[:, None]
-        codes[changes <= np.partition(changes, int(codes.size * sparsity), axis=None)[int(codes.size * sparsity)]] = 0
-    return Quantized(codes, rows, columns, stepped(delta.dtype, delta.base, codes, step_of(rows, columns)))
+    dense = Quantized(codes, rows, columns, stepped(delta.dtype, delta.base, codes, step_of(rows, columns)))
+    return without_smallest(delta, dense, sparsity) if sparsity else dense
+
+
+def without_smallest(delta: Delta, quantized: Quantized, sparsity: float) -> Quantized:
+    """Return the tensor with a share of its elements set back to the base, as `uniform` does with `sparsity`."""
+    steps = step_of(quantized.rows, quantized.columns)
+    changes = np.abs(quantized.codes) * steps
+    rank = int(changes.size * sparsity)
+    codes = np.where(changes <= np.partition(changes, rank, axis=None)[rank], 0, quantized.codes)
+    return replace(quantized, codes=codes, words=stepped(delta.dtype, delta.base, codes, steps))
 
 
 def entropy_coded(delta: Delta, factor: Factor | None, step: float) -> Quantized:

@@ -13,6 +13,7 @@ from mvc.lossy import Precision, measured
 from mvc.lossy.calibration import About, Calibration, pieces
 from mvc.objects.commit import Commit
 from mvc.objects.derivation import Derivation, DerivedTensor
+from mvc.objects.ids import finish, tensor_hasher
 from mvc.objects.manifest import Manifest
 from mvc.objects.operation import RefChange
 from mvc.remotes.clone import CloneRequest, clone
@@ -71,6 +72,13 @@ def loss_of(raw, before, after):
 def ids(manifest):
     """Return name to id of the tensors of a manifest."""
     return {entry.name: entry.id for entry in manifest.tensors}
+
+
+def hashed(spec, array):
+    """Return the id of a tensor, from its bytes."""
+    running = tensor_hasher(spec)
+    running.update(array.tobytes())
+    return finish(running)
 
 
 def objects(lab):
@@ -641,20 +649,6 @@ class TestDeltaGptq:
         with pytest.raises(InvalidInputError, match="up has no matrix of the same shape and type"):
             press(source, GptqTransform(EntropyCoded(1.0), *CALIBRATED), base=other)
 
-    def test_everybody_decodes_the_same(self, lab, press, tuned, monkeypatch):
-        """Compiled and NumPy kernels, one thread and two: every tensor is that of its id."""
-        base, source, *_ = tuned
-        made = press(source, GptqTransform(EntropyCoded(1.0), *CALIBRATED), base=base, branch="tiny")
-        expected = {name: array.tobytes() for name, array in loaded(lab, "tiny").items()}
-        for implementation in kernels.AVAILABLE.values():
-            monkeypatch.setattr(kernels, "active", implementation)
-            for threads in (1, 2):
-                lab.session.layout.config.write_text(f"[core]\nthreads = {threads}\n")
-                assert lab.again().session.threads == threads
-                assert {name: array.tobytes() for name, array in loaded(lab, "tiny").items()} == expected
-                assert lab.check().clean
-        assert made.commit.id in objects(lab)
-
     def test_repacking(self, lab, press, tuned, tmp_path):
         """Derived commits stay what they are, and the store does not grow."""
         base, source, *_ = tuned
@@ -681,6 +675,37 @@ class TestDeltaGptq:
         assert source not in {found.oid for found in session.store.locations()}
         assert lab.files(tmp_path / "copy") == lab.exported("tiny", tmp_path / "exported")
         assert session.record(made.id).source == source
+
+
+DECODED = {
+    "rounded": (PrecisionTransform(Precision(16)), None, {"grid"}),
+    "rounded against a base": (PrecisionTransform(Precision(16)), "rounded", {"grid-delta"}),
+    "ec": (GptqTransform(EntropyCoded(1.0), *CALIBRATED), "exact", {"step-delta"}),
+    "paper": (GptqTransform(Uniform(3, 0.5), *CALIBRATED), "exact", {"step-delta"}),
+}
+"""Method, what it is stored against, and the codecs that a reader of it needs."""
+
+
+@pytest.mark.parametrize(("transform", "against", "codecs"), DECODED.values(), ids=DECODED)
+def test_everybody_decodes_the_same(lab, press, tuned, monkeypatch, tmp_path, transform, against, codecs):
+    """Compiled and NumPy kernels, one thread and two: the same ids, the same tensors, the same files."""
+    exact, source, *_ = tuned
+    bases = {None: lambda: None, "exact": lambda: exact, "rounded": lambda: press(exact, transform).commit.id}
+    made = press(source, transform, base=bases[against](), branch="small")
+    stored = lab.again().session.index.blobs({entry.id for entry in made.manifest.tensors})
+    assert {record.codec for record in stored.values()} >= codecs
+    found = []
+    for name, implementation in kernels.AVAILABLE.items():
+        monkeypatch.setattr(kernels, "active", implementation)
+        for threads in (1, 2):
+            lab.session.layout.config.write_text(f"[core]\nthreads = {threads}\n")
+            other = lab.again()
+            assert other.session.threads == threads
+            tensors = loaded(other, "small")
+            assert {e.name: hashed(e.spec, tensors[e.name]) for e in made.manifest.tensors} == ids(made.manifest)
+            found.append(other.exported("small", tmp_path / f"{name}-{threads}"))
+            assert lab.check().clean
+    assert all(other == found[0] for other in found)
 
 
 def test_steps_of_rows_in_a_tensor_that_is_sampled(lab, press):
