@@ -79,7 +79,7 @@ class Collection:
     def newly_live(self, session: Session) -> set[ObjectId]:
         """Return what refs and leases have come to reach since."""
         before = self.live.contents.keys() | self.live.metadata.keys()
-        self.live.reach(roots(session, self.since))
+        self.live.reach(*roots(session, self.since))
         return (self.live.contents.keys() | self.live.metadata.keys()) - before
 
 
@@ -141,7 +141,7 @@ def collect(session: Session, bounds: Gc, preferred: Preferred | None = None) ->
     cutoff = min([cutoff, *(lease.start / _MICRO - SKEW_SECONDS for lease in leases)])
     session.store.packs.refresh()  # what this process still has open may be gone
     live = Liveness(session.store, session.absent)
-    live.reach(roots(session, since))
+    live.reach(*roots(session, since))
     found = survey(session.store)  # afterwards: a commit that comes in between must not seem to lack what it stored
     needed = _needed(found, live, cutoff, preferred or {}, bounds.copies_from, partial=is_partial(session.layout))
     return Collection(found, live, needed, cutoff, since)

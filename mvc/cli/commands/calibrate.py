@@ -58,7 +58,11 @@ def command(
     session = open_session(app)
     commit = resolve(session, ref).commit
     manifest = session.manifest(commit)
-    with tempfile.TemporaryDirectory(prefix="mvc-calibrate-") as scratch, session.pool() as pool:
+    with (
+        session.protected("calibrate", commit),
+        tempfile.TemporaryDirectory(prefix="mvc-calibrate-") as scratch,
+        session.pool() as pool,
+    ):
         inside = f"{prefix.strip('/')}/" if prefix else ""
         files = [file for file in manifest.files if file.path.startswith(inside)]
         export(session, files, Path(scratch), pool, terminal_progress())
