@@ -55,6 +55,8 @@ class Made:
         What `largest` may not exceed.
     codecs : tuple of Codec
         Those that store it in few bytes.
+    again : callable, optional
+        Given some elements of the source, makes those that stand for them: for a method that changes each by itself.
     """
 
     words: Bytes
@@ -62,6 +64,7 @@ class Made:
     relative: float
     bound: float | None
     codecs: tuple[Codec, ...]
+    again: Callable[[Bytes], Bytes] | None = None
 
 
 class Transform(ABC):
@@ -69,6 +72,9 @@ class Transform(ABC):
 
     method: ClassVar[str]
     """Its name in a commit."""
+
+    reads_bases: ClassVar[bool] = True
+    """Whether it looks at tensors of the base."""
 
     calibration: ObjectId | None = None
     """BLAKE3 of the file of calibration, if there is one."""
@@ -114,6 +120,7 @@ class PrecisionTransform(Transform):
     """
 
     method: ClassVar[str] = "precision"
+    reads_bases: ClassVar[bool] = False
 
     precision: Precision
 
@@ -137,4 +144,9 @@ class PrecisionTransform(Transform):
         words, loss = rounded(self.precision, tensor.words, dtype, grid)
         bound = None if grid is None else 2.0 ** -(grid + 1)
         codecs: tuple[Codec, ...] = () if grid is None else (Grid(grid), GridDelta(grid))
-        return Made(words, loss.largest, loss.relative, bound, codecs)
+
+        def again(part: Bytes) -> Bytes:
+            """Round a part in the same way."""
+            return rounded(self.precision, part, dtype, grid)[0]
+
+        return Made(words, loss.largest, loss.relative, bound, codecs, again)

@@ -23,8 +23,9 @@ from mvc.cli.remotes import open_session
 from mvc.cli.text import percent, printable, short, size
 from mvc.lossy import Precision
 from mvc.lossy.calibration import Calibration
-from mvc.repo.compress import CompressRequest, CompressResult, compress
+from mvc.repo.compress import compress
 from mvc.repo.gptq_transform import EntropyCoded, GptqTransform, Mode, Rate, Uniform
+from mvc.repo.press import CompressRequest, CompressResult
 from mvc.repo.revisions import resolve
 from mvc.repo.session import Session
 from mvc.repo.transforms import PrecisionTransform, Transform
