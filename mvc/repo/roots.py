@@ -8,11 +8,11 @@ from typing import Final, Literal
 
 from mvc.objects.operation import RefChange
 from mvc.objects.refnames import BRANCHES, HEAD, REMOTES, TAGS, THINNED
-from mvc.repo.refs import SYMBOLIC, Thinned
+from mvc.repo.refs import SYMBOLIC, RefState, Thinned
 from mvc.repo.session import Session
 from mvc.types import ObjectId, object_id
 
-__all__ = ["Reason", "Root", "roots"]
+__all__ = ["Reason", "Root", "roots", "roots_of_refs"]
 
 Reason = Literal["branches", "tags", "remotes", "HEAD", "operation log", "leases"]
 """Why a commit stays."""
@@ -67,13 +67,18 @@ def roots(session: Session, since: int) -> tuple[list[Root], Thinned]:
     """
     leases = session.store.leases.live()  # before the refs: a lease ends after its process has moved one
     state = session.refs.state()
-    held = [_of_ref(name, value) for name, value in sorted(state.naming.items())]
+    held = roots_of_refs(state)
     pinned = [
         Root(pin, "leases", f"process {lease.process}, {lease.command}", entire=True)
         for lease in leases
         for pin in sorted(lease.pins)
     ]
     return [*held, *_of_operations(session, state.operation, since), *pinned], state.thinned
+
+
+def roots_of_refs(state: RefState) -> list[Root]:
+    """Return the roots that refs are; those that say what is thinned are none."""
+    return [_of_ref(name, value) for name, value in sorted(state.naming.items())]
 
 
 def _of_ref(name: str, value: ObjectId) -> Root:

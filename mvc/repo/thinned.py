@@ -8,7 +8,7 @@ from mvc.errors import ThinnedError
 from mvc.repo.refs import Thinned
 from mvc.types import ObjectId
 
-__all__ = ["refuse_thinned"]
+__all__ = ["refuse_thinned", "standing_for"]
 
 
 def refuse_thinned(thinned: Thinned, commits: Iterable[ObjectId]) -> None:
@@ -22,6 +22,19 @@ def refuse_thinned(thinned: Thinned, commits: Iterable[ObjectId]) -> None:
     for commit in commits:
         if commit in thinned:
             raise _refusal(commit, thinned[commit])
+
+
+def standing_for(thinned: Thinned, commit: ObjectId) -> ObjectId | None:
+    """Return what stands in for a commit; None if it is not thinned.
+
+    Raises
+    ------
+    ThinnedError
+        If nothing stands in for it.
+    """
+    if commit in thinned and thinned[commit] is None:
+        raise _refusal(commit, None)
+    return thinned.get(commit)
 
 
 def _refusal(commit: ObjectId, stand_in: ObjectId | None) -> ThinnedError:
