@@ -21,9 +21,8 @@ from mvc.repo.session import Session
 def command(app: App, /, *, as_json: bool) -> None:
     """Show what history takes on disk, and would take as copies.
 
-    The logical size is that of all files of all commits that a branch, tag or HEAD reaches, less those that mvc thin has
-    let go of; the stored size that of all
-    objects, whether reached or not, with the packs' indexes and the operation log.
+    The logical size is that of all files of all commits that a branch, tag or HEAD reaches, without those that were
+    thinned; the stored size that of all objects, whether reached or not, with the packs' indexes and the operation log.
     """
     use = disk_use(Session.find(app.start))
     if as_json:

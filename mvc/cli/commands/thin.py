@@ -59,8 +59,8 @@ def command(
 
     Looks at REF and its first parents. Of those that no --keep option names, and no branch, tag or HEAD, id, metadata
     and manifest stay, and the contents may go: mvc gc frees them when the operation log has let go, and until then
-    mvc undo takes it back. With precision:B or delta-gptq:STEP a smaller commit with a recorded loss stands in for each,
-    which mvc checkout brings with --allow-lossy.
+    mvc undo takes it back. With precision:B or delta-gptq:STEP, a smaller commit with a recorded loss stands in for
+    each; mvc checkout --allow-lossy brings it.
 
     Every K-th is told by the metadata 'epoch' if all have it, else counted from the first.
     """
