@@ -69,6 +69,12 @@ base, beside what the paper says; and what of 640 held-out texts is put into the
 count whole blobs, *gain* is what the layers add to the accuracy of those of the base, *logit error* is squared and by
 the squares of the logits; 640 held-out texts, so 2 points of accuracy mean nothing. One seed.""",
     ),
+    "thinning": (
+        "Letting go of old epochs",
+        """Weights and optimizer state of a run: the newest two epochs and every fifth stay. Bytes of the whole store;
+*freed*, *base* and *stored* are what `mvc thin` says that `mvc gc` will free, what then stays only as bases of deltas,
+and what stand-ins take.""",
+    ),
     "repack": (
         "Repacking a family",
         """A base, two fine-tunes of four epochs each on branches of their own, and a sibling under other names. Bytes
