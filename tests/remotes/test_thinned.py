@@ -3,6 +3,7 @@
 import pytest
 
 from mvc.errors import FormatError, RemoteError, ThinnedError
+from mvc.objects.operation import RefChange
 from mvc.objects.refnames import TAGS
 from mvc.remotes.posix import PosixEngine
 from mvc.remotes.remote_store import RemoteStore
@@ -67,8 +68,7 @@ def test_fetching_beside_what_is_thinned(sides, tmp_path):
     side = sides.full.commit("side").commit
     create_tag(full, "old", commits[1], AUTHOR)
     create_tag(full, "new", side, AUTHOR)
-    sides.publish("side")
-    sides.publish_tags("old", "new")
+    sides.publish()
     sides.fetch(session)
     assert exported(session, side, tmp_path / "x") == sides.full.tree()
     assert {name for name in session.refs.state().refs if name.startswith(TAGS)} == {"refs/tags/new"}
@@ -83,7 +83,7 @@ def test_what_is_fetched_anew_is_not_thinned_any_more(sides, tmp_path):
     thinned(session, commits[1])
     create_branch(session, "other", commits[1], AUTHOR)
     assert session.refs.state().thinned
-    switch(session, None, AUTHOR, branch="refs/heads/empty", create=True)
+    switch(session, None, AUTHOR, branch="refs/heads/empty", create=True, force=True)
     delete_branch(session, "main", AUTHOR, force=True)
     delete_branch(session, "other", AUTHOR, force=True)
     forget_tracking(session)
@@ -98,7 +98,6 @@ def test_what_is_fetched_anew_is_not_thinned_any_more(sides, tmp_path):
 
 def forget_tracking(session):
     """Forget what was heard of the remote."""
-    from mvc.objects.operation import RefChange
 
     def decide(state):
         """Return the removal of all branches of remotes."""

@@ -36,8 +36,8 @@ def command(app: App, /, *, as_json: bool) -> None:
                 for total in use.by_encoding
             },
             commits=use.commits,
-            thinned=use.thinned,
             by_place=asdict(use.stored),
+            thinned=use.thinned,
         )
     else:
         click.echo("\n".join(_lines(use)))
