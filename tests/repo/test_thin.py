@@ -25,6 +25,7 @@ from mvc.repo.thin import Older, ThinRequest, thin
 from mvc.repo.thin_plan import Keep
 from mvc.repo.undo import undo
 from mvc.settings import Gc
+from mvc.types import ObjectId
 
 NOW = Gc(grace_hours=0.0, retention_days=0.0)
 LONG_AGO = 1_000_000_000
@@ -364,6 +365,6 @@ def test_methods_that_are_none(text):
 
 def test_names_of_refs():
     """One for each commit, of digits in lower case."""
-    oid = "ab" * 32
+    oid = ObjectId("ab" * 32)
     assert thinned_in({thinned_ref(oid): oid, "refs/heads/main": oid}) == {oid: None}
     assert thinned_in({thinned_ref(oid): "cd" * 32}) == {oid: "cd" * 32}
