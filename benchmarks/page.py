@@ -88,6 +88,12 @@ model with the linear layers of the base, and over one with all of its encoder. 
 quantized with, the others grow until layers keep all of what the deltas add to their outputs. *Predicted* and *measured
 before* are errors on 160 training texts; the rest is measured on 640 held-out ones.""",
     ),
+    "thinning": (
+        "Letting go of old epochs",
+        """Weights and optimizer state of a run: the newest two epochs and every fifth stay. Bytes of the whole store;
+*freed*, *base* and *stored* are what `mvc thin` says that `mvc gc` will free, what then stays only as bases of deltas,
+and what stand-ins take.""",
+    ),
     "repack": (
         "Repacking a family",
         """A base, two fine-tunes of four epochs each on branches of their own, and a sibling under other names. Bytes

@@ -4,7 +4,8 @@
 
     MvcError                        catch this to catch everything that mvc raises on purpose
     ├── NotFoundError               (LookupError)  look elsewhere: no such ref, object, path, repository
-    │   └── AmbiguousRefError       give more characters of the id
+    │   ├── AmbiguousRefError       give more characters of the id
+    │   └── ThinnedError            a commit whose contents were let go: take what stands in for it
     ├── AlreadyExistsError          choose another name
     ├── ConflictError               somebody else moved on: read again, then retry or merge
     │   └── DirtyWorkTreeError      commit, restore, or pass --force
@@ -45,6 +46,7 @@ __all__ = [
     "RemoteError",
     "SpecMismatchError",
     "StorageError",
+    "ThinnedError",
 ]
 
 
@@ -77,6 +79,12 @@ class AmbiguousRefError(NotFoundError):
     """An abbreviated id fits more than one object."""
 
     kind = "ambiguous-ref"
+
+
+class ThinnedError(NotFoundError):
+    """The contents of a commit were let go by ``mvc thin``; the hint says what stands in for it."""
+
+    kind = "thinned"
 
 
 class AlreadyExistsError(MvcError):

@@ -11,6 +11,7 @@ TREE = {
     "MvcError": ("Exception", "error"),
     "NotFoundError": ("MvcError LookupError", "not-found"),
     "AmbiguousRefError": ("NotFoundError", "ambiguous-ref"),
+    "ThinnedError": ("NotFoundError", "thinned"),
     "AlreadyExistsError": ("MvcError", "already-exists"),
     "ConflictError": ("MvcError", "conflict"),
     "DirtyWorkTreeError": ("ConflictError", "dirty-work-tree"),

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.corpus import HELD_OUT, MiniLM, default_cache
-from benchmarks.lossy.gptq import BATCH, CALIBRATION, F32, PREFIX, Measured
+from benchmarks.lossy.gptq import BATCH, CALIBRATION, F32, PREFIX, Measured, Total
 from benchmarks.report import RESULTS, print_table, write_json
 from mvc.lossy.gptq import Delta, Quantized, entropy_coded
 from mvc.lossy.outputs_torch import TorchOutputs
@@ -52,17 +52,11 @@ def layers(measured: Measured) -> Iterator[Layer]:
 
 def row(measured: Measured, name: str, make: Callable[[Layer], Quantized], **more: object) -> dict[str, object]:
     """Quantize every layer and return the row of the table."""
-    weights: dict[str, torch.Tensor] = {}
-    stored, zeros, errors = 0, 0.0, list[float]()
+    total = Total()
     for layer in layers(measured):
         made = make(layer)
-        stored += layer.stored_bytes(made)
-        zeros += made.sparsity * made.codes.size
-        errors.append(layer.error(made))
-        weights |= {known: torch.from_numpy(values) for known, values in layer.values(made).items()}
-    logits = measured.with_weights(weights)
-    cells = measured.cells(name, stored, zeros / measured.parameters, float(np.mean(errors)), logits)
-    return {**cells, **more}
+        total.add(layer.tensor.names[0], made, layer.delta.base, layer.error(made))
+    return {**measured.cells(name, total), **more}
 
 
 def biased(multiple: float, layer: Layer) -> Quantized:

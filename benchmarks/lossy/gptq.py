@@ -12,7 +12,6 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +31,7 @@ from mvc.lossy.gptq import (
     entropy_coded,
     gptq_factor,
     relative_output_error,
+    unbiased,
     uniform,
     without_smallest,
 )
@@ -46,7 +46,7 @@ SOME_ID = ObjectId("0" * 64)  # any id is as long
 SPARSITIES = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99)
 STEPS = (0.5, 1, 2, 3, 4, 6, 8, 12, 16, 24)  # standard deviations of the delta
 
-Make = Callable[[Delta, Factor], Quantized]
+Make = Callable[[Delta, Factor, np.ndarray], Quantized]
 Cells = dict[str, object]
 
 
@@ -67,18 +67,28 @@ class Setting:
         return f"{self.name}, {sparsity:.0%}" if sparsity else self.name
 
 
-def of_deviation(steps: float, delta: Delta, factor: Factor) -> Quantized:
-    """Quantize with a mean step of so many standard deviations of the delta."""
-    return entropy_coded(delta, factor, steps * float(delta.values.std()))
+def of_deviation(steps: float) -> Make:
+    """Return what quantizes with a mean step of so many standard deviations of the delta, as `mvc compress --step`."""
+
+    def make(delta: Delta, factor: Factor, hessian: np.ndarray) -> Quantized:
+        """Quantize a layer."""
+        return unbiased(delta, entropy_coded(delta, factor, steps * float(delta.values.std())), hessian)
+
+    return make
+
+
+def of_bits(bits: int) -> Make:
+    """Return what quantizes to a grid for each row."""
+    return lambda delta, factor, _: uniform(delta, factor, bits)
 
 
 def settings() -> list[Setting]:
     """Return all that is measured."""
-    nearest = Setting("delta nearest 2 bit", lambda d, _: uniform(d, None, 2))
-    fine = Setting(f"{GRID} 8 bit", partial(uniform, bits=8))
-    grid = [Setting(f"{GRID} {b} bit", partial(uniform, bits=b), SPARSITIES) for b in (4, 3, 2)]
-    whole = [Setting(f"weights GPTQ {b} bit", partial(uniform, bits=b), against_zero=True) for b in (4, 3, 2)]
-    coded = [Setting(f"{CODED}, {s:g} sd", partial(of_deviation, s)) for s in STEPS]
+    nearest = Setting("delta nearest 2 bit", lambda delta, *_: uniform(delta, None, 2))
+    fine = Setting(f"{GRID} 8 bit", of_bits(8))
+    grid = [Setting(f"{GRID} {b} bit", of_bits(b), SPARSITIES) for b in (4, 3, 2)]
+    whole = [Setting(f"weights GPTQ {b} bit", of_bits(b), against_zero=True) for b in (4, 3, 2)]
+    coded = [Setting(f"{CODED}, {s:g} sd", of_deviation(s)) for s in STEPS]
     return [nearest, fine, *grid, *whole, *coded]
 
 
@@ -166,7 +176,7 @@ class Measured:
             base, target = self.base[name].numpy().view("<u4"), self.tuned[name].numpy().view("<u4")
             base = np.zeros_like(base) if setting.against_zero else base
             delta = Delta(F32, base, target)
-            dense = setting.make(delta, self.factors[name])
+            dense = setting.make(delta, self.factors[name], hessian)
             for sparsity, total in zip(setting.sparsities, totals, strict=True):
                 quantized = without_smallest(delta, dense, sparsity) if sparsity else dense
                 total.add(name, quantized, base, relative_output_error(delta, quantized.words, hessian))

@@ -48,6 +48,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "serve": "Serve repositories to others.",
     },
     "Maintenance": {
+        "thin": "Let go of the contents of old epochs, and keep what they were.",
         "du": "Show what history takes on disk, and would take as copies.",
         "gc": "Remove what nothing reaches any more.",
         "repack": "Store the whole history in fewer bytes.",

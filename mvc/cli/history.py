@@ -30,8 +30,10 @@ class RefNames:
 
     def __init__(self, session: Session) -> None:
         self.state: RefState = session.refs.state()
+        self._session = session
         self._names: Mapping[ObjectId, Sequence[str]] = ref_names(session, self.state)
         self._notes = Notes(session, self.state)
+        self._thinned = self.state.thinned
 
     def of(self, commit: ObjectId) -> list[str]:
         """Return the full names of the refs at `commit`, sorted."""
@@ -40,6 +42,26 @@ class RefNames:
     def evaluations(self, commit: ObjectId) -> Metrics:
         """Return the metrics of a commit that were measured later."""
         return self._notes.of(commit)
+
+    def thinned(self, commit: ObjectId) -> dict[str, object] | None:
+        """Return what ``--json`` says of a commit whose contents were let go; None of any other."""
+        if commit not in self._thinned:
+            return None
+        stand_in = self._thinned[commit]
+        return {"stand_in": stand_in, "method": None if stand_in is None else self._method(stand_in)}
+
+    def _method(self, stand_in: ObjectId) -> str | None:
+        found = self._session.records([stand_in]).get(stand_in)
+        return None if found is None else found.method
+
+    def fate(self, commit: ObjectId) -> str | None:
+        """Return the same in words."""
+        if commit not in self._thinned:
+            return None
+        stand_in = self._thinned[commit]
+        if stand_in is None:
+            return "dropped"
+        return f"{printable(self._method(stand_in) or 'lossy')}, stand-in {short(stand_in)}"
 
     def decoration(self, commit: ObjectId) -> str:
         """Return them as git shows them: `` (HEAD -> main, tag: v1)``, or nothing."""
@@ -71,6 +93,7 @@ def commit_document(record: CommitRecord, names: RefNames) -> dict[str, object]:
         "absent": record.absent,
         "derivation": {"method": record.method, "source": record.source} if record.method else None,
         "evaluations": names.evaluations(record.id),
+        "thinned": names.thinned(record.id),
     }
 
 
@@ -80,6 +103,8 @@ def one_line(record: CommitRecord, names: RefNames) -> str:
     line = f"{click.style(short(record.id), fg='yellow')}{names.decoration(record.id)} {subject}"
     if record.method:
         line += f"  {click.style(_derived(record), fg='magenta')}"
+    if fate := names.fate(record.id):
+        line += f"  {click.style(f'thinned: {fate}', fg='magenta')}"
     known = {**record.metadata, **names.evaluations(record.id)}
     return f"{line}  {click.style(facts(known), dim=True)}" if known else line
 
@@ -93,6 +118,8 @@ def full_text(record: CommitRecord, names: RefNames) -> list[str]:
         lines.append(f"Shallow: {counted(len(record.absent), 'parent')} not here; mvc fetch --unshallow")
     if record.method:
         lines.append(click.style(f"Lossy:   {_derived(record)}", fg="magenta"))
+    if fate := names.fate(record.id):
+        lines.append(click.style(f"Thinned: {fate}", fg="magenta"))
     lines.append(f"Author:  {printable(record.author)}")
     lines.append(f"Date:    {local_time(record.time)}")
     if record.metadata:

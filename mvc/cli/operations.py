@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from mvc.cli.text import printable, short
 from mvc.objects.operation import RefChange
-from mvc.objects.refnames import BRANCHES, TAGS
+from mvc.objects.refnames import BRANCHES, TAGS, THINNED
 from mvc.repo.refs import SYMBOLIC
 
 __all__ = ["change_document", "change_lines"]
@@ -26,6 +26,8 @@ def change_lines(changes: Iterable[RefChange], *, indent: str) -> list[str]:
 def _ref(name: str) -> str:
     if name.startswith(TAGS):
         return f"tag {name.removeprefix(TAGS)}"
+    if name.startswith(THINNED):
+        return f"thinned {short(name.removeprefix(THINNED))}"
     return f"branch {name.removeprefix(BRANCHES)}" if name.startswith(BRANCHES) else name
 
 

@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 
 from mvc.cli.app import run_directory, search_start
 from mvc.errors import MvcError
-from mvc.objects.refnames import BRANCHES, HEAD, REMOTES, TAGS
+from mvc.objects.refnames import BRANCHES, HEAD, REMOTES, TAGS, THINNED
 from mvc.repo.workspace import Workspace
 
 __all__ = ["complete_ref", "force_option", "json_option", "max_count_option", "remote_options"]
@@ -25,7 +25,8 @@ def complete_ref(ctx: click.Context, _: click.Parameter, incomplete: str) -> lis
         refs = Workspace.find(start).refs.state().refs
     except MvcError:
         return []
-    names = {name.removeprefix(BRANCHES).removeprefix(TAGS).removeprefix(REMOTES) for name in refs} | {HEAD}
+    listed = (name for name in refs if not name.startswith(THINNED))
+    names = {name.removeprefix(BRANCHES).removeprefix(TAGS).removeprefix(REMOTES) for name in listed} | {HEAD}
     return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from mvc.errors import InvalidInputError
 from mvc.objects.paths import folded
+from mvc.types import ObjectId
 
 __all__ = [
     "BRANCHES",
@@ -15,11 +16,13 @@ __all__ = [
     "NOTES",
     "REMOTES",
     "TAGS",
+    "THINNED",
     "branch_ref",
     "check_ref_names",
     "check_short_name",
     "is_ref_name",
     "tag_ref",
+    "thinned_ref",
 ]
 
 HEAD: Final = "HEAD"
@@ -27,6 +30,8 @@ BRANCHES: Final = "refs/heads/"
 TAGS: Final = "refs/tags/"
 REMOTES: Final = "refs/remotes/"
 """What a branch of a remote, ``REMOTE/BRANCH``, was when it was last heard of."""
+THINNED: Final = "refs/thinned/"
+"""What stands in for a commit, whose id follows (spec-v1, section 12)."""
 
 NOTES: Final = "refs/notes/"
 """Commits of files that say something of commits: metrics that were measured later."""
@@ -37,6 +42,7 @@ _MAX_BYTES: Final = 255
 _FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
 _DEVICE: Final = re.compile(r"(con|prn|aux|nul|com[1-9]|lpt[1-9])(\..*)?", re.IGNORECASE)
 _ID: Final = re.compile(r"[0-9a-fA-F]{64}")
+_LOWER_ID: Final = re.compile(r"[0-9a-f]{64}")
 
 
 def _fault(name: str) -> str | None:
@@ -91,8 +97,15 @@ def tag_ref(name: str) -> str:
     return TAGS + check_short_name(name)
 
 
+def thinned_ref(commit: ObjectId) -> str:
+    """Return the full name of the ref that says that `commit` is thinned."""
+    return THINNED + commit
+
+
 def is_ref_name(name: str) -> bool:
     """Return True if `name` is ``HEAD`` or a well-formed full ref name."""
+    if name.startswith(THINNED):
+        return _LOWER_ID.fullmatch(name.removeprefix(THINNED)) is not None
     for prefix in (BRANCHES, TAGS, REMOTES, NOTES):
         if name.startswith(prefix):
             return _fault(name.removeprefix(prefix)) is None

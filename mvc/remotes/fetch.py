@@ -8,14 +8,14 @@ from typing import Literal
 
 from mvc.errors import ConflictError, IntegrityError, InvalidInputError
 from mvc.objects.operation import RefChange
-from mvc.objects.refnames import BRANCHES, HEAD, TAGS
+from mvc.objects.refnames import BRANCHES, TAGS, thinned_ref
 from mvc.remotes.bringing import Bringing
 from mvc.remotes.holdings import Holdings, IndexCache
 from mvc.remotes.metadata_walk import MetadataWalk
 from mvc.remotes.negotiation import commits_between, is_ancestor
 from mvc.remotes.relisting import with_holdings
 from mvc.remotes.remote_store import RemoteStore
-from mvc.remotes.tag_following import followed_tags, tags_of, targets_of
+from mvc.remotes.tag_following import followed_tags, tags_of, targets_of, without_thinned
 from mvc.remotes.tracking import RefUpdate, check_tracking, plan_fetch
 from mvc.repo.clock import Actor
 from mvc.repo.features import is_partial, set_feature
@@ -26,7 +26,7 @@ from mvc.repo.refs import RefState
 from mvc.repo.renewing import renewing
 from mvc.repo.session import Session
 from mvc.repo.shallow import write_shallow
-from mvc.types import ObjectId, object_id
+from mvc.types import ObjectId
 
 _Counts = tuple[int, int, int, int, int]
 """Commits, contents, received bytes, logical bytes, and contents that are promised."""
@@ -153,7 +153,7 @@ def fetch(
                     "this fetch was taken for dead, and what it has brought may be gone: no ref was moved",
                     hint="fetch again",
                 )
-            _move(session, updates, actor)
+            _move(session, updates, work, actor)
     session.refresh()
     return FetchResult(tuple(updates), theirs.branch, *fetched)
 
@@ -163,7 +163,7 @@ def _plan(session: Session, theirs: RefState, name: str, request: FetchRequest) 
         """Return whether a branch went on from where it was."""
         return is_ancestor(session, old, new)
 
-    offered = tags_of(theirs.refs) if request.tags != "none" else {}
+    offered = without_thinned(session, tags_of(theirs.refs)) if request.tags != "none" else {}
     tags = [*offered] if request.tags == "all" else followed_tags(session, offered, _tips(theirs, request))
     return plan_fetch(
         theirs.refs,
@@ -199,9 +199,7 @@ def _check_reached(session: Session, updates: Sequence[RefUpdate], brought: froz
     To be called while a lease pins what refs are to hold: what is there now then stays.
     """
     state = session.refs.state()
-    held = {object_id(value) for name, value in state.refs.items() if name != HEAD} | (
-        {state.head} if state.head else set()
-    )
+    held = {*state.naming.values()} | ({state.head} if state.head else set())
     new = {update.new for update in updates if update.new and update.outcome != "kept"}
     targets = targets_of(session, held | new)
     tips = {targets.get(oid, oid) for oid in new}
@@ -217,13 +215,28 @@ def _check_reached(session: Session, updates: Sequence[RefUpdate], brought: froz
         )
 
 
-def _move(session: Session, updates: Sequence[RefUpdate], actor: Actor) -> None:
+def _move(session: Session, updates: Sequence[RefUpdate], work: _Fetch, actor: Actor) -> None:
     values = {update.target: update.new for update in updates if update.outcome != "kept"}
+    targets = targets_of(session, {value for name, value in values.items() if value and name.startswith(TAGS)})
 
     def decide(current: RefState) -> tuple[RefChange, ...]:
-        """Return the moves; a tag that another process has made meanwhile stays."""
-        moves = (RefChange(ref, current.refs.get(ref), value) for ref, value in values.items())
-        return tuple(move for move in moves if move.old is None or not move.name.startswith(TAGS))
+        """Return the moves; a tag that another process has made meanwhile stays, and none is made of what is thinned.
+
+        What has come whole, since nothing reached it any more, is not thinned any more.
+        """
+        if not work.relied.isdisjoint(current.thinned):
+            raise ConflictError(
+                "another process has thinned what this fetch has not asked for since it was here: no ref was moved",
+                hint="fetch again",
+            )
+        thinned = current.thinned.keys() - work.brought
+        moves = [
+            RefChange(ref, current.refs.get(ref), value)
+            for ref, value in values.items()
+            if not ref.startswith(TAGS) or (ref not in current.refs and value and targets.get(value) not in thinned)
+        ]
+        refilled = (thinned_ref(oid) for oid in current.thinned.keys() & work.brought)
+        return (*moves, *(RefChange(ref, current.refs[ref], None) for ref in refilled))
 
     session.refs.update(decide, actor)
 
@@ -235,6 +248,8 @@ class _Fetch:
     ----------
     brought : frozenset of ObjectId
         Commits that have come, with all that they need.
+    relied : frozenset of ObjectId
+        Commits whose contents were not asked for, since they were here.
     """
 
     def __init__(self, session: Session, store: RemoteStore, name: str, cache: IndexCache) -> None:
@@ -243,6 +258,7 @@ class _Fetch:
         self._cache = cache
         self._remote = session.settings.remotes.get(name)
         self.brought: frozenset[ObjectId] = frozenset()
+        self.relied: frozenset[ObjectId] = frozenset()
 
     def run(self, theirs: RefState, request: FetchRequest, progress: Progress) -> _Counts:
         """Bring everything here; return what `FetchResult` counts."""
@@ -277,7 +293,8 @@ class _Fetch:
             walk.follow([*unknown, *deeper])
         walk.follow_tags(beside)
         bringing = Bringing(self._session, self._store.engine, holdings, self._patterns(), progress)
-        bringing.run(walk.manifests(), (self._session.manifest(oid) for oid in sorted(walk.boundary)))
+        self.relied = frozenset(walk.boundary - self._session.refs.state().thinned.keys())
+        bringing.run(walk.manifests(), (self._session.manifest(oid) for oid in sorted(self.relied)))
         received = bringing.received_bytes + self._store_metadata(walk)
         self._list_absent(walk)
         self._session.refresh(force=True)  # no operation tells of it yet

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
-from mvc.errors import ConflictError, InvalidInputError, RemoteError
+from mvc.errors import ConflictError, InvalidInputError, RemoteError, ThinnedError
 from mvc.objects.operation import RefChange
 from mvc.objects.refnames import BRANCHES
 from mvc.remotes.dependence import Dependence
@@ -115,6 +116,8 @@ def push(
         If what is to be sent is damaged here.
     InvalidInputError
         If a branch is to hold what is no commit, or a ref is named twice.
+    ThinnedError
+        If the remote lacks contents of a commit that is thinned here: nothing was sent.
     """
     _check_branches(session, request)
     state = store.checked_state()
@@ -213,6 +216,7 @@ class _Sending:
         named = new_contents((session.manifest(record.id) for record in between.commits), boundary)
         relied = there.on_contents(oid for oid in named if oid in there.holdings)
         wanted = [oid for oid in named if oid not in relied]
+        _check_filled(session, between, {*wanted})
         session.supply({(named[oid][0], oid): named[oid][1] for oid in wanted})
         chains = session.chains(wanted)
         sides = {side.id for record in chains.values() for side in record.references} - set(wanted)
@@ -242,6 +246,22 @@ class _Sending:
     def _bodies(self) -> Iterator[tuple[EntryKind, ObjectId, bytes]]:
         for kind, oid in self.metadata:
             yield kind, oid, wrap_metadata(self.session.store.load_metadata(oid))
+
+
+def _check_filled(session: Session, between: Between, wanted: AbstractSet[ObjectId]) -> None:
+    """Refuse to send contents that nothing but commits which are thinned here names: they may go at any time."""
+    thinned = session.refs.state().thinned
+    emptied = [record.id for record in between.commits if record.id in thinned]
+    if not emptied:
+        return
+    filled = contents_of(session.manifest(record.id) for record in between.commits if record.id not in thinned)
+    lacking = wanted - filled.keys()
+    for oid in emptied:
+        if not lacking.isdisjoint(contents_of([session.manifest(oid)])):
+            raise ThinnedError(
+                f"commit {oid[:12]} was thinned here, and the remote lacks what it holds: nothing was sent",
+                hint="push from where it is whole, or push what stands in for it: mvc branch NAME ID, mvc push NAME",
+            )
 
 
 def _upload(engine: Engine, packs: Iterator[OutgoingPack], there: Dependence, tick: Tick) -> int:

@@ -45,7 +45,7 @@ from mvc.types import ObjectId
 
 __all__ = ["RemoteStore"]
 
-_LACKING: Final[tuple[Feature, ...]] = ("shallow", "partial")
+_LACKING: Final[tuple[Feature, ...]] = ("shallow", "partial", "thinned")
 """What a repository that serves as a remote must not be."""
 _WALK: Final = 64
 """Operations behind each other that may be without a view (spec-v1, section 4)."""
@@ -92,7 +92,7 @@ class RemoteStore:
         IntegrityError
             If the format file is none.
         FormatError
-            With the version or feature that is unknown; or if it is shallow or partial.
+            With the version or feature that is unknown; or if it is shallow, partial or thinned.
         """
         try:
             data = self.engine.read_all(FORMAT, MAX_FORMAT_BYTES)

@@ -12,12 +12,19 @@ from mvc.repo.session import Session
 from mvc.store.layout import EntryKind
 from mvc.types import ObjectId, object_id
 
-__all__ = ["followed_tags", "tags_of", "targets_of"]
+__all__ = ["followed_tags", "tags_of", "targets_of", "without_thinned"]
 
 
 def tags_of(refs: Refs) -> dict[str, ObjectId]:
     """Return the tags among refs, by full name."""
     return {name: object_id(value) for name, value in sorted(refs.items()) if name.startswith(TAGS)}
+
+
+def without_thinned(session: Session, tags: Mapping[str, ObjectId]) -> dict[str, ObjectId]:
+    """Return those tags, by full name, that are not of commits which are thinned here (spec-v1, section 12)."""
+    thinned = session.refs.state().thinned
+    targets = targets_of(session, {*tags.values()}) if thinned else {}
+    return {name: value for name, value in tags.items() if targets.get(value, value) not in thinned}
 
 
 def followed_tags(session: Session, theirs: Mapping[str, ObjectId], tips: Iterable[ObjectId]) -> list[str]:

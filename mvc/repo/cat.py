@@ -110,6 +110,8 @@ def load_tensors(
     ------
     NotFoundError
         If a name or file is not there.
+    ThinnedError
+        If the commit is thinned.
     """
     manifest = session.manifest(commit)
     entries = select_tensors(manifest, path)
@@ -120,8 +122,8 @@ def load_tensors(
     for entry in wanted.values():
         by_id.setdefault(entry.id, []).append(entry)
     made = {}
-    supply_tensors(session, manifest, by_id)
     with session.protected("reading", commit), session.pool() as pool:
+        supply_tensors(session, manifest, by_id)
         reader = ContentReader(session, pool)
         for oid, data in _contents(reader, by_id):
             for entry in by_id[oid]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from mvc.objects.commit import Commit, Tag
 from mvc.objects.manifest import Manifest, ManifestDecoder, SegmentKind
 from mvc.objects.operation import Refs
-from mvc.objects.refnames import HEAD
+from mvc.objects.refnames import BRANCHES, HEAD, TAGS
 from mvc.repo.check_copies import WRONG, Copies, Copy, read_copy
-from mvc.repo.refs import RefState
+from mvc.repo.refs import RefState, Thinned, thinned_in
 from mvc.store.object_store import ObjectStore
-from mvc.types import ObjectId, object_id
+from mvc.types import ObjectId
 
 __all__ = ["History", "Use", "check_history", "uses"]
 
@@ -62,6 +62,10 @@ class History:
         Contents that two manifests give different lengths: one of them is wrong, whichever `contents` has.
     strange : frozenset of ObjectId
         Commits that say of tensors with a loss what is not among theirs.
+    thinned : frozenset of ObjectId
+        Those of the commits whose contents may be absent: `contents` has them only where another commit names them.
+    exposed : mapping of ObjectId to str
+        Thinned commits that a branch or a tag names, which none may.
     """
 
     commits: Mapping[ObjectId, Commit]
@@ -72,6 +76,8 @@ class History:
     sizes: Mapping[ObjectId, int]
     disputed: frozenset[ObjectId] = frozenset()
     strange: frozenset[ObjectId] = frozenset()
+    thinned: frozenset[ObjectId] = frozenset()
+    exposed: Mapping[ObjectId, str] = field(default_factory=dict)
 
 
 def check_history(store: ObjectStore, find: Find, refs: Refs, known: Container[ObjectId] = frozenset()) -> History:
@@ -88,7 +94,8 @@ def check_history(store: ObjectStore, find: Find, refs: Refs, known: Container[O
     known : container of ObjectId
         Commits and tags where to end: neither they nor what they need is looked at.
     """
-    walk = _Walk(store, find, known)
+    thinned = thinned_in(refs)
+    walk = _Walk(store, find, known, thinned)
     pending = [(origin, oid) for origin, oid in _targets(refs)]
     while pending:
         pending += walk.visit(*pending.pop())
@@ -98,14 +105,19 @@ def check_history(store: ObjectStore, find: Find, refs: Refs, known: Container[O
     metadata, tags = frozenset({*walk.heads, *walk.manifests}), frozenset(walk.tags)
     disputed = frozenset(walk.disputed)
     strange = frozenset(oid for oid, commit in walk.commits.items() if not walk.has_what_it_derives(commit))
-    return History(walk.commits, tags, metadata, unreadable, walk.contents, walk.sizes, disputed, strange)
+    emptied = frozenset(thinned.keys() & walk.commits)
+    named = ((name, walk.target(oid)) for name, oid in _targets(refs) if name.startswith((BRANCHES, TAGS)))
+    exposed = {oid: name for name, oid in named if oid in emptied}
+    return History(
+        walk.commits, tags, metadata, unreadable, walk.contents, walk.sizes, disputed, strange, emptied, exposed
+    )
 
 
 def _targets(refs: Refs) -> list[tuple[str, ObjectId]]:
     """Return where each ref leads; HEAD to a commit, whatever branch it follows."""
-    head = RefState(ObjectId(""), 0, refs).head
-    found = [(name, object_id(value)) for name, value in refs.items() if name != HEAD]
-    return found + ([(HEAD, head)] if head else [])
+    state = RefState(ObjectId(""), 0, refs)
+    found = [(name, oid) for name, oid in state.naming.items() if name != HEAD]
+    return found + ([(HEAD, state.head)] if state.head else [])
 
 
 @dataclass
@@ -113,6 +125,7 @@ class _Walk:
     store: ObjectStore
     find: Find
     known: Container[ObjectId]
+    thinned: Thinned
     commits: dict[ObjectId, Commit] = field(default_factory=dict)
     tags: set[ObjectId] = field(default_factory=set)
     heads: dict[ObjectId, list[str]] = field(default_factory=dict)
@@ -120,6 +133,7 @@ class _Walk:
     unreadable: set[ObjectId] = field(default_factory=set)
     contents: dict[tuple[SegmentKind, ObjectId], int] = field(default_factory=dict)
     sizes: dict[ObjectId, int] = field(default_factory=dict)
+    noted: set[ObjectId] = field(default_factory=set)
     disputed: set[ObjectId] = field(default_factory=set)
     decoder: ManifestDecoder = field(default_factory=ManifestDecoder)
 
@@ -133,12 +147,19 @@ class _Walk:
         found = self._read(oid)
         if isinstance(found, Commit):
             self.commits[oid] = found
-            return [(f"commit {oid}", parent) for parent in found.parents]
+            stand_in = self.thinned.get(oid)
+            below = found.parents if stand_in is None else (*found.parents, stand_in)
+            return [(f"commit {oid}", other) for other in below]
         if isinstance(found, Tag):
             self.tags.add(oid)
             return [(f"tag {oid}", found.target)]
         self.unreadable.add(oid)
         return []
+
+    def target(self, oid: ObjectId) -> ObjectId:
+        """Return the commit that a tag names; of anything else itself."""
+        found = self._read(oid) if oid in self.tags else None
+        return found.target if isinstance(found, Tag) else oid
 
     def origins(self, oid: ObjectId) -> tuple[str, ...]:
         """Return what needs an object that cannot be read as what it is needed for."""
@@ -147,18 +168,20 @@ class _Walk:
         return tuple(dict.fromkeys((*as_commit, *as_manifest)))
 
     def read_manifest(self, commit: ObjectId, oid: ObjectId) -> None:
-        """Read a manifest, once, and note the contents that it names."""
+        """Read a manifest, once, and note the contents that it names, unless they may be absent."""
         self.manifests.setdefault(oid, []).append(f"commit {commit}")
-        if len(self.manifests[oid]) > 1:
+        if oid in self.noted or (oid in self.sizes and commit in self.thinned):
             return
         found = self._read(oid)
-        if isinstance(found, Manifest):
+        if not isinstance(found, Manifest):
+            self.unreadable.add(oid)
+            return
+        self.sizes[oid] = found.size
+        if commit not in self.thinned:
+            self.noted.add(oid)
             for key, length in found.segments().items():
                 if self.contents.setdefault(key, length) != length:
                     self.disputed.add(key[1])
-            self.sizes[oid] = found.size
-        else:
-            self.unreadable.add(oid)
 
     def has_what_it_derives(self, commit: Commit) -> bool:
         """Return whether the manifest of a commit, if it can be read, names all that the commit says of tensors."""

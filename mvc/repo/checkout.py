@@ -19,11 +19,11 @@ from mvc.errors import (
 )
 from mvc.objects.manifest import FileEntry, Manifest
 from mvc.objects.operation import RefChange
-from mvc.objects.refnames import BRANCHES, HEAD, TAGS
+from mvc.objects.refnames import BRANCHES, HEAD, TAGS, THINNED
 from mvc.repo.clock import Actor
 from mvc.repo.export import export, remove_files, supply_files
 from mvc.repo.layout import DIRECTORY
-from mvc.repo.presence import check_present
+from mvc.repo.presence import check_contents, check_not_thinned, check_present
 from mvc.repo.progress import Progress, silent
 from mvc.repo.refs import SYMBOLIC, RefState, attach
 from mvc.repo.scan import scan
@@ -103,11 +103,11 @@ def export_commit(
     _check_target(session, to, files)
     if to.exists() and not to.is_dir():
         raise InvalidInputError(f"{to} is not a directory")
-    try:
-        to.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{to} cannot be made: {error.strerror}") from error
     with session.protected("checkout", commit), session.pool() as pool:
+        try:
+            to.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{to} cannot be made: {error.strerror}") from error
         export(session, files, to, pool, progress)
     return CheckoutResult(commit, None, len(files), 0)
 
@@ -369,24 +369,30 @@ def move_refs(session: Session, changes: Sequence[RefChange], actor: Actor) -> R
     ConflictError
         If another process moved one of them meanwhile.
     NotFoundError
-        If a new value is a commit of which garbage collection has removed something.
+        If a new value is a commit of which garbage collection has removed something, or something was removed of one
+        that is not to be thinned any more.
+    ThinnedError
+        If a new value is a commit that is thinned.
     FormatError
         If this release may not write the repository.
     """
     session.check_writable()
-    wanted = _held_by(changes)
+    wanted, refilled = _held_by(changes), _refilled_by(changes)
 
     def decide(current: RefState) -> tuple[RefChange, ...]:
         """Return the changes, unless one of the refs has moved since."""
         for change in changes:
             if current.refs.get(change.name) != change.old:
                 raise ConflictError(f"{change.name} was moved by another process", hint="run the command again")
+        check_not_thinned(session, current, wanted)
         return tuple(changes)
 
-    if not wanted:
+    if not (wanted or refilled):
         return session.refs.update(decide, actor)
-    with session.store.leases.take("moving refs", wanted) as lease:
+    with session.store.leases.take("moving refs", [*wanted, *refilled]) as lease:
         check_present(session, session.refs.state(), wanted)
+        if refilled:
+            check_contents(session, session.refs.state(), refilled)
         if not lease.renew():
             raise ConflictError("this process was taken for dead, and what it looked at may be gone", hint="try again")
         return session.refs.update(decide, actor)
@@ -395,6 +401,12 @@ def move_refs(session: Session, changes: Sequence[RefChange], actor: Actor) -> R
 def _held_by(changes: Sequence[RefChange]) -> list[ObjectId]:
     """Return the commits and tag objects that refs hold after `changes`."""
     return [object_id(change.new) for change in changes if change.new and not change.new.startswith(SYMBOLIC)]
+
+
+def _refilled_by(changes: Sequence[RefChange]) -> list[ObjectId]:
+    """Return the commits that are not to be thinned any more."""
+    names = (change.name for change in changes if change.name.startswith(THINNED) and change.new is None)
+    return [object_id(name.removeprefix(THINNED)) for name in names]
 
 
 def remember_worktree(

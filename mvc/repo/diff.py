@@ -34,11 +34,14 @@ class Side:
         Its content.
     contents : mapping of ObjectId to Content
         Where to read what is not stored: files of the work tree.
+    commit : ObjectId or None
+        Of which stored contents are read.
     """
 
     name: str
     manifest: Manifest
     contents: Mapping[ObjectId, Content] = field(default_factory=dict)
+    commit: ObjectId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ class Difference:
 
 def commit_side(session: Session, name: str, commit: ObjectId) -> Side:
     """Return a commit as one side of a comparison."""
-    return Side(name, session.manifest(commit))
+    return Side(name, session.manifest(commit), commit=commit)
 
 
 def worktree_side(session: Session, pool: Executor) -> Side:
@@ -105,7 +108,7 @@ def worktree_side(session: Session, pool: Executor) -> Side:
     sources = from_worktree(session.layout.tree, paths, opaque=True).sources if paths else ()
     scanned = scan(sources, pool)
     manifest = assemble(head, [*paths, *found.deleted], scanned)
-    return Side("work tree", manifest, {item.id: item for file in scanned for item in file.contents})
+    return Side("work tree", manifest, {item.id: item for file in scanned for item in file.contents}, found.refs.head)
 
 
 def diff(session: Session, old: Side, new: Side, pool: Executor, *, tensors: bool = False) -> Difference:
@@ -121,13 +124,19 @@ def diff(session: Session, old: Side, new: Side, pool: Executor, *, tensors: boo
         Threads that decode.
     tensors : bool
         Measure how far each changed tensor moved; otherwise only ids are compared.
+
+    Raises
+    ------
+    ThinnedError
+        If tensors of a commit that is thinned are to be measured.
     """
     before, after = old.manifest.by_path, new.manifest.by_path
     found = _changed_tensors(old.manifest, new.manifest)
     if tensors:
-        _supply(session, found, old, new)
-        reader = ContentReader(session, pool)
-        found = [_measured(item, old, new, reader) for item in found]
+        with session.protected("diff", old.commit, new.commit):
+            _supply(session, found, old, new)
+            reader = ContentReader(session, pool)
+            found = [_measured(item, old, new, reader) for item in found]
     return Difference(
         old.name,
         new.name,

@@ -22,17 +22,20 @@ class DiskUse:
     commits : int
         Commits that refs reach.
     logical_bytes : int
-        Sizes of all files of all these commits.
+        Sizes of all files of all these commits, less those that are thinned.
     stored : StoredBytes
         Bytes below ``.mvc`` that hold objects.
     by_encoding : tuple of CodecTotal
         Blobs by codec.
+    thinned : int
+        Those of the commits that are thinned.
     """
 
     commits: int
     logical_bytes: int
     stored: StoredBytes
     by_encoding: tuple[CodecTotal, ...]
+    thinned: int = 0
 
     @property
     def ratio(self) -> float:
@@ -42,11 +45,13 @@ class DiskUse:
 
 def disk_use(session: Session) -> DiskUse:
     """Measure the repository."""
-    tips = commits_of_refs(session, session.refs.state())
-    records = list(history(session, tips.values()))
+    state = session.refs.state()
+    records = list(history(session, commits_of_refs(session, state).values()))
+    whole = [record for record in records if record.id not in state.thinned]
     return DiskUse(
         len(records),
-        sum(record.logical_bytes for record in records),
+        sum(record.logical_bytes for record in whole),
         session.store.stored_bytes(),
         tuple(session.index.codec_totals()),
+        len(records) - len(whole),
     )

@@ -6,12 +6,17 @@ from mvc.repo.layout import Feature, Layout, format_text, read_features
 from mvc.repo.workspace import Workspace
 from mvc.store.tmp import Temporaries
 
-__all__ = ["is_partial", "set_feature"]
+__all__ = ["is_partial", "may_be_thinned", "set_feature"]
 
 
 def is_partial(layout: Layout) -> bool:
     """Return whether contents may be absent that a remote promises."""
     return "partial" in read_features(layout)["read"]
+
+
+def may_be_thinned(layout: Layout) -> bool:
+    """Return whether contents of some commits may be absent."""
+    return "thinned" in read_features(layout)["read"]
 
 
 def set_feature(workspace: Workspace, name: Feature, *, present: bool) -> None:

@@ -10,7 +10,7 @@ from mvc.errors import MvcError
 from mvc.repo.check_copies import Radius, State
 from mvc.repo.check_history import Use, uses
 from mvc.repo.diagnosis import Diagnosis, diagnose
-from mvc.repo.features import is_partial
+from mvc.repo.features import is_partial, may_be_thinned
 from mvc.repo.progress import Progress, silent
 from mvc.repo.recheck import Recheck, keep, recheck, take_snapshot
 from mvc.repo.session import Session
@@ -140,7 +140,7 @@ def fsck(session: Session, *, quick: bool = False, progress: Progress = silent) 
 def _may_lack(session: Session) -> bool:
     """Return whether something may be absent by design."""
     try:
-        return bool(session.absent) or is_partial(session.layout)
+        return bool(session.absent) or is_partial(session.layout) or may_be_thinned(session.layout)
     except MvcError:
         return True
 
@@ -181,7 +181,8 @@ class _Faults:
         self._radius = {oid: radius.of(oid) for oid in wrong if oid not in found.copies.good}
         self._radius |= {oid: frozenset([oid]) for oid in _contradicting(found)}
         lost = frozenset().union(*self._radius.values())
-        self._uses: Mapping[ObjectId, Sequence[Use]] = uses(store, found.copies, found.history.commits, lost)
+        filled = {oid: commit for oid, commit in found.history.commits.items() if oid not in found.history.thinned}
+        self._uses: Mapping[ObjectId, Sequence[Use]] = uses(store, found.copies, filled, lost)
 
     def all(self) -> Iterator[Fault]:
         """Yield every fault, what everything else depends on first."""
@@ -249,6 +250,8 @@ class _Faults:
                 )
         for oid in sorted(self._found.history.strange):
             yield Fault(oid, "the commit says of tensors with a loss what is not among its tensors", (f"commit {oid}",))
+        for oid, name in self._found.history.exposed.items():
+            yield Fault(oid, "the commit is thinned, which none may be that a branch or tag names", (name,))
 
     def _circles(self) -> Iterator[Fault]:
         """Yield contents that are neither corrupt nor hang on what is, but cannot be decoded; and wrong sizes."""

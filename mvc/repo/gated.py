@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from mvc.errors import InvalidInputError
 from mvc.repo.branches import check_new_branch, create_branch
 from mvc.repo.clock import Actor
-from mvc.repo.compress import CompressRequest, CompressResult, compress
+from mvc.repo.compress import compress
 from mvc.repo.evaluate import Evaluator, measure
 from mvc.repo.gates import Finding, Gate
 from mvc.repo.metrics import Metrics
 from mvc.repo.notes import Notes, record_metrics
+from mvc.repo.press import CompressRequest, CompressResult
 from mvc.repo.progress import Progress, silent
 from mvc.repo.session import Session
 

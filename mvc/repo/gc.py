@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from mvc.errors import IntegrityError
@@ -15,16 +16,18 @@ from mvc.repo.leftovers import settle_leftovers
 from mvc.repo.liveness import Liveness
 from mvc.repo.prune import Pruned, prune
 from mvc.repo.prune_plan import YOUNG, PrunePlan, Tally, Verdicts, plan_prune
-from mvc.repo.roots import Root, roots
+from mvc.repo.refs import RefState
+from mvc.repo.roots import Root, roots, roots_of_refs
 from mvc.repo.session import Session
 from mvc.repo.survey import Place, Preferred, Survey, survey, way_of
 from mvc.settings import Gc
 from mvc.store.leases import SKEW_SECONDS, STALE_SECONDS
 from mvc.types import ObjectId
 
-__all__ = ["Collection", "GcResult", "collect", "gc"]
+__all__ = ["BASES", "Collection", "GcResult", "collect", "foresee", "gc"]
 
-_BASES: Final = "bases of deltas"
+BASES: Final = "bases of deltas"
+"""Why a content stays that only deltas of others need."""
 _COPIES: Final = "second copies"
 _LEAST_AGE: Final = 2.0
 """Seconds for which a file is young whatever the settings say: clocks of file systems tick as slowly as that (FAT), and
@@ -79,7 +82,7 @@ class Collection:
     def newly_live(self, session: Session) -> set[ObjectId]:
         """Return what refs and leases have come to reach since."""
         before = self.live.contents.keys() | self.live.metadata.keys()
-        self.live.reach(roots(session, self.since))
+        self.live.reach(*roots(session, self.since))
         return (self.live.contents.keys() | self.live.metadata.keys()) - before
 
 
@@ -141,10 +144,39 @@ def collect(session: Session, bounds: Gc, preferred: Preferred | None = None) ->
     cutoff = min([cutoff, *(lease.start / _MICRO - SKEW_SECONDS for lease in leases)])
     session.store.packs.refresh()  # what this process still has open may be gone
     live = Liveness(session.store, session.absent)
-    live.reach(roots(session, since))
+    live.reach(*roots(session, since))
     found = survey(session.store)  # afterwards: a commit that comes in between must not seem to lack what it stored
     needed = _needed(found, live, cutoff, preferred or {}, bounds.copies_from, partial=is_partial(session.layout))
     return Collection(found, live, needed, cutoff, since)
+
+
+def foresee(session: Session, found: Survey, state: RefState, more: Iterable[ObjectId], bounds: Gc) -> PrunePlan:
+    """Return what `gc` would do if refs were in a `state`, and when nothing is young nor held by anything but them.
+
+    Parameters
+    ----------
+    session : Session
+        The repository.
+    found : Survey
+        What there is.
+    state : RefState
+        The refs. What stands in for thinned commits need not be stored.
+    more : iterable of ObjectId
+        Contents that are needed besides.
+    bounds : Gc
+        When packs are written anew.
+
+    Raises
+    ------
+    IntegrityError
+        If something that a ref reaches is missing or corrupt.
+    """
+    live = Liveness(session.store, session.absent)
+    live.reach(roots_of_refs(state), state.thinned)
+    beside = Root(state.operation, "operation log", "what is about to be recorded")
+    live.contents = {**dict.fromkeys(more, beside), **live.contents}
+    needed = _needed(found, live, inf, {}, bounds.copies_from, partial=is_partial(session.layout))
+    return plan_prune(found, Verdicts(needed), inf, bounds)
 
 
 def _needed(
@@ -187,4 +219,4 @@ def _incomplete(oid: ObjectId, root: Root) -> IntegrityError:
 
 
 def _reason(root: Root | None) -> str:
-    return root.reason if root else _BASES
+    return root.reason if root else BASES

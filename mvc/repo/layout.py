@@ -33,8 +33,9 @@ VERSION: Final = 1
 Access = Literal["read", "write", "gc"]
 """What is done to a repository; each takes what the ones before it take. ``gc`` stands for removing anything."""
 _ACCESSES: Final[tuple[Access, ...]] = get_args(Access)
-Feature = Literal["shallow", "partial"]
-"""What a repository may be beyond version 1 (spec-v1, section 12): without some commits, or without some contents."""
+Feature = Literal["shallow", "partial", "thinned"]
+"""What a repository may be beyond version 1 (spec-v1, section 12): without some commits, without some contents, or
+without those of some commits."""
 _FEATURES: Final[Mapping[Access, frozenset[str]]] = {
     "read": frozenset(get_args(Feature)),
     "write": frozenset(),

@@ -14,10 +14,11 @@ from mvc.repo.log import history
 from mvc.repo.refs import RefState
 from mvc.repo.roots import Root
 from mvc.repo.session import Session
+from mvc.repo.thinned import refuse_thinned
 from mvc.repo.tips import commits_of_refs
 from mvc.types import ObjectId
 
-__all__ = ["check_present", "reached"]
+__all__ = ["check_contents", "check_not_thinned", "check_present", "reached"]
 
 
 def check_present(session: Session, state: RefState, wanted: Iterable[ObjectId], *, complete: bool = False) -> None:
@@ -43,17 +44,49 @@ def check_present(session: Session, state: RefState, wanted: Iterable[ObjectId],
     ------
     NotFoundError
         If something is gone.
+    ThinnedError
+        If one is thinned.
     """
-    values = {*state.refs.values()}
+    values = {*state.naming.values()}
     new = {oid for oid in wanted if oid not in values}
     targets = {_target(session, oid) for oid in new}
+    check_not_thinned(session, state, targets)
     for oid in sorted(targets - reached(session, state, targets)):
         try:
-            _check_whole(session, oid, complete)
+            _check_whole(session, [Root(oid, "branches", oid[:12])], state, complete)
         except IntegrityError as error:
             raise NotFoundError(
                 f"commit {oid[:12]} is not whole any more: {error.message}", hint="mvc fsck, or fetch it from a clone"
             ) from error
+
+
+def check_contents(session: Session, state: RefState, commits: Iterable[ObjectId]) -> None:
+    """Refuse to go on if contents of thinned commits are gone. To be called while a lease pins them.
+
+    Raises
+    ------
+    NotFoundError
+        If something is gone.
+    """
+    try:
+        _check_whole(session, [Root(oid, "branches", oid[:12], entire=True) for oid in commits], state, complete=False)
+    except IntegrityError as error:
+        raise NotFoundError(
+            f"what was thinned is not whole any more: {error.message}",
+            hint="mvc gc has freed it: what stands in for it stays, and another clone may have it",
+        ) from error
+
+
+def check_not_thinned(session: Session, state: RefState, wanted: Iterable[ObjectId]) -> None:
+    """Refuse those of `wanted`, commits or tag objects, that are thinned.
+
+    Raises
+    ------
+    ThinnedError
+        If one is.
+    """
+    thinned = state.thinned
+    refuse_thinned(thinned, (_target(session, oid) for oid in sorted(wanted) if thinned))
 
 
 def _target(session: Session, oid: ObjectId) -> ObjectId:
@@ -80,10 +113,10 @@ def _contradicts(segment: Segment, record: BlobRecord) -> bool:
     return (segment.kind, segment.length) != (record.kind, record.raw_bytes)
 
 
-def _check_whole(session: Session, oid: ObjectId, complete: bool) -> None:  # noqa: FBT001 - of this module alone
+def _check_whole(session: Session, roots: Iterable[Root], state: RefState, complete: bool) -> None:  # noqa: FBT001 - of this module alone
     session.store.packs.refresh()  # what this process still has open may be gone
     live = Liveness(session.store, frozenset() if complete else session.absent)
-    live.reach([Root(oid, "branches", oid[:12])])
+    live.reach(roots, state.thinned)
     session.refresh(force=True)
     chains = session.chains(live.contents)
     if missing := live.contents.keys() - chains.keys():  # or something that it needs; maybe only condemned

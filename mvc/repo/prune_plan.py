@@ -11,13 +11,13 @@ from mvc.settings import Gc
 from mvc.store.layout import StoredObject
 from mvc.types import ObjectId
 
-__all__ = ["YOUNG", "PackRewrite", "PrunePlan", "Removal", "Tally", "Verdicts", "plan_prune"]
+__all__ = ["SHARED", "YOUNG", "PackRewrite", "PrunePlan", "Removal", "Tally", "Verdicts", "plan_prune"]
 
 _SMALL_PACK: Final = 16 << 20
 """Bytes below which a pack is small: those of the commits of most models. What is merged of them is copied once."""
 
 YOUNG: Final = "younger than the grace period"
-_SHARED: Final = "in a pack with what stays"
+SHARED: Final = "in a pack with what stays"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +188,6 @@ class _Judge:
             file = self.found.file_of(item)
             if file is None or (place[1] or place[0]) in gone or place in dropped:
                 continue
-            reason = self.verdicts.needed.get(place) or (YOUNG if file.modified > self.cutoff else _SHARED)
+            reason = self.verdicts.needed.get(place) or (YOUNG if file.modified > self.cutoff else SHARED)
             tallies[reason] = tallies.get(reason, Tally()).plus(item)
         return dict(sorted(tallies.items(), key=lambda item: -item[1].stored_bytes))

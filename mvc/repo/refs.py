@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from mvc.errors import ConflictError, IntegrityError, NotFoundError
 from mvc.objects.operation import VIEW_INTERVAL, Operation, RefChange, Refs, apply_changes
-from mvc.objects.refnames import BRANCHES, HEAD, check_ref_names
+from mvc.objects.refnames import BRANCHES, HEAD, THINNED, check_ref_names
 from mvc.repo.clock import Actor, now
 from mvc.store.op_head import OpHead
 from mvc.store.operations import OperationStore
 from mvc.types import ObjectId, object_id
 
-__all__ = ["SYMBOLIC", "RefLog", "RefState", "attach"]
+__all__ = ["SYMBOLIC", "RefLog", "RefState", "Thinned", "attach", "thinned_in"]
 
 SYMBOLIC: Final = "ref: "
 _ATTEMPTS: Final = 1000
 """Tries to append an operation. Each failure means that another writer succeeded, so the system as a whole advances."""
 _KEPT: Final = 4 * VIEW_INTERVAL
 """Operations kept decoded in memory: every question goes back to a view, `VIEW_INTERVAL` operations at most."""
+
+
+Thinned = Mapping[ObjectId, ObjectId | None]
+"""Commits whose contents may be absent, and what stands in for each; None where nothing does."""
+
+
+def thinned_in(refs: Refs) -> Thinned:
+    """Return the commits that `refs` say are thinned (spec-v1, section 12)."""
+    found = {name.removeprefix(THINNED): value for name, value in refs.items() if name.startswith(THINNED)}
+    return {object_id(oid): None if value == oid else object_id(value) for oid, value in found.items()}
 
 
 def attach(branch: str) -> str:
@@ -66,6 +76,20 @@ class RefState:
     def moving_ref(self) -> str:
         """The ref that a new commit moves: the branch, or HEAD itself when detached."""
         return self.branch or HEAD
+
+    @property
+    def thinned(self) -> Thinned:
+        """The commits whose contents may be absent."""
+        return thinned_in(self.refs)
+
+    @property
+    def naming(self) -> dict[str, ObjectId]:
+        """What refs name, by full name: those that say what is thinned, and HEAD where a branch has it, left out."""
+        return {
+            name: object_id(value)
+            for name, value in self.refs.items()
+            if not name.startswith(THINNED) and not value.startswith(SYMBOLIC)
+        }
 
     def branches(self) -> dict[str, ObjectId]:
         """Return commit by short name of every branch."""

@@ -15,7 +15,7 @@ from mvc.repo.arborescence import Totals, Version, Way, readings, totals
 from mvc.repo.candidates import Task
 from mvc.repo.copies import copies_wanted, is_copy, make_copies
 from mvc.repo.encode import Encoder, Stored
-from mvc.repo.gc import Collection, collect
+from mvc.repo.gc import collect
 from mvc.repo.leftovers import settle_leftovers
 from mvc.repo.materialize import ContentReader
 from mvc.repo.plan import Option, Side
@@ -118,10 +118,11 @@ class _Repack:
     level: Level
     progress: Progress
     where: dict[ObjectId, BlobRecord] = field(default_factory=dict)
+    dead: frozenset[ObjectId] = frozenset()
 
     def planned(self) -> RepackResult:
         """Choose, and write nothing."""
-        self.where = self._live(collect(self.session, self.bounds))
+        self._look()
         with self.session.pool() as pool:
             _, plan = self._plan(pool)
         stored = self.session.store.stored_bytes().total
@@ -130,7 +131,7 @@ class _Repack:
     def done(self, lease: Lease) -> RepackResult:
         """Choose, encode, replace, and remove what was replaced."""
         stored = self.session.store.stored_bytes().total
-        self.where = self._live(collect(self.session, self.bounds))
+        self._look()
         before = dict(self.where)
         with self.session.pool() as pool:
             versions, plan = self._plan(pool)
@@ -140,6 +141,7 @@ class _Repack:
                     self._replace(group, plan, pool, lease)
                     tick(sum(item.raw_bytes for item in group if item.id in plan.changes))
         changed = {oid for oid, record in self.where.items() if record != before[oid]}
+        self._forget_dead()
         self._copy()
         self._prune(changed, lease)
         after = totals({oid: way_of(record) for oid, record in self.where.items()})
@@ -150,17 +152,27 @@ class _Repack:
         now = self.session.store.stored_bytes().total
         return RepackResult(contents, len(self.where), raw, before, after, stored, now)
 
-    @staticmethod
-    def _live(known: Collection) -> dict[ObjectId, BlobRecord]:
-        return known.found.chain(known.live.contents)
+    def _look(self) -> None:
+        """Find out how all that is live is stored, and which of its bases go when they are not needed any more."""
+        known = collect(self.session, self.bounds)
+        self.where = known.found.chain(known.live.contents)
+        self.dead = frozenset(
+            oid
+            for oid, record in self.where.items()
+            if oid not in known.live.contents
+            and all(
+                known.found.files[other.location.pack or oid].modified <= known.cutoff
+                for other in (record, *known.found.blobs[oid])
+            )
+        )
 
     def _plan(self, pool: Executor) -> tuple[list[Version], RepackPlan]:
         reader = self._reader(pool, _KEPT_BYTES)
         level: Level = "default" if self.level == "max" else self.level
         encoder = Encoder(reader, pool, 2 * self.session.threads, level, self.session.settings.delta)
         with self.progress("weighing", sum(record.raw_bytes for record in self.where.values())) as tick:
-            versions = weighed(self.where, reader, encoder, pool, 2 * self.session.threads, tick)
-        return versions, plan_repack(versions, self.session.settings.delta)
+            versions = weighed(self.where, self.dead, reader, encoder, pool, 2 * self.session.threads, tick)
+        return versions, plan_repack(versions, self.session.settings.delta, self.dead)
 
     def _reader(self, pool: Executor, keep_bytes: int = 0) -> ContentReader:
         """Return a reader of everything as it is stored by now."""
@@ -182,7 +194,8 @@ class _Repack:
         """Encode what changes in a group, and have it take the place of the old, as far as that is a gain."""
         with Staging(self.session.store) as staging:
             made = self._encode(group, plan, staging, pool)
-            final = settled(group, {oid: _way(item) for oid, item in made.items()}, self.session.settings.delta)
+            ways = {oid: _way(item) for oid, item in made.items()}
+            final = settled(group, ways, self.session.settings.delta, self.dead)
             if not final.changes:
                 return
             _renew(lease)
@@ -223,6 +236,17 @@ class _Repack:
         reader = self._reader(pool)
         for oid in ids:
             reader.check(reader.copy(oid, self.where[oid].location))  # no other copy steps in
+
+    def _forget_dead(self) -> None:
+        """Leave out what nothing is a delta of any more."""
+        needed: dict[ObjectId, BlobRecord] = {}
+        pending = [oid for oid in self.where if oid not in self.dead]
+        while pending:
+            oid = pending.pop()
+            if oid not in needed:
+                needed[oid] = self.where[oid]
+                pending += [item.id for item in self.where[oid].references]
+        self.where = needed
 
     def _copy(self) -> None:
         """Make second copies where the settings want them and there are none."""

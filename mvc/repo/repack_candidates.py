@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Final
 
@@ -35,6 +35,7 @@ _FRAME: Final = 12
 
 def weighed(
     live: Mapping[ObjectId, BlobRecord],
+    dead: Collection[ObjectId],
     reader: ContentReader,
     encoder: Encoder,
     pool: Executor,
@@ -47,6 +48,8 @@ def weighed(
     ----------
     live : mapping of ObjectId to BlobRecord
         Everything that must stay, and how it is stored.
+    dead : collection of ObjectId
+        Those of them that stay only as bases of others: nothing else is to be stored against them.
     reader : ContentReader
         Decodes it.
     encoder : Encoder
@@ -70,7 +73,7 @@ def weighed(
         return found
 
     found: dict[ObjectId, tuple[Way, ...]] = {}
-    for alike in _of_one_size(live):
+    for alike in _of_one_size({oid: record for oid, record in live.items() if oid not in dead}):
         stored = {oid: tuple(item.id for item in live[oid].references) for oid in alike}
         near = relatives(ordered_map(pool, sketched, _together(stored), window), _RELATIVES)
         order = _together({oid: (*stored[oid], *near[oid]) for oid in alike})

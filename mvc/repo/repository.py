@@ -25,10 +25,11 @@ from mvc.repo.log import history
 from mvc.repo.merge import FastForward, MergeRequest, MergeResult, merge
 from mvc.repo.merge_plan import Side
 from mvc.repo.progress import Progress, silent
-from mvc.repo.revisions import resolve
+from mvc.repo.revisions import Revision, resolve
 from mvc.repo.session import Session
 from mvc.repo.sources import StateDictSource
 from mvc.repo.status import Status
+from mvc.repo.thinned import standing_for
 from mvc.repo.tree import Selection, from_directory, from_worktree
 from mvc.settings import Level
 
@@ -133,6 +134,7 @@ class Repository:
         names: Sequence[str] = (),
         path: str | None = None,
         framework: Framework = "torch",
+        allow_lossy: bool = False,
     ) -> dict[str, Any]:
         """Return the tensors of a commit by name, every one verified against its id.
 
@@ -146,9 +148,13 @@ class Repository:
             Which file, where several hold the same names.
         framework : {"torch", "numpy"}
             NumPy has no bf16 and fp8: these come as unsigned integers of the same bits.
+        allow_lossy : bool
+            Take what stands in for a commit that was thinned.
 
         Raises
         ------
+        ThinnedError
+            If the commit was thinned, unless `allow_lossy`, or if nothing stands in for it.
         NotFoundError
             If the ref, a name or the file does not exist.
         InvalidInputError
@@ -156,11 +162,25 @@ class Repository:
         IntegrityError
             If stored content is corrupt.
         """
-        commit_id = resolve(self.session, ref).commit
+        commit_id = self._readable(ref, allow_lossy=allow_lossy).commit
         return load_tensors(self.session, commit_id, names=names, path=path, framework=framework)
 
+    def _readable(self, ref: str, *, allow_lossy: bool) -> Revision:
+        """Return the commit that `ref` stands for, or what stands in for it."""
+        revision = resolve(self.session, ref)
+        if not allow_lossy:
+            return revision
+        stand_in = standing_for(self.session.refs.state().thinned, revision.commit)
+        return Revision(stand_in) if stand_in else revision
+
     def checkout(
-        self, ref: str, *, to: str | PathLike[str] | None = None, paths: Sequence[str] = (), force: bool = False
+        self,
+        ref: str,
+        *,
+        to: str | PathLike[str] | None = None,
+        paths: Sequence[str] = (),
+        force: bool = False,
+        allow_lossy: bool = False,
     ) -> CheckoutResult:
         """Bring back the files of a commit, byte for byte.
 
@@ -174,15 +194,19 @@ class Repository:
             With `to`: only these files and directories.
         force : bool
             Without `to`: overwrite changes that no commit holds.
+        allow_lossy : bool
+            Take what stands in for a commit that was thinned; the result names it.
 
         Raises
         ------
         NotFoundError
             If the ref or a path does not exist.
+        ThinnedError
+            If the commit was thinned, unless `allow_lossy`, or if nothing stands in for it.
         DirtyWorkTreeError
             If changes would be lost.
         """
-        revision = resolve(self.session, ref)
+        revision = self._readable(ref, allow_lossy=allow_lossy)
         if to is not None:
             return export_commit(self.session, revision.commit, Path(to), paths)
         if paths:

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from mvc.objects.refnames import BRANCHES, HEAD, NOTES, REMOTES, TAGS
-from mvc.repo.refs import SYMBOLIC
+from mvc.objects.operation import RefChange
+from mvc.objects.refnames import BRANCHES, HEAD, NOTES, REMOTES, TAGS, THINNED
+from mvc.repo.refs import SYMBOLIC, RefState, Thinned
 from mvc.repo.session import Session
 from mvc.types import ObjectId, object_id
 
-__all__ = ["Reason", "Root", "roots"]
+__all__ = ["Reason", "Root", "roots", "roots_of_refs"]
 
 Reason = Literal["branches", "tags", "remotes", "notes", "HEAD", "operation log", "leases"]
 """Why a commit stays."""
@@ -30,11 +31,14 @@ class Root:
         What holds it.
     name : str
         Which branch, operation or process.
+    entire : bool
+        Its own contents must stay also if it is thinned.
     """
 
     id: ObjectId
     reason: Reason
     name: str
+    entire: bool = False
 
     @property
     def is_ref(self) -> bool:
@@ -42,8 +46,12 @@ class Root:
         return self.reason in {"branches", "tags", "remotes", "notes", "HEAD"}
 
 
-def roots(session: Session, since: int) -> list[Root]:
-    """Return all roots, those that matter most first; an object may occur several times.
+def roots(session: Session, since: int) -> tuple[list[Root], Thinned]:
+    """Return all roots, those that matter most first, and what refs say of thinned commits.
+
+    An object may occur several times. A commit is a root with all its contents, thinned or not, if an operation since
+    then has changed what refs say of that, so that it can be undone; or if a process has pinned it, so that it may be
+    reading it.
 
     Parameters
     ----------
@@ -59,20 +67,25 @@ def roots(session: Session, since: int) -> list[Root]:
     """
     leases = session.store.leases.live()  # before the refs: a lease ends after its process has moved one
     state = session.refs.state()
-    held = [_of_ref(name, value) for name, value in sorted(state.refs.items()) if not value.startswith(SYMBOLIC)]
+    held = roots_of_refs(state)
     pinned = [
-        Root(pin, "leases", f"process {lease.process}, {lease.command}")
+        Root(pin, "leases", f"process {lease.process}, {lease.command}", entire=True)
         for lease in leases
         for pin in sorted(lease.pins)
     ]
-    return [*held, *_of_operations(session, state.operation, since), *pinned]
+    return [*held, *_of_operations(session, state.operation, since), *pinned], state.thinned
 
 
-def _of_ref(name: str, value: str) -> Root:
+def roots_of_refs(state: RefState) -> list[Root]:
+    """Return the roots that refs are; those that say what is thinned are none."""
+    return [_of_ref(name, value) for name, value in sorted(state.naming.items())]
+
+
+def _of_ref(name: str, value: ObjectId) -> Root:
     for prefix, reason in _REASONS.items():
         if name.startswith(prefix):
-            return Root(object_id(value), reason, name.removeprefix(prefix))
-    return Root(object_id(value), "HEAD", HEAD)
+            return Root(value, reason, name.removeprefix(prefix))
+    return Root(value, "HEAD", HEAD)
 
 
 def _of_operations(session: Session, newest: ObjectId, since: int) -> Iterator[Root]:
@@ -80,7 +93,13 @@ def _of_operations(session: Session, newest: ObjectId, since: int) -> Iterator[R
     for _, operation in session.refs.walk(newest):
         if operation.time < since:
             continue  # not the end: clocks differ, and operations of several machines stand behind each other
+        name = f"operation {operation.number}, {operation.command}"
         for change in operation.changes:
-            for value in (change.old, change.new):
-                if value and not value.startswith(SYMBOLIC):
-                    yield Root(object_id(value), "operation log", f"operation {operation.number}, {operation.command}")
+            yield from (Root(oid, "operation log", name) for oid in _values(change))
+            if change.name.startswith(THINNED):
+                yield Root(object_id(change.name.removeprefix(THINNED)), "operation log", name, entire=True)
+
+
+def _values(change: RefChange) -> list[ObjectId]:
+    values = (change.old, change.new)
+    return [object_id(value) for value in values if value and not value.startswith(SYMBOLIC)]

@@ -19,6 +19,7 @@ from mvc.objects.manifest import Manifest, SegmentKind
 from mvc.repo.layout import Layout
 from mvc.repo.refs import RefState
 from mvc.repo.shallow import read_shallow, shallow_version
+from mvc.repo.thinned import refuse_thinned
 from mvc.repo.workspace import Workspace
 from mvc.settings import Settings
 from mvc.store.fs import FileSystem
@@ -148,11 +149,18 @@ class Session(Workspace):
 
     @contextmanager
     def protected(self, command: str, *commits: ObjectId | None) -> Iterator[None]:
-        """Have everything that `commits` reach stay while the block reads it, also if no ref holds it any more."""
+        """Have everything that `commits` reach stay while the block reads it, also if no ref holds it any more.
+
+        Raises
+        ------
+        ThinnedError
+            If one of them is thinned: to be called by whoever is about to read contents of a commit.
+        """
         pins = [commit for commit in commits if commit]
         with ExitStack() as stack:
             with suppress(MvcError):  # as on a disk that is full or read-only: what can be read can be read there too
                 stack.enter_context(self.store.leases.take(command, pins))
+            refuse_thinned(self.refs.state().thinned, pins)  # afterwards: from here on contents stay
             yield
 
     @property

@@ -13,10 +13,10 @@ from mvc.types import ObjectId
 
 __all__ = ["CommitView", "Policy", "TensorView", "show", "tensor_views"]
 
-Policy = Literal["dedupe", "full", "previous", "base", "companion", "slice", "promised", "missing"]
+Policy = Literal["dedupe", "full", "previous", "base", "companion", "slice", "promised", "thinned", "missing"]
 """What the delta policy made of a tensor: stored by an earlier commit already; on its own; as a delta against the
 parent's tensor of that name; as a delta against another ancestor; in the order of a companion; as some rows and columns
-of another tensor; left out, and promised by a remote; or not to be found."""
+of another tensor; left out, and promised by a remote; let go with others of its commit; or not to be found."""
 
 _POLICIES: Final[Mapping[str, Policy]] = {"companion": "companion", "whole": "slice"}
 """What the role of a side tensor says by itself."""
@@ -90,6 +90,7 @@ def tensor_views(session: Session, commit: ObjectId) -> list[TensorView]:
         by_name.setdefault(entry.name, set()).add(entry.id)
     blobs = session.index.blobs({entry.id for entry in manifest.tensors})
     absent: Policy = "promised" if session.promisors else "missing"
+    absent = "thinned" if commit in session.refs.state().thinned else absent
     return [
         TensorView(
             entry,

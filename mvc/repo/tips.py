@@ -1,20 +1,17 @@
-"""Where history begins to be read: the commits that refs hold."""
+"""Where history begins to be read: the commits that refs hold. What stands in for others is not a part of it."""
 
 from __future__ import annotations
 
-from mvc.objects.refnames import HEAD
 from mvc.repo.refs import RefState
 from mvc.repo.session import Session
-from mvc.types import ObjectId, object_id
+from mvc.types import ObjectId
 
 __all__ = ["commits_of_refs", "ref_names"]
 
 
 def commits_of_refs(session: Session, state: RefState) -> dict[str, ObjectId]:
     """Return the commit of every ref by full name, tag objects followed; HEAD only where it is detached."""
-    values = {name: object_id(value) for name, value in state.refs.items() if name != HEAD}
-    if state.branch is None and state.head:
-        values[HEAD] = state.head
+    values = state.naming
     commits = session.records(values.values())
     return {name: oid if oid in commits else session.tag(oid).target for name, oid in values.items()}
 

@@ -58,6 +58,8 @@ class Made:
         What `largest` may not exceed.
     codecs : tuple of Codec
         Those that store it in few bytes.
+    again : callable, optional
+        Given some elements of the source, makes those that stand for them: for a method that changes each by itself.
     """
 
     words: Bytes
@@ -65,6 +67,7 @@ class Made:
     relative: float
     bound: float | None
     codecs: tuple[Codec, ...]
+    again: Callable[[Bytes], Bytes] | None = None
 
 
 class Transform(ABC):
@@ -72,6 +75,9 @@ class Transform(ABC):
 
     method: ClassVar[str]
     """Its name in a commit."""
+
+    reads_bases: ClassVar[bool] = True
+    """Whether it looks at tensors of the base."""
 
     calibration: ObjectId | None = None
     """BLAKE3 of the file of calibration, if there is one."""
@@ -139,6 +145,7 @@ class PrecisionTransform(Transform):
     """
 
     method: ClassVar[str] = "precision"
+    reads_bases: ClassVar[bool] = False
 
     precision: Precision
 
@@ -166,4 +173,9 @@ class PrecisionTransform(Transform):
         scale = squares(tensor.words, dtype) if self.precision.relative else Squares()
         grid = grid_of(self.precision, dtype, scale)
         words, loss = rounded(self.precision, tensor.words, dtype, grid)
-        return Made(words, loss.largest, loss.relative, bound_of(grid), codecs_of(grid))
+
+        def again(part: Bytes) -> Bytes:
+            """Round a part in the same way."""
+            return rounded(self.precision, part, dtype, grid)[0]
+
+        return Made(words, loss.largest, loss.relative, bound_of(grid), codecs_of(grid), again)

@@ -54,6 +54,8 @@ def undo(session: Session, actor: Actor, *, force: bool = False, progress: Progr
         Unless `force`, if the work tree would lose what no commit holds.
     ConflictError
         If another process moved a ref meanwhile.
+    NotFoundError
+        If garbage collection has freed what the undoing would bring back; if it was thinned, it says so.
     """
     session.check_writable()
     oid, operation = _last(session)

@@ -63,7 +63,7 @@ def check_complete(layout: Layout) -> None:
     Raises
     ------
     RemoteError
-        If it is shallow or partial (spec-v1, section 12).
+        If it is shallow, partial or thinned (spec-v1, section 12).
     """
     features = sorted({name for names in read_features(layout).values() for name in names})
     if features or layout.shallow.exists():

@@ -19,7 +19,7 @@ from mvc.store.packs import PackWriter, pack_path
 from mvc.store.tmp import Draft, Temporaries
 from mvc.types import ObjectId
 
-__all__ = ["PACK_LIMIT", "WriteBatch"]
+__all__ = ["PACK_LIMIT", "Rehearsal", "WriteBatch"]
 
 PACK_LIMIT: Final = 256 << 20
 """Bytes after which another pack is begun: an upload of a pack that fails is repeated from its start."""
@@ -233,17 +233,40 @@ class WriteBatch:
         return self._writer
 
     def _finish_pack(self) -> None:
-        writer = self._writer
+        writer, draft = self._writer, self._draft
         assert writer is not None
-        pack = writer.publish(self._packs, self._temporaries)
+        assert draft is not None
+        pack = self._publish(writer, draft)
         for entry in writer.entries.values():
             self._locations[entry.oid] = Location(pack, entry.offset, entry.length)
-        self._directories.add(self._packs)
         self.stored_bytes += writer.size
         self._draft = self._writer = None
+
+    def _publish(self, writer: PackWriter, draft: Draft) -> ObjectId:  # noqa: ARG002 - for a batch that drops it
+        self._directories.add(self._packs)
+        return writer.publish(self._packs, self._temporaries)
 
     def _make_directory(self, directory: Path) -> None:
         """Create a fan-out directory; its own name is flushed too, since whoever created it may not have done so."""
         if directory not in self._directories:
             self._fs.mkdir(directory)
             self._directories |= {directory, directory.parent}
+
+
+class Rehearsal(WriteBatch):
+    """A batch that is weighed and thrown away: its `stored_bytes` are those of a batch that is kept."""
+
+    def rely_on(self, oid: ObjectId, location: Location) -> bool:  # noqa: ARG002 - of the batch that this stands for
+        """Say yes, and leave files as old as they are."""
+        return True
+
+    def _flush(self, draft: Draft, path: Path, *, replace: bool) -> None:  # noqa: ARG002 - nothing gets a name
+        draft.discard()
+
+    def _publish(self, writer: PackWriter, draft: Draft) -> ObjectId:
+        pack = writer.finish()
+        draft.discard()
+        return pack
+
+    def _make_directory(self, directory: Path) -> None:
+        pass

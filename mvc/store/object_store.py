@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from mvc.errors import IntegrityError, NotFoundError
-from mvc.store.batch import PACK_LIMIT, WriteBatch
+from mvc.store.batch import PACK_LIMIT, Rehearsal, WriteBatch
 from mvc.store.eviction import Evictions
 from mvc.store.fs import FileSystem
 from mvc.store.layout import Location, StoredObject
@@ -99,6 +99,10 @@ class ObjectStore:
     def begin(self, pack_limit: int = PACK_LIMIT) -> WriteBatch:
         """Start adding objects; use it in a ``with`` block and `WriteBatch.commit` it."""
         return WriteBatch(self.loose, self.packs.directory, self.temporaries, self.fs, pack_limit)
+
+    def rehearse(self) -> Rehearsal:
+        """Start a batch that is weighed and thrown away."""
+        return Rehearsal(self.loose, self.packs.directory, self.temporaries, self.fs)
 
     def find(self, oid: ObjectId) -> Location | None:
         """Return where the object is, without the help of an index database; None if it is not stored.

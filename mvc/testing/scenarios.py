@@ -29,6 +29,8 @@ from mvc.repo.reindex import reindex
 from mvc.repo.repack import repack
 from mvc.repo.revisions import resolve
 from mvc.repo.session import Session
+from mvc.repo.thin import Older, ThinRequest, thin
+from mvc.repo.thin_plan import Keep
 from mvc.repo.tree import Selection, from_directory, from_worktree
 from mvc.repo.undo import undo
 from mvc.settings import Gc
@@ -379,6 +381,21 @@ def undo_a_merge(case: Path, fs: FileSystem | None) -> None:
     _, newest = next(session.refs.walk())
     if newest.command != "undo":
         undo(session, Actor(ACTOR.author, "undo"))
+
+
+# What is let go.
+
+
+def _four_epochs(case: Path) -> None:
+    train(case, 4)
+
+
+@scenario(_four_epochs)
+def thin_old_epochs(case: Path, fs: FileSystem | None) -> None:
+    """Put smaller commits in the places of all epochs but the newest."""
+    session = open_case(case, fs)
+    request = ThinRequest(resolve(session, "HEAD").commit, Keep(last=1), Older.parse("precision:12"))
+    thin(session, request, ACTOR)
 
 
 # Refs and derived data.

@@ -24,6 +24,7 @@ from mvc.repo.checkout import export_commit
 from mvc.repo.fsck import fsck
 from mvc.repo.layout import DIRECTORY
 from mvc.repo.log import history
+from mvc.repo.presence import check_contents
 from mvc.repo.refs import SYMBOLIC, RefState
 from mvc.repo.session import Session
 from mvc.repo.tips import commits_of_refs
@@ -263,10 +264,17 @@ class Trial:
         assert not _temporaries(case), "the sweep left something"
 
     def _check_commits(self, sessions: Mapping[str, Session]) -> None:
-        """Assert that everything that was committed before comes back byte for byte, and that fsck finds nothing."""
+        """Assert that everything that was committed before comes back byte for byte, and that fsck finds nothing.
+
+        Of what is thinned, everything must be there for the undoing, and what stands in for it.
+        """
         for name, commits in self._commits.items():
+            state = sessions[name].refs.state()
+            check_contents(sessions[name], state, [oid for oid in commits if oid in state.thinned])
             for oid, files in commits.items():
-                assert self._read(sessions[name], oid) == files, f"commit {oid} of {name} is another"
+                stand_in = state.thinned.get(oid)
+                found = self._read(sessions[name], stand_in or oid)
+                assert (found == files) == (stand_in is None), f"commit {oid} of {name} is another"
         for name, session in sessions.items():
             session.refresh(force=True)
             session.index.all_blobs()  # whoever first meets a damaged index drops it

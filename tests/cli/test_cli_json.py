@@ -50,6 +50,7 @@ def test_log(story):
         "absent",
         "derivation",
         "evaluations",
+        "thinned",
     ]
     assert [commit["message"] for commit in (side, second, first)] == ["a side step", "epoch 2", "epoch 1"]
     assert side["parents"] == second["parents"] == [first["id"]]
@@ -150,7 +151,8 @@ def test_diff_of_other_files(lab, story):
 def test_du(story):
     """``du`` tells logical and stored bytes, and the stored ones by encoding and place."""
     found = story.json("du")
-    assert list(found) == ["schema", "logical_bytes", "stored_bytes", "ratio", "by_encoding", "commits", "by_place"]
+    fields = ["schema", "logical_bytes", "stored_bytes", "ratio", "by_encoding", "commits", "by_place", "thinned"]
+    assert list(found) == fields
     assert found["ratio"] == pytest.approx(found["stored_bytes"] / found["logical_bytes"])
     assert found["commits"] == 3
     assert sum(found["by_place"].values()) == found["stored_bytes"]
@@ -216,6 +218,7 @@ def test_moves_of_head(lab, story, tmp_path):
         "written": 1,
         "removed": 0,
         "to": None,
+        "stands_in_for": None,
     }
     exported = story.json("checkout", "side", "--to", str(tmp_path / "to"))
     assert (exported["branch"], exported["written"], exported["to"]) == (None, 2, str(tmp_path / "to"))

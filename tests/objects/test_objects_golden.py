@@ -24,6 +24,7 @@ KINDS: dict[str, Any] = {
     "tag": (Tag, TAG),
     "operation": (Operation, OPERATION),
     "operation-of-a-fetch": (Operation, OPERATION),
+    "operation-of-a-thinning": (Operation, OPERATION),
 }
 
 

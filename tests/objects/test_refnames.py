@@ -112,6 +112,13 @@ def test_what_is_no_full_name(name):
     assert not is_ref_name(name)
 
 
+def test_what_says_that_a_commit_is_thinned():
+    """A whole id in lower case, and nothing else."""
+    assert is_ref_name(f"refs/thinned/{'ab' * 32}")
+    wrong = ("", "ab" * 31, "AB" * 32, "ab" * 32 + "/x", "ab" * 32 + "\n")
+    assert not any(is_ref_name(f"refs/thinned/{name}") for name in wrong)
+
+
 def test_head_is_a_ref():
     """And the only one outside of refs/."""
     assert is_ref_name("HEAD")

@@ -49,7 +49,7 @@ def weigh(lab, live):
     with session.pool() as pool:
         reader = ContentReader(session, pool, keep_bytes=1 << 24)
         encoder = Encoder(reader, pool, 2, "default", session.settings.delta)
-        return weighed(live, reader, encoder, pool, 2, lambda _: None)
+        return weighed(live, (), reader, encoder, pool, 2, lambda _: None)
 
 
 def test_what_is_stored_is_weighed_as_what_it_takes(lab):

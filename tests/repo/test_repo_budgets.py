@@ -7,9 +7,10 @@ import pytest
 
 from mvc.errors import InvalidInputError
 from mvc.lossy.calibration import About, Calibration, pieces
-from mvc.repo.compress import CompressRequest, compress
+from mvc.repo.compress import compress
 from mvc.repo.gptq_budgets import ErrorBudget, Rate, SizeBudget
 from mvc.repo.gptq_transform import EntropyCoded, GptqTransform
+from mvc.repo.press import CompressRequest
 from mvc.types import object_id
 
 SHAPES = {"first": (128, 96), "second": (96, 128), "third": (64, 96)}

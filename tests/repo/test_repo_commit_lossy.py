@@ -11,7 +11,8 @@ from mvc.errors import InvalidInputError
 from mvc.lossy import Precision
 from mvc.objects.refnames import branch_ref
 from mvc.repo.commit import CommitRequest, Target, commit
-from mvc.repo.compress import CompressRequest, compress
+from mvc.repo.compress import compress
+from mvc.repo.press import CompressRequest
 from mvc.repo.rounded_source import RoundedSource
 from mvc.repo.show import tensor_views
 from mvc.repo.sources import FileSource

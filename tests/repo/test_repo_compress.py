@@ -22,10 +22,11 @@ from mvc.remotes.push import PushRequest, push
 from mvc.remotes.remote_store import RemoteStore
 from mvc.repo.branches import delete_branch
 from mvc.repo.checkout import export_commit
-from mvc.repo.compress import CompressRequest, compress
+from mvc.repo.compress import compress
 from mvc.repo.gc import gc
 from mvc.repo.gptq_budgets import Rate
 from mvc.repo.gptq_transform import EntropyCoded, GptqTransform, Uniform
+from mvc.repo.press import CompressRequest
 from mvc.repo.record import put_commit
 from mvc.repo.repack import repack
 from mvc.repo.transforms import PrecisionTransform

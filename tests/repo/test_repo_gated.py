@@ -9,13 +9,13 @@ import pytest
 
 from mvc.errors import AlreadyExistsError, InvalidInputError
 from mvc.lossy import Precision
-from mvc.repo.compress import CompressRequest
 from mvc.repo.evaluate import Evaluator
 from mvc.repo.gated import GateRequest, compress_gated
 from mvc.repo.gates import Gate
 from mvc.repo.gptq_budgets import Rate
 from mvc.repo.gptq_transform import EntropyCoded, GptqTransform, Uniform
 from mvc.repo.notes import Notes, record_metrics
+from mvc.repo.press import CompressRequest
 from mvc.repo.transforms import PrecisionTransform
 from tests.conftest import ACTOR
 

@@ -53,7 +53,11 @@ def command(
     session = open_session(app)
     commit = resolve(session, ref).commit
     manifest = session.manifest(commit)
-    with exported_model(session, manifest, prefix) as directory, needs_torch("calibrating"):
+    with (
+        session.protected("calibrate", commit),
+        exported_model(session, manifest, prefix) as directory,
+        needs_torch("calibrating"),
+    ):
         found = calibrate(
             directory,
             app.path(tokenizer) if tokenizer else directory,

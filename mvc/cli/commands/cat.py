@@ -47,10 +47,11 @@ def command(app: App, /, *, ref: str, name: str, out: str, within: str | None, a
         raise click.BadParameter(f"{out!r} ends neither in {' nor in '.join(SUFFIXES)}", param_hint="--out")
     session = open_session(app)
     path = app.tree_paths(session.layout.root, [within])[0] if within is not None else None
-    manifest = session.manifest(resolve(session, ref).commit)
+    commit = resolve(session, ref).commit
+    manifest = session.manifest(commit)
     entry = find_tensor(manifest, name, path)
-    supply_tensors(session, manifest, {entry.id})
-    with session.pool() as pool:
+    with session.protected("cat", commit), session.pool() as pool:
+        supply_tensors(session, manifest, {entry.id})
         array = read_tensor(ContentReader(session, pool), entry)
     written = write_tensor(target, name, entry.spec, array)
     dtype, shape = entry.spec.dtype, entry.spec.shape

@@ -11,6 +11,7 @@ from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
 from mvc.cli.heads import explain_detached, head_document
 from mvc.cli.memory import keep_freed_memory
+from mvc.cli.notes import tell
 from mvc.cli.options import complete_ref, force_option, json_option
 from mvc.cli.progress import terminal_progress
 from mvc.cli.remotes import open_session
@@ -19,6 +20,7 @@ from mvc.objects.refnames import BRANCHES
 from mvc.repo.checkout import CheckoutResult, check_out_paths, export_commit, switch
 from mvc.repo.revisions import Revision, resolve
 from mvc.repo.session import Session
+from mvc.repo.thinned import standing_for
 
 
 @make_command(
@@ -30,21 +32,40 @@ from mvc.repo.session import Session
 @click.argument("ref", metavar="REF", shell_complete=complete_ref)
 @click.argument("paths", metavar="[PATH]...", nargs=-1)
 @click.option("--to", metavar="DIR", help="Write the files below DIR, and touch nothing else.")
+@click.option("--allow-lossy", is_flag=True, help="Take what stands in for a commit that was thinned.")
 @force_option
 @json_option
 @click.pass_obj
-def command(app: App, /, *, ref: str, paths: tuple[str, ...], to: str | None, force: bool, as_json: bool) -> None:
+def command(
+    app: App,
+    /,
+    *,
+    ref: str,
+    paths: tuple[str, ...],
+    to: str | None,
+    allow_lossy: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Bring back the files of a commit, byte for byte.
 
     With --to, writes them below DIR; without, with PATH, brings these files of the work tree back to what they are in
     REF, as mvc restore does; without both, brings the whole work tree and HEAD to REF, as mvc switch does.
+
+    Of a commit whose contents were let go (mvc thin), --allow-lossy brings the commit that stands in for it.
     """
     keep_freed_memory()
     session = open_session(app)
     revision = resolve(session, ref)
+    stand_in = standing_for(session.refs.state().thinned, revision.commit) if allow_lossy else None
+    wanted, revision = revision.commit, Revision(stand_in) if stand_in else revision
     result = _run(app, session, revision, paths, to, force=force)
+    if stand_in:
+        method = printable(session.record(stand_in).method or "")
+        tell("note", f"{short(wanted)} was thinned: this is {short(stand_in)}, which stands in for it by {method}")
     if as_json:
-        emit("mvc.checkout/1", **head_document(result), to=None if to is None else str(app.path(to)))
+        target = None if to is None else str(app.path(to))
+        emit("mvc.checkout/1", **head_document(result), to=target, stands_in_for=wanted if stand_in else None)
     elif to is not None or paths:
         target = f" to {to}" if to is not None else ""
         files = counted(result.written, "file")

@@ -28,11 +28,12 @@ from mvc.cli.text import percent, printable, short, size
 from mvc.lossy import Precision
 from mvc.lossy.calibration import Calibration
 from mvc.lossy.outputs_transformers import outputs
-from mvc.repo.compress import CompressRequest, CompressResult, compress
+from mvc.repo.compress import compress
 from mvc.repo.gated import compress_gated
 from mvc.repo.gptq_budgets import ErrorBudget, Rate, SizeBudget
 from mvc.repo.gptq_outputs import Outputs
 from mvc.repo.gptq_transform import EntropyCoded, GptqTransform, Mode, Uniform
+from mvc.repo.press import CompressRequest, CompressResult
 from mvc.repo.revisions import resolve
 from mvc.repo.session import Session
 from mvc.repo.transforms import PrecisionTransform, Transform

@@ -21,8 +21,8 @@ from mvc.repo.session import Session
 def command(app: App, /, *, as_json: bool) -> None:
     """Show what history takes on disk, and would take as copies.
 
-    The logical size is that of all files of all commits that a branch, tag or HEAD reaches; the stored size that of all
-    objects, whether reached or not, with the packs' indexes and the operation log.
+    The logical size is that of all files of all commits that a branch, tag or HEAD reaches, without those that were
+    thinned; the stored size that of all objects, whether reached or not, with the packs' indexes and the operation log.
     """
     use = disk_use(Session.find(app.start))
     if as_json:
@@ -37,6 +37,7 @@ def command(app: App, /, *, as_json: bool) -> None:
             },
             commits=use.commits,
             by_place=asdict(use.stored),
+            thinned=use.thinned,
         )
     else:
         click.echo("\n".join(_lines(use)))
@@ -45,6 +46,7 @@ def command(app: App, /, *, as_json: bool) -> None:
 def _lines(use: DiskUse) -> list[str]:
     commits, logical, stored = counted(use.commits, "commit"), size(use.logical_bytes), size(use.stored.total)
     share = percent(use.stored.total, use.logical_bytes)
+    thinned = f" ({use.thinned:,} of them thinned, and not counted)" if use.thinned else ""
     encodings = [
         (
             total.codec,
@@ -57,7 +59,7 @@ def _lines(use: DiskUse) -> list[str]:
     ]
     places = [(place, size(count)) for place, count in asdict(use.stored).items()]
     return [
-        f"{commits}: {logical} of files, stored in {stored} ({share})",
+        f"{commits}{thinned}: {logical} of files, stored in {stored} ({share})",
         "",
         *columns([("encoding", "blobs", "raw", "stored", ""), *encodings], "<>>>>"),
         "",

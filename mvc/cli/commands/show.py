@@ -29,7 +29,8 @@ def command(app: App, /, *, ref: str, encodings: bool, as_json: bool) -> None:
     Files are marked A (added), M (modified) or D (deleted) against the first parent. With --encodings, the policy
     of a tensor is full (stored by itself), previous (as a delta against the parent's tensor of that name), base (as a
     delta against an older one), companion (in the order of another tensor of the commit), slice (rows and columns of
-    another tensor), dedupe (stored by an earlier commit already) or promised (left out by a partial clone).
+    another tensor), dedupe (stored by an earlier commit already), promised (left out by a partial clone) or thinned
+    (let go by mvc thin).
     """
     session = Session.find(app.start)
     commit = resolve(session, ref).commit
