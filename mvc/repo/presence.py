@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 
-from mvc.errors import IntegrityError, NotFoundError
+from mvc.errors import ConflictError, IntegrityError, NotFoundError
 from mvc.index import BlobRecord
 from mvc.objects.manifest import Segment
+from mvc.objects.refnames import REMOTES
 from mvc.repo.features import is_partial
 from mvc.repo.liveness import Liveness
 from mvc.repo.log import history
@@ -18,7 +20,7 @@ from mvc.repo.thinned import refuse_thinned
 from mvc.repo.tips import commits_of_refs
 from mvc.types import ObjectId
 
-__all__ = ["check_contents", "check_not_thinned", "check_present", "reached"]
+__all__ = ["check_contents", "check_not_named", "check_not_thinned", "check_present", "reached"]
 
 
 def check_present(session: Session, state: RefState, wanted: Iterable[ObjectId], *, complete: bool = False) -> None:
@@ -87,6 +89,22 @@ def check_not_thinned(session: Session, state: RefState, wanted: Iterable[Object
     """
     thinned = state.thinned
     refuse_thinned(thinned, (_target(session, oid) for oid in sorted(wanted) if thinned))
+
+
+def check_not_named(session: Session, state: RefState, commits: AbstractSet[ObjectId]) -> None:
+    """Refuse to have `commits` be thinned, as `state` is about to say, if a ref names one or it stands in for another.
+
+    Raises
+    ------
+    ConflictError
+        If that is so.
+    """
+    named = (oid for name, oid in commits_of_refs(session, state).items() if not name.startswith(REMOTES))
+    if held := commits & {*named, *state.thinned.values()}:
+        raise ConflictError(
+            f"commit {min(held)[:12]} would be thinned again, and something has come to name it since",
+            hint="mvc tag and mvc branch say what; or thin anew, which keeps it",
+        )
 
 
 def _target(session: Session, oid: ObjectId) -> ObjectId:

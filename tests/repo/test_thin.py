@@ -287,6 +287,20 @@ class TestUndo:
         undo(lab.again().session, actor)
         assert set(thinned_in(refs(lab))) == set(made[:5])
 
+    def test_not_again_what_a_tag_has_come_to_name(self, run, actor, tmp_path):
+        """One that was fetched meanwhile is passed over by `undo`, and holds what it names: nothing is thinned."""
+        lab, made = run
+        thinned(lab, actor, DROP)
+        undo(lab.again().session, actor)
+        heard = (RefChange("refs/remotes/o/main", None, made[5]), RefChange("refs/tags/v1", None, made[1]))
+        lab.again().session.refs.update(lambda _: heard, actor)
+        with pytest.raises(ConflictError, match="has come to name it"):
+            undo(lab.again().session, actor)
+        assert not thinned_in(refs(lab))
+        collected(lab)
+        assert lab.again().exported("v1", tmp_path / "a")
+        assert lab.check().clean
+
     def test_when_contents_are_gone(self, run, actor):
         """Is refused, and nothing moves."""
         lab, _made = run
