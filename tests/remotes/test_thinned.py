@@ -13,6 +13,7 @@ from mvc.repo.gc import gc
 from mvc.repo.repack import repack
 from mvc.repo.thin import Older, ThinRequest, thin
 from mvc.repo.thin_plan import Keep
+from mvc.repo.undo import undo
 from mvc.server.service import find_served
 from tests.remotes.sides import AUTHOR, GREEDY, age, clean, epochs, exported
 
@@ -91,6 +92,9 @@ def test_what_is_fetched_anew_is_not_thinned_any_more(sides, tmp_path):
     gc(session, GREEDY)
     session.refresh(force=True)
     sides.fetch(session)
+    assert not session.refs.state().thinned
+    undo(session, AUTHOR)
+    assert session.refs.state().branches()["other"] == commits[1], "the newest operation but those that fetched"
     assert not session.refs.state().thinned
     exported(session, commits[0], tmp_path / "x")
     assert clean(session)

@@ -22,7 +22,7 @@ from mvc.repo.refs import thinned_in
 from mvc.repo.repack import repack
 from mvc.repo.show import tensor_views
 from mvc.repo.thin import Older, ThinRequest, thin
-from mvc.repo.thin_plan import Keep
+from mvc.repo.thin_plan import Best, Keep
 from mvc.repo.undo import undo
 from mvc.settings import Gc
 from mvc.types import ObjectId
@@ -181,6 +181,14 @@ class TestWhatIsLeft:
 
 class TestWhatIsRefused:
     """Reading, naming, and thinning what is held."""
+
+    def test_a_metric_that_no_epoch_has(self, run, actor):
+        """Nothing would be kept for it: the best of a name that was mistyped would go, too."""
+        lab, _made = run
+        held = refs(lab)
+        with pytest.raises(InvalidInputError, match="'acuracy'"):
+            thinned(lab, actor, DROP, last=1, best=(Best("acuracy"),))
+        assert refs(lab) == held
 
     def test_every_reader(self, run, actor, tmp_path):
         """Says what happened and what to do, before anything is written; a stand-in is told."""
