@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from mvc.errors import (
@@ -18,14 +18,14 @@ from mvc.errors import (
     StorageError,
 )
 from mvc.objects.manifest import FileEntry, Manifest
-from mvc.objects.operation import RefChange
+from mvc.objects.operation import RefChange, apply_changes
 from mvc.objects.refnames import BRANCHES, HEAD, TAGS, THINNED
 from mvc.repo.clock import Actor
 from mvc.repo.export import export, remove_files, supply_files
 from mvc.repo.layout import DIRECTORY
-from mvc.repo.presence import check_contents, check_not_thinned, check_present
+from mvc.repo.presence import check_contents, check_not_named, check_not_thinned, check_present
 from mvc.repo.progress import Progress, silent
-from mvc.repo.refs import SYMBOLIC, RefState, attach
+from mvc.repo.refs import SYMBOLIC, RefState, attach, thinned_in
 from mvc.repo.scan import scan
 from mvc.repo.session import Session
 from mvc.repo.status import Status, status
@@ -367,7 +367,7 @@ def move_refs(session: Session, changes: Sequence[RefChange], actor: Actor) -> R
     Raises
     ------
     ConflictError
-        If another process moved one of them meanwhile.
+        If another process moved one of them meanwhile, or names a commit that is to be thinned.
     NotFoundError
         If a new value is a commit of which garbage collection has removed something, or something was removed of one
         that is not to be thinned any more.
@@ -385,6 +385,9 @@ def move_refs(session: Session, changes: Sequence[RefChange], actor: Actor) -> R
             if current.refs.get(change.name) != change.old:
                 raise ConflictError(f"{change.name} was moved by another process", hint="run the command again")
         check_not_thinned(session, current, wanted)
+        if thinned := _thinned_by(changes):
+            after = replace(current, refs=apply_changes(current.refs, changes))
+            check_not_named(session, after, thinned)
         return tuple(changes)
 
     if not (wanted or refilled):
@@ -407,6 +410,11 @@ def _refilled_by(changes: Sequence[RefChange]) -> list[ObjectId]:
     """Return the commits that are not to be thinned any more."""
     names = (change.name for change in changes if change.name.startswith(THINNED) and change.new is None)
     return [object_id(name.removeprefix(THINNED)) for name in names]
+
+
+def _thinned_by(changes: Sequence[RefChange]) -> set[ObjectId]:
+    """Return the commits that are to be thinned from now on, as when the undoing of a thinning is undone."""
+    return {*thinned_in({change.name: change.new for change in changes if change.new})}
 
 
 def remember_worktree(

@@ -32,7 +32,7 @@ from mvc.repo.refs import RefState
 from mvc.repo.renewing import renewing
 from mvc.repo.session import Session
 from mvc.repo.survey import survey
-from mvc.repo.thin_plan import Epoch, Keep, ThinPlan, plan_thin
+from mvc.repo.thin_plan import Epoch, Keep, ThinPlan, check_scored, plan_thin
 from mvc.repo.tips import commits_of_refs, ref_names
 from mvc.repo.transforms import PrecisionTransform, Transform
 from mvc.settings import Level
@@ -207,7 +207,7 @@ def thin(session: Session, request: ThinRequest, actor: Actor, progress: Progres
     Raises
     ------
     InvalidInputError
-        If the method cannot be applied to an epoch.
+        If the method cannot be applied to an epoch, or no epoch has a number of a metric by which the best is kept.
     ConflictError
         If another process has made a ref to one of them meanwhile.
     IntegrityError
@@ -215,7 +215,9 @@ def thin(session: Session, request: ThinRequest, actor: Actor, progress: Progres
     """
     session.check_writable()
     state, run = session.refs.state(), _run(session, request.tip)
-    plan = _allowed(plan_thin(_epochs(session, state, run), request.keep), run, request.older)
+    epochs = _epochs(session, state, run)
+    check_scored(epochs, request.keep)
+    plan = _allowed(plan_thin(epochs, request.keep), run, request.older)
     sizes = {record.id: record.logical_bytes for record in run}
     if not plan.of("thinned"):
         return ThinResult(plan, {}, 0, Foresight(), sizes)

@@ -11,7 +11,7 @@ from mvc.errors import InvalidInputError
 from mvc.objects.fields import Scalar
 from mvc.types import ObjectId
 
-__all__ = ["Best", "Epoch", "Fate", "Keep", "ThinPlan", "Verdict", "parse_best", "plan_thin"]
+__all__ = ["Best", "Epoch", "Fate", "Keep", "ThinPlan", "Verdict", "check_scored", "parse_best", "plan_thin"]
 
 Fate = Literal["kept", "thinned", "already"]
 """What becomes of an epoch: it stays as it is; its contents may go; or they could go before."""
@@ -203,6 +203,22 @@ def plan_thin(epochs: Sequence[Epoch], keep: Keep) -> ThinPlan:
         return Verdict(epoch.id, "kept" if reasons else "thinned", tuple(reasons))
 
     return ThinPlan(tuple(map(verdict, epochs)))
+
+
+def check_scored(epochs: Sequence[Epoch], keep: Keep) -> None:
+    """Refuse metrics that no epoch which is whole has: of a name with a slip of the pen nothing would be kept.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is one.
+    """
+    whole = [epoch for epoch in epochs if not epoch.thinned]
+    for best in keep.best:
+        if _best(whole, best) is None:
+            raise InvalidInputError(
+                f"no epoch has a number {best.metric!r}", hint="mvc show REF says what a commit has"
+            )
 
 
 def _regular(epochs: Sequence[Epoch], every: int | None) -> Collection[ObjectId]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from mvc.errors import InvalidInputError
 from mvc.objects.operation import Operation, RefChange
-from mvc.objects.refnames import HEAD, REMOTES, TAGS
+from mvc.objects.refnames import HEAD, REMOTES, TAGS, THINNED
 from mvc.repo.checkout import bring_worktree, move_refs, session_status
 from mvc.repo.clock import Actor
 from mvc.repo.presence import reached
@@ -72,8 +72,11 @@ def undo(session: Session, actor: Actor, *, force: bool = False, progress: Progr
 
 
 def _is_hearsay(operation: Operation) -> bool:
-    """Return whether an operation only noted what a remote has: its branches, and tags that were not here before."""
-    names = [change.name for change in operation.changes]
+    """Return whether an operation only noted what a remote has: its branches, and tags that were not here before.
+
+    What it has brought may have been thinned before, and not be any more.
+    """
+    names = [change.name for change in operation.changes if change.new or not change.name.startswith(THINNED)]
     new_tags = all(change.old is None for change in operation.changes if change.name.startswith(TAGS))
     heard = all(name.startswith((REMOTES, TAGS)) for name in names) and any(name.startswith(REMOTES) for name in names)
     return heard and new_tags

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mvc.errors import FormatError, RemoteError, ThinnedError
+from mvc.errors import FormatError, NotFoundError, RemoteError, ThinnedError
 from mvc.objects.operation import RefChange
 from mvc.objects.refnames import TAGS
 from mvc.remotes.posix import PosixEngine
@@ -13,7 +13,9 @@ from mvc.repo.gc import gc
 from mvc.repo.repack import repack
 from mvc.repo.thin import Older, ThinRequest, thin
 from mvc.repo.thin_plan import Keep
+from mvc.repo.undo import undo
 from mvc.server.service import find_served
+from tests.conftest import Lab
 from tests.remotes.sides import AUTHOR, GREEDY, age, clean, epochs, exported
 
 
@@ -92,7 +94,29 @@ def test_what_is_fetched_anew_is_not_thinned_any_more(sides, tmp_path):
     session.refresh(force=True)
     sides.fetch(session)
     assert not session.refs.state().thinned
+    undo(session, AUTHOR)
+    assert session.refs.state().branches()["other"] == commits[1], "the newest operation but those that fetched"
+    assert not session.refs.state().thinned
     exported(session, commits[0], tmp_path / "x")
+    assert clean(session)
+
+
+def test_undo_in_a_partial_clone(sides, tmp_path):
+    """What was committed there, and has been freed, no remote promises: it is not taken for whole."""
+    epochs(sides.full, 1)
+    sides.publish()
+    session = sides.clone("c", filters=("tensors=*nothing*",), checkout=True)
+    model = sides.full.model(7)
+    mine = [Lab(session.layout.root).committed(sides.full.tuned(model, number)) for number in range(2)]
+    before = exported(session, mine[0], tmp_path / "x")
+    session.refresh(force=True)
+    thin(session, ThinRequest(mine[1], Keep(last=1), Older.parse("drop")), AUTHOR)
+    undo(session, AUTHOR)
+    assert exported(session, mine[0], tmp_path / "y") == before
+    thinned(session, mine[1])
+    with pytest.raises(NotFoundError, match="not whole any more"):
+        undo(session, AUTHOR)
+    assert mine[0] in session.refs.state().thinned
     assert clean(session)
 
 

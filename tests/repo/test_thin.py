@@ -22,7 +22,7 @@ from mvc.repo.refs import thinned_in
 from mvc.repo.repack import repack
 from mvc.repo.show import tensor_views
 from mvc.repo.thin import Older, ThinRequest, thin
-from mvc.repo.thin_plan import Keep
+from mvc.repo.thin_plan import Best, Keep
 from mvc.repo.undo import undo
 from mvc.settings import Gc
 from mvc.types import ObjectId
@@ -182,6 +182,14 @@ class TestWhatIsLeft:
 class TestWhatIsRefused:
     """Reading, naming, and thinning what is held."""
 
+    def test_a_metric_that_no_epoch_has(self, run, actor):
+        """Nothing would be kept for it: the best of a name that was mistyped would go, too."""
+        lab, _made = run
+        held = refs(lab)
+        with pytest.raises(InvalidInputError, match="'acuracy'"):
+            thinned(lab, actor, DROP, last=1, best=(Best("acuracy"),))
+        assert refs(lab) == held
+
     def test_every_reader(self, run, actor, tmp_path):
         """Says what happened and what to do, before anything is written; a stand-in is told."""
         lab, made = run
@@ -286,6 +294,20 @@ class TestUndo:
         assert [lab.exported(oid, tmp_path / f"b{oid}") for oid in made] == files
         undo(lab.again().session, actor)
         assert set(thinned_in(refs(lab))) == set(made[:5])
+
+    def test_not_again_what_a_tag_has_come_to_name(self, run, actor, tmp_path):
+        """One that was fetched meanwhile is passed over by `undo`, and holds what it names: nothing is thinned."""
+        lab, made = run
+        thinned(lab, actor, DROP)
+        undo(lab.again().session, actor)
+        heard = (RefChange("refs/remotes/o/main", None, made[5]), RefChange("refs/tags/v1", None, made[1]))
+        lab.again().session.refs.update(lambda _: heard, actor)
+        with pytest.raises(ConflictError, match="has come to name it"):
+            undo(lab.again().session, actor)
+        assert not thinned_in(refs(lab))
+        collected(lab)
+        assert lab.again().exported("v1", tmp_path / "a")
+        assert lab.check().clean
 
     def test_when_contents_are_gone(self, run, actor):
         """Is refused, and nothing moves."""
