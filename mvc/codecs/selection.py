@@ -29,6 +29,9 @@ _MOST_ROW: Final = 1 << 24
 _MOST_SPAN: Final = 1 << 22
 """Words of the whole held at once where its rows are shorter: as for fitted bases, four frames of the usual size."""
 
+_MOST_BYTES: Final = 1 << 21
+"""Bytes of the parameter ``keep`` (spec-v1, section 6.11): decoding takes more than 100 times as much memory."""
+
 _ALL: Final = 0
 _SOME: Final = 1
 _ENTRY: Final = struct.Struct("<BI")
@@ -48,7 +51,7 @@ class Selection:
     Raises
     ------
     InvalidInputError
-        If that is not so, or there are no dimensions or too many.
+        If that is not so, or there are no dimensions or too many, or ``keep`` would be too long.
     """
 
     whole: tuple[int, ...]
@@ -60,6 +63,11 @@ class Selection:
         for size, indices in zip(self.whole, self.kept, strict=True):
             if not 1 <= size < 1 << 32 or not (indices is None or _are_some(indices, size)):
                 raise InvalidInputError(f"what is kept of a dimension of {size} is nothing, all, or not in order")
+        marked = sum(-(-size // 8) for size, part in zip(self.whole, self.kept, strict=True) if part is not None)
+        if _ENTRY.size * len(self.whole) + marked > _MOST_BYTES:
+            raise InvalidInputError(
+                f"kept indices of dimensions of {list(self.whole)} take more than {_MOST_BYTES:,} bytes"
+            )
 
     @classmethod
     def of(cls, whole: Sequence[int], kept: Sequence[Sequence[int] | None]) -> Self:
@@ -96,6 +104,8 @@ class Selection:
         MalformedError
             If it is not of that form.
         """
+        if len(data) > _MOST_BYTES:
+            raise MalformedError(f"kept indices take {len(data):,} bytes")
         whole, kept, at = list[int](), list[Indices | None](), 0
         while at < len(data) and len(whole) < MAX_RANK:
             size, indices, at = _read_entry(data, at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from mvc.codecs import Slice, codec_of
 from mvc.errors import IntegrityError
 from mvc.objects.blob import Envelope
 from mvc.objects.manifest import SegmentKind
@@ -240,8 +242,9 @@ class _Download:
             del self.spools[empty]
 
     def _most_of_base(self, oid: ObjectId) -> int:
-        """Return how many bytes what a content needs may have; of what that needs, no more."""
-        return _MOST_OF_A_BASE * self.wanted[oid][1] + _SLACK if oid in self.wanted else self.bases[oid]
+        """Return how many bytes what a waiting content needs may have; of what that needs, no more."""
+        most = _MOST_OF_A_BASE * self.wanted[oid][1] + _SLACK if oid in self.wanted else self.bases[oid]
+        return max(most, _whole_bytes(self.waiting[oid]))
 
     def _next(self, missing: set[ObjectId]) -> list[ObjectId]:
         """Return what to receive next: what is missing; other copies of what needs something that is nowhere.
@@ -274,3 +277,10 @@ def _read(spool: Spool, start: int, length: int, offset: int, count: int) -> mem
 
 def _needs(arrival: Arrival) -> frozenset[ObjectId]:
     return frozenset(reference.id for reference in Envelope.fetch(arrival.length, arrival.read).references)
+
+
+def _whole_bytes(arrival: Arrival) -> int:
+    """Return how large that is of which a slice says that it is left, little as that may be; 0 for other blobs."""
+    envelope = Envelope.fetch(arrival.length, arrival.read)
+    codec = codec_of(envelope.codec, envelope.parameters)
+    return math.prod(codec.selection.whole) * envelope.spec.dtype.bits // 8 if isinstance(codec, Slice) else 0

@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import chain
-from threading import Lock
+from threading import Lock, local
 from typing import Final
 
 import numpy as np
@@ -35,6 +35,10 @@ _BLOBS_KEPT: Final = 32
 """Opened blobs kept: the chains that two threads work on. Each holds little memory, and a file open."""
 _RUN_BYTES: Final = 256 << 10
 """Decoded bytes of neighbouring frames that one thread checks in one go: as many as one codes in one go."""
+_MOST_WORK: Final = 1 << 34
+"""Words decoded for one frame (spec-v1, limits): 64 of 2^24 words below each other are a sixteenth of that."""
+_LEAST_WORK: Final = 1 << 18
+"""Words that the decoding of a frame counts for at least: a call of a codec takes about as long as they do."""
 _NO_FRAME: Final = Frame(0, 0, 0, 0, 0)
 """Stands for those of a content without elements, which has an id like any other."""
 
@@ -99,6 +103,12 @@ class _Task:
     offset: int
 
 
+class _Work(local):
+    """Words that a thread has decoded for the frame that it was asked for."""
+
+    words = 0
+
+
 class ContentReader:
     """Decode tensors and literals of one repository.
 
@@ -129,6 +139,7 @@ class ContentReader:
         self._locations: dict[ObjectId, Location] = {}
         self._kept = FrameCache(keep_bytes)
         self._lost: dict[_Place, str] = {}
+        self._work = _Work()
         self._healed: set[ObjectId] = set()
         self.open = lru_cache(maxsize=_BLOBS_KEPT)(self._open)
         self._copies = lru_cache(maxsize=_BLOBS_KEPT)(self._find_copies)
@@ -439,6 +450,7 @@ class ContentReader:
         place = _place(blob, frame)
         if self._lost and place in self._lost:
             raise IntegrityError(self._lost[place], hint="mvc fsck")
+        self._count(blob, frame, depth)
         try:
             stored = blob.stored.read(frame.offset, frame.length)
             frame.check(stored, blob.envelope.id)
@@ -446,6 +458,12 @@ class ContentReader:
         except (IntegrityError, NotFoundError, FormatError) as error:
             self._lost[place] = error.message  # so that no frame is tried twice, however many need it
             raise
+
+    def _count(self, blob: StoredBlob, frame: Frame, depth: int) -> None:
+        """Refuse frames that need many of a side tensor each, which need many each: 64 such levels never end."""
+        self._work.words = (self._work.words if depth else 0) + max(frame.words, _LEAST_WORK)
+        if self._work.words > _MOST_WORK:
+            raise IntegrityError(f"one frame needs more than {_MOST_WORK:,} words, also of {blob.envelope.id}")
 
     def _heal(self, blob: StoredBlob, frame: Frame, out: Bytes, depth: int, cause: Exception) -> None:
         """Fill `out` with the words of a frame from another copy; raise `cause` if no copy can be decoded."""

@@ -150,7 +150,20 @@ def test_tensors_that_do_not_suit(whole, part):
 
 def test_rows_too_long():
     """A row of more than 2**24 words is refused before it is read."""
-    codec = Slice(Selection.of((2, 1 << 25), [None, [7]]))
-    of, to = (TensorSpec(dtype_of("F32"), shape) for shape in ((2, 1 << 25), (2, 1)))
+    codec = Slice(Selection.of((2, 1 << 22, 8), [None, None, [7]]))
+    of, to = (TensorSpec(dtype_of("F32"), (2, 1 << 22, columns)) for columns in (8, 1))
     with pytest.raises(MalformedError, match="leaves no"):
         codec.side(of, to, 0, 1, lambda *_: pytest.fail("it was read"))
+
+
+def test_keep_too_long():
+    """Parameters of more than 2 MiB are refused before they are taken apart, and never made."""
+    size = 8 * ((1 << 21) - 5)
+    most = Selection.of((size,), [[0, size - 1]]).encoded
+    assert len(most) == 1 << 21
+    assert Selection.decode(most).shape == (2,)
+    longer = b"\1" + (size + 8).to_bytes(4, "little") + most[5:] + b"\1"
+    with pytest.raises(MalformedError, match="2,097,153 bytes"):
+        Selection.decode(longer)
+    with pytest.raises(InvalidInputError, match="more than 2,097,152 bytes"):
+        Selection.of((size + 8,), [[0, size]])

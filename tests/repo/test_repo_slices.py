@@ -8,9 +8,10 @@ import pytest
 
 from mvc.codecs import Selection as Kept
 from mvc.codecs import Slice
-from mvc.errors import MvcError
+from mvc.errors import IntegrityError, MvcError
 from mvc.objects.commit import Commit
 from mvc.objects.operation import RefChange
+from mvc.repo import materialize
 from mvc.repo.branches import delete_branch
 from mvc.repo.gc import gc
 from mvc.repo.materialize import ContentReader
@@ -162,3 +163,24 @@ def test_slices_that_lie(lab, lie):
         reader = ContentReader(lab.session, pool, lambda _: locations)
         with pytest.raises(MvcError):
             reader.read(made.id)
+
+
+def test_frames_that_need_ever_more_frames(lab, monkeypatch):
+    """Slices of slices in tiny frames are refused where one frame would take far more than the limit."""
+    tensors = lab.manifest(lab.committed({"w": lab.weights("F32", (1, 40))})).tensors
+    ids = [tensors[0].id]
+    for width in range(39, 35, -1):
+        with lab.session.pool() as pool, lab.session.store.begin() as batch:
+            made = sliced(ContentReader(lab.session, pool), ids[-1], Kept.of((1, width + 1), [None, [*range(width)]]))
+            count = -(-width // 2)
+            envelope = replace(made.envelope, frame_words=2, table=made.envelope.table * count)
+            batch.put(EntryKind.TENSOR, envelope.id, envelope.header + made.frames * count)
+            batch.commit()
+        lab.session.refresh(force=True)
+        ids.append(envelope.id)
+    monkeypatch.setattr(materialize, "_MOST_WORK", 100 * materialize._LEAST_WORK)
+    with lab.session.pool() as pool:
+        reader = ContentReader(lab.session, pool)
+        assert [len(reader.read(oid)) for oid in ids[:3]] == [160, 156, 152]
+        with pytest.raises(IntegrityError, match="one frame needs more"):
+            reader.read(ids[-1])
