@@ -101,6 +101,24 @@ def test_what_is_fetched_anew_is_not_thinned_any_more(sides, tmp_path):
     assert clean(session)
 
 
+def test_a_branch_at_a_commit_that_was_dropped(sides, tmp_path):
+    """The ref that says that it is thinned does not hold it: it comes whole, also while its metadata is still there."""
+    commits = epochs(sides.full, 2)
+    sides.publish()
+    session = sides.clone("c")
+    thinned(session, commits[1])
+    switch(session, None, AUTHOR, branch="refs/heads/empty", create=True, force=True)
+    delete_branch(session, "main", AUTHOR, force=True)
+    forget_tracking(session)
+    create_branch(sides.full.session, "old", commits[0], AUTHOR)
+    sides.publish()
+    sides.fetch(session, branches=("old",))
+    assert session.refs.state().refs["refs/remotes/origin/old"] == commits[0]
+    assert not session.refs.state().thinned
+    exported(session, commits[0], tmp_path / "x")
+    assert clean(session)
+
+
 def test_undo_in_a_partial_clone(sides, tmp_path):
     """What was committed there, and has been freed, no remote promises: it is not taken for whole."""
     epochs(sides.full, 1)
