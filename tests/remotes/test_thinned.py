@@ -2,9 +2,9 @@
 
 import pytest
 
-from mvc.errors import FormatError, NotFoundError, RemoteError, ThinnedError
+from mvc.errors import ConflictError, FormatError, NotFoundError, RemoteError, ThinnedError
 from mvc.objects.operation import RefChange
-from mvc.objects.refnames import TAGS
+from mvc.objects.refnames import TAGS, thinned_ref
 from mvc.remotes.posix import PosixEngine
 from mvc.remotes.remote_store import RemoteStore
 from mvc.repo.branches import create_branch, create_tag, delete_branch
@@ -55,6 +55,24 @@ def test_what_the_remote_lacks_is_not_pushed(sides, method):
         assert not list((sides.url / "packs").glob("*"))
         age(sides.full.session)
         repack(sides.full.session, GREEDY)
+
+
+def test_pushing_to_what_is_being_thinned(sides, monkeypatch):
+    """Refused: what was relied on may be freed there before a ref holds it."""
+    commits = epochs(sides.full, 2)
+    sides.publish()
+    epochs(sides.full, 1)
+    update = RemoteStore.update
+
+    def slow(store, decide, actor, state):
+        """Let another process thin the remote first."""
+        update(store, lambda _: (RefChange(thinned_ref(commits[0]), None, commits[0]),), actor, state)
+        return update(store, decide, actor, state)
+
+    monkeypatch.setattr(RemoteStore, "update", slow)
+    with pytest.raises(ConflictError, match="was thinned meanwhile"):
+        sides.publish()
+    assert sides.store.state().refs["refs/heads/main"] == commits[1]
 
 
 def test_fetching_beside_what_is_thinned(sides, tmp_path):
