@@ -329,7 +329,7 @@ class _Fetch:
 
     def _unknown(self, tips: Iterable[ObjectId]) -> list[ObjectId]:
         """Return the tips that no ref here reaches."""
-        held = {ObjectId(value) for value in self._session.refs.state().refs.values()} & {*tips}
+        held = {*self._session.refs.state().naming.values()} & {*tips}
         there = self._session.index.objects(held)  # a ref may hold what was lost: then it is brought again
         new = [oid for oid in dict.fromkeys(tips) if oid not in there]
         whole = self._whole(new)

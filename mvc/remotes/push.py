@@ -323,7 +323,12 @@ def _check_there(engine: Engine, pack: OutgoingPack, size: int) -> None:
 
 def _move(store: RemoteStore, moved: Sequence[RefUpdate], actor: Actor, state: RefState) -> None:
     def decide(current: RefState) -> tuple[RefChange, ...]:
-        """Return the moves, unless somebody else has moved one of these refs meanwhile."""
+        """Return the moves, unless somebody else has moved one of these refs, or thinned commits there, meanwhile."""
+        if current.thinned:
+            raise ConflictError(
+                f"{store.url} was thinned meanwhile, and may lack what was not sent: nothing was pushed",
+                hint="mvc push says more",
+            )
         for update in moved:
             if current.refs.get(update.target) not in {update.old, update.new}:
                 raise ConflictError(

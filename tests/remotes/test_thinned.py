@@ -2,9 +2,9 @@
 
 import pytest
 
-from mvc.errors import FormatError, NotFoundError, RemoteError, ThinnedError
+from mvc.errors import ConflictError, FormatError, NotFoundError, RemoteError, ThinnedError
 from mvc.objects.operation import RefChange
-from mvc.objects.refnames import TAGS
+from mvc.objects.refnames import TAGS, thinned_ref
 from mvc.remotes.posix import PosixEngine
 from mvc.remotes.remote_store import RemoteStore
 from mvc.repo.branches import create_branch, create_tag, delete_branch
@@ -57,6 +57,24 @@ def test_what_the_remote_lacks_is_not_pushed(sides, method):
         repack(sides.full.session, GREEDY)
 
 
+def test_pushing_to_what_is_being_thinned(sides, monkeypatch):
+    """Refused: what was relied on may be freed there before a ref holds it."""
+    commits = epochs(sides.full, 2)
+    sides.publish()
+    epochs(sides.full, 1)
+    update = RemoteStore.update
+
+    def slow(store, decide, actor, state):
+        """Let another process thin the remote first."""
+        update(store, lambda _: (RefChange(thinned_ref(commits[0]), None, commits[0]),), actor, state)
+        return update(store, decide, actor, state)
+
+    monkeypatch.setattr(RemoteStore, "update", slow)
+    with pytest.raises(ConflictError, match="was thinned meanwhile"):
+        sides.publish()
+    assert sides.store.state().refs["refs/heads/main"] == commits[1]
+
+
 def test_fetching_beside_what_is_thinned(sides, tmp_path):
     """A branch that shares tensors with a thinned commit comes whole; a tag of one does not come."""
     commits = epochs(sides.full, 3)
@@ -96,6 +114,24 @@ def test_what_is_fetched_anew_is_not_thinned_any_more(sides, tmp_path):
     assert not session.refs.state().thinned
     undo(session, AUTHOR)
     assert session.refs.state().branches()["other"] == commits[1], "the newest operation but those that fetched"
+    assert not session.refs.state().thinned
+    exported(session, commits[0], tmp_path / "x")
+    assert clean(session)
+
+
+def test_a_branch_at_a_commit_that_was_dropped(sides, tmp_path):
+    """The ref that says that it is thinned does not hold it: it comes whole, also while its metadata is still there."""
+    commits = epochs(sides.full, 2)
+    sides.publish()
+    session = sides.clone("c")
+    thinned(session, commits[1])
+    switch(session, None, AUTHOR, branch="refs/heads/empty", create=True, force=True)
+    delete_branch(session, "main", AUTHOR, force=True)
+    forget_tracking(session)
+    create_branch(sides.full.session, "old", commits[0], AUTHOR)
+    sides.publish()
+    sides.fetch(session, branches=("old",))
+    assert session.refs.state().refs["refs/remotes/origin/old"] == commits[0]
     assert not session.refs.state().thinned
     exported(session, commits[0], tmp_path / "x")
     assert clean(session)
