@@ -5,7 +5,8 @@ from the same repository: the newest two and every fifth stay, the others get st
 Bytes are of the whole store. Grace and retention are zero, so that what is let go can go at once. What stays is checked
 out afterwards and compared by SHA-256.
 
-Run ``python -m benchmarks.corpus --epochs 4`` first; by default the longest run that there is is taken.
+Run ``python -m benchmarks.corpus --epochs 10 --steps 30 --family minilm --dtypes fp32 --cache DIR`` first, DIR being
+``corpus-ten`` beside the usual corpus; by default the longest run that there is is taken.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from benchmarks.cli import came_back, init, mvc
 from benchmarks.corpora import CORPUS
 from benchmarks.report import RESULTS, print_table, write_json
 
-RUNS = CORPUS.parent / "corpus-long" / "minilm-fortunes", CORPUS / "minilm-fortunes"
+RUNS = CORPUS.parent / "corpus-ten" / "minilm-fortunes", CORPUS / "minilm-fortunes"
 FILES = "model.safetensors", "optimizer.pt"
 KEEP = "--keep-last", "2", "--keep-every", "5"
 METHODS = "precision:19", "drop"
