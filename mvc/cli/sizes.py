@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
@@ -25,7 +26,8 @@ def byte_count(text: str) -> int | None:
     if match is None:
         return None
     power = _POWERS[match[2].lower()] if match[2] else 0
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+    bytes_ = float(match[1]) * (1024 if match[3] else 1000) ** power
+    return int(bytes_) if math.isfinite(bytes_) else None
 
 
 class _Bytes(click.ParamType[int]):

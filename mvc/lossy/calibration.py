@@ -153,7 +153,7 @@ class Calibration:
             header = json.loads(bytes(view[_LENGTH.size : _LENGTH.size + size]))
             about, digests = _about(header.pop(_METADATA))
             places = {str(name): _place(str(name), entry, len(data)) for name, entry in header.items()}
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise DamagedFileError(f"the header of a calibration is not of its format: {error}", hint=_AGAIN) from error
         if digests.keys() != places.keys():
             raise DamagedFileError("a calibration has digests of other tensors than it holds", hint=_AGAIN)

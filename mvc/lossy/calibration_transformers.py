@@ -9,7 +9,7 @@ from pathlib import Path
 from mvc.errors import InvalidInputError
 from mvc.lossy.calibration import Matrix, Vector
 from mvc.lossy.calibration_torch import hessians, inputs_first, shared_names
-from mvc.lossy.models_transformers import load_model, tensor_name
+from mvc.lossy.models_transformers import load_model, running, tensor_name
 
 __all__ = ["Calibrated", "calibrate"]
 
@@ -51,10 +51,11 @@ def calibrate(
     Raises
     ------
     InvalidInputError
-        If model or tokenizer cannot be loaded, there is no text, or layers have other names than tensors.
+        If model or tokenizer cannot be loaded or run, there is no text, or layers have other names than tensors.
     """
     model, batches = load_model(directory, tokenizer, texts, length)
-    found = hessians(model, batches)
+    with running():
+        found = hessians(model, batches)
     shared, prefix = shared_names(model), model.base_model_prefix
     known = {layer: tensor_name(shared.get(layer, {layer}), names, prefix) for layer in found}
     named = {layer: name for layer, name in known.items() if name is not None}

@@ -189,7 +189,7 @@ def gptq_factor(hessian: npt.NDArray[np.floating]) -> Factor:
     InvalidInputError
         If H is zero, or not positive definite with any of the dampings.
     """
-    mean = float(np.diag(hessian).mean())
+    mean = float(np.diag(hessian).mean(dtype=np.float64))
     if not 0 < mean < np.inf:
         raise InvalidInputError(f"the mean of the diagonal of H is {mean}", hint="calibrate with samples that reach it")
     for damping in _DAMPINGS:
@@ -371,7 +371,7 @@ def relative_output_error(delta: Delta, words: Words, hessian: npt.NDArray[np.fl
     whole = delta.values
     error = whole - delta.added(words)
     lost, all_of_it = (float(((x if hessian is None else x @ hessian) * x).sum()) for x in (error, whole))
-    return lost / all_of_it if all_of_it > 0 else 0.0
+    return max(lost, 0.0) / all_of_it if all_of_it > 0 else 0.0  # an H that is hardly definite may say less than 0
 
 
 def bits_per_parameter(codes: Codes) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from mvc.errors import InvalidInputError
+from mvc.errors import InvalidInputError, MvcError
 
-__all__ = ["load_model", "read_texts", "tensor_name"]
+__all__ = ["load_model", "read_texts", "running", "tensor_name"]
 
 BATCH: Final = 8
 """Texts that run at once: memory grows with it, and on a processor speed hardly does."""
@@ -54,7 +55,7 @@ def load_model(directory: Path, tokenizer: Path, texts: Sequence[str], length: i
     texts : sequence of str
         At least one.
     length : int
-        Most tokens of a text; what is longer is cut.
+        Most tokens of a text, if the model has places for so many; what is longer is cut.
 
     Raises
     ------
@@ -62,9 +63,30 @@ def load_model(directory: Path, tokenizer: Path, texts: Sequence[str], length: i
         If model or tokenizer cannot be loaded.
     """
     model, encode = _loaded(directory, tokenizer)
+    length = min(length, getattr(model.config, "max_position_embeddings", None) or length)
     options = {"truncation": True, "max_length": length, "padding": True, "return_tensors": "pt"}
     batches = [dict(encode(list(texts[start : start + BATCH]), **options)) for start in range(0, len(texts), BATCH)]
     return model, batches
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """Have what a model raises in the block be an error of ours.
+
+    Raises
+    ------
+    InvalidInputError
+        If it cannot be run on these texts.
+    """
+    try:
+        yield
+    except MvcError:
+        raise
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInputError(
+            f"the model cannot be run on texts: {str(error).partition(chr(10))[0]}",
+            hint="it must take text and nothing else, and the tokenizer must be its own: --tokenizer DIR",
+        ) from error
 
 
 def _loaded(directory: Path, tokenizer: Path) -> tuple[Any, Any]:

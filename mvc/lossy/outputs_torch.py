@@ -19,6 +19,9 @@ __all__ = ["TorchOutputs"]
 _MOST_BYTES: Final = 1 << 30
 """Of outputs that are kept to compare with: 20,000 tokens of a model of 50,000 words, 700,000 of an encoder's 384."""
 
+_NUMBERS_OF_TOKENS: Final = frozenset({"start_logits", "end_logits"})
+"""Outputs with one number for each token: where an answer begins and ends."""
+
 
 class TorchOutputs:
     """What a model puts out on some batches, and the error of what it puts out with other weights.
@@ -106,13 +109,18 @@ def _rows(outputs: Any, mask: Tensor | None) -> Tensor:  # noqa: ANN401 - of wha
     """Return the outputs as one vector."""
     import torch  # noqa: PLC0415
 
-    fields = [value for name, value in outputs.items() if name.endswith("logits")] or [outputs["last_hidden_state"]]
-    return torch.cat([_counted(value.float(), mask).reshape(-1) for value in fields])
+    hidden = "last_hidden_state"
+    fields = {n: v for n, v in outputs.items() if n.endswith("logits")} or {hidden: outputs[hidden]}
+    return torch.cat([_counted(name, value.float(), mask).reshape(-1) for name, value in fields.items()])
 
 
-def _counted(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Return what is not padding: values that have one row, or one number, for each token."""
-    return values[mask.bool()] if mask is not None and values.shape[:2] == mask.shape else values
+def _counted(name: str, values: Tensor, mask: Tensor | None) -> Tensor:
+    """Return what is not padding: of values that have one row, or one number, for each token.
+
+    Other numbers are of samples, as those of classes, of which there may be as many as tokens.
+    """
+    of_tokens = values.ndim > 2 or name in _NUMBERS_OF_TOKENS
+    return values[mask.bool()] if of_tokens and mask is not None and values.shape[:2] == mask.shape else values
 
 
 def _energy(values: Tensor) -> float:

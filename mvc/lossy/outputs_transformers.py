@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mvc.errors import InvalidInputError
-from mvc.lossy.models_transformers import load_model, tensor_name
+from mvc.lossy.models_transformers import load_model, running, tensor_name
 from mvc.lossy.outputs_torch import TorchOutputs
 
 __all__ = ["outputs"]
@@ -27,7 +27,8 @@ def outputs(
     Raises
     ------
     InvalidInputError
-        If model or tokenizer cannot be loaded, an output is not finite, or weights have other names than tensors.
+        If model or tokenizer cannot be loaded or run, an output is not finite, or weights have other names than
+        tensors.
     """
     model, batches = load_model(directory, tokenizer, texts, length)
     weights = list(model.state_dict())
@@ -35,4 +36,5 @@ def outputs(
     known = {name: weight for name, weight in found.items() if name is not None}
     if not known:
         raise InvalidInputError(f"no tensor is called like a weight of the model, such as {min(weights)}")
-    return TorchOutputs(model, batches, known)
+    with running():
+        return TorchOutputs(model, batches, known)

@@ -420,14 +420,14 @@ class _Attempt:
             yield from tasks
 
     def _derivation(self, changes: _Changes, stored: Iterable[Stored]) -> Derivation | None:
-        """Return what the commit says of its loss, with what the blobs take: these, or those that were there."""
+        """Return what the commit says of its loss, with what the blobs take: these, those that were there, or 0."""
         found = changes.derivation(self.target.parent)
         if found is None:
             return None
         records = self.session.index.blobs({tensor.id for tensor in found.tensors})
         sizes = {oid: record.location.length for oid, record in records.items()}
         sizes |= {item.content.id: item.stored_bytes for item in stored}
-        tensors = tuple(replace(tensor, stored_bytes=sizes[tensor.id]) for tensor in found.tensors)
+        tensors = tuple(replace(tensor, stored_bytes=sizes.get(tensor.id, 0)) for tensor in found.tensors)
         return replace(found, tensors=tensors)
 
     def _record(self, manifest: Manifest, derivation: Derivation | None, batch: WriteBatch) -> Commit:

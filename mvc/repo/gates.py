@@ -192,7 +192,10 @@ def _number(metrics: Metrics, name: str) -> float:
         known = ", ".join(sorted(metrics)) or "none"
         what = f"there is no metric {name!r}" if value is None else f"metric {name!r} is no number but {value!r:.40}"
         raise InvalidInputError(f"{what}; there are: {known}", hint="the command must print what the gate asks for")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise InvalidInputError(f"metric {name!r} is too large to compare: an integer beyond 1e308") from None
 
 
 def _finite(text: str) -> float:

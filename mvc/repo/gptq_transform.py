@@ -29,6 +29,7 @@ from mvc.lossy.gptq import (
 )
 from mvc.objects.blob import MAX_DEPTH, Envelope, Reference
 from mvc.objects.fields import Scalar
+from mvc.repo.plan import SMALL_BYTES
 from mvc.repo.transforms import Made, Rest, SourceTensor, Transform
 from mvc.types import ObjectId
 from mvc.types.steps import STEPPED, to_float32
@@ -293,7 +294,7 @@ class GptqTransform(Transform):
 
     def _layer(self, tensor: SourceTensor) -> Layer | None:
         """Return the matrix that a tensor is, outputs in rows; None if it is not to be quantized."""
-        if tensor.spec.dtype.name not in STEPPED:
+        if tensor.spec.dtype.name not in STEPPED or tensor.spec.nbytes < SMALL_BYTES:  # which has no base to be near to
             return None
         if self.calibrated is None:
             delta = self._delta(tensor, inputs_first=False) if _is_matrix(tensor, _LEAST_SIDE) else None
@@ -325,7 +326,9 @@ class GptqTransform(Transform):
 
         def as_head() -> Matrix:
             """Return H for feedback: rows of a head that is an embedding are read as often as they are on the mean."""
-            return moments() if reads is None else moments() + reads.mean() * np.eye(inputs, dtype=np.float32)
+            if reads is None:
+                return moments()
+            return moments() + float(reads.mean(dtype=np.float64)) * np.eye(inputs, dtype=np.float32)
 
         return Layer(tensor, delta, inputs_first, moments, partial(self._factors.of, head, as_head), reads)
 

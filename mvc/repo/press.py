@@ -373,9 +373,10 @@ class _Compression:
             tuple(sorted(tensors, key=lambda tensor: (tensor.id, tensor.source))),
         )
         source = self._session.record(request.source)
-        message = request.message or f"{source.message.partition(chr(10))[0]} ({transform.summary})"
+        done = f"{source.message.partition(chr(10))[0]} ({transform.summary})"
+        message = (request.message or "").strip() or done.strip()
         parents = (request.base,) if request.base else ()
-        return Commit(manifest.id, parents, actor.author, now(), message.strip(), {}, derivation)
+        return Commit(manifest.id, parents, actor.author, now(), message, {}, derivation)
 
 
 def _fits(names: Collection[str], patterns: Collection[str]) -> bool:

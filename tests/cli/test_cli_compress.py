@@ -149,6 +149,9 @@ class TestCompress:
         (("delta-gptq", "--base", "main", "--step", "1", "--bits-per-param", "1"), ONE_OF_FOUR),
         (("delta-gptq", "--base", "main", "--target-size", "1MB", "--max-logit-mse", "1"), ONE_OF_FOUR),
         (("delta-gptq", "--base", "main", "--target-size", "much"), "'much' is not a size: write it like 15MB"),
+        (("delta-gptq", "--base", "main", "--target-size", "9" * 400), "is not a size: write it like 15MB"),
+        (("precision", "--bits", "3", "--tokenizer", "x"), "compress without --data does not take --tokenizer"),
+        (("delta-gptq", "--base", "main", "--step", "1", "--prefix", "x"), "without --data does not take --prefix"),
         (("delta-gptq", "--base", "main", "--step", "1", "--data", "x"), "--step does not take --data"),
         (("delta-gptq", "--base", "main", "--max-logit-mse", "0.1"), "--max-logit-mse takes --data"),
         (("delta-gptq", "--base", "main", "--step", "1", "--bits", "2"), "--mode ec does not take --bits"),
@@ -215,6 +218,7 @@ class TestHistory:
         assert first["parents"] == [second["id"]]
 
 
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "ate", "##s")
 
 
@@ -223,7 +227,7 @@ def bert(lab, program):
     """Return the program on a repository with a random BERT of one layer and its tokenizer."""
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     torch.manual_seed(0)
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *(f"unread{i}" for i in range(60))]
+    vocabulary = [*SPECIAL, *WORDS, *(f"unread{i}" for i in range(60))]
     config = transformers.BertConfig(
         vocab_size=len(vocabulary),
         hidden_size=64,
@@ -294,6 +298,22 @@ class TestCalibrate:
         found = bert.json(*self.COMMAND, "texts.jsonl", "--limit", "1", "--length", "4")
         assert (found["samples"], found["tokens"]) == (1, 4)
         assert bert.out(*self.COMMAND, "texts.jsonl").startswith("7 layers and 3 embeddings of ")
+
+    def test_longer_texts_than_the_model_has_places_for(self, lab, bert):
+        """They are cut."""
+        (lab.root / "long.jsonl").write_text(json.dumps({"text": "the cat sat " * 20}))
+        assert bert.json(*self.COMMAND, "long.jsonl")["tokens"] == 32
+
+    def test_a_tokenizer_of_another_model(self, lab, bert):
+        """What the model says is told as an error of ours, by compress too."""
+        other = lab.root / "other"
+        other.mkdir()
+        (other / "vocab.txt").write_text("\n".join([*(f"x{i}" for i in range(200)), *SPECIAL, "the"]))
+        (other / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+        run = ("--data", "texts.jsonl", "--tokenizer", "other")
+        compress = ("compress", "main", "--method", "delta-gptq", "--base", "main~1", "--max-logit-mse", "0.1")
+        for command in (("calibrate", "main", "--out", "calib.safetensors"), compress):
+            assert "the model cannot be run on texts: index out of range" in bert.err(*command, *run, code=1)
 
     def test_a_tokenizer_without_padding(self, lab, bert):
         """As GPT-2's: texts of different lengths run together all the same."""

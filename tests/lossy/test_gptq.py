@@ -177,6 +177,21 @@ def test_equal_tensors_stay():
         assert relative_output_error(same, quantized.words, HESSIAN) == 0
 
 
+def test_no_error_is_below_0():
+    """Not even with an H that feedback takes, since damping helps, but that is not definite."""
+    hessian = np.diag([200.0] + [-0.9] * 95)
+    assert np.isfinite(gptq_factor(hessian).upper).all()
+    delta = delta_of(20, 96)
+    words = delta.base.copy()
+    words[:, 0] = delta.target[:, 0]
+    assert relative_output_error(delta, words, hessian) == 0
+
+
+def test_moments_that_overflow_when_added():
+    """Their mean is that of float64."""
+    assert np.isfinite(gptq_factor(np.eye(8, dtype="f4") * np.float32(3e38)).upper).all()
+
+
 def test_weights_with_inputs_first():
     """The transpose has the same words, from the same codes and steps; a grid for each output has none."""
     delta = delta_of(30, 200)

@@ -68,3 +68,23 @@ def test_batches_that_do_not_fit_are_left_out(model, monkeypatch):
     monkeypatch.setattr(outputs_torch, "_MOST_BYTES", 10)
     new = {"classifier": np.ones((3, 6), "f4")}
     assert TorchOutputs(model, BATCHES, NAMES).error(new) == TorchOutputs(model, BATCHES[:1], NAMES).error(new)
+
+
+class Classes(Tokens):
+    """Puts out three classes for each sample."""
+
+    def forward(self, ids, attention_mask=None):
+        """Return a mapping, as models of transformers do."""
+        return {"logits": self.head(self.embed(ids)).sum(1)}
+
+
+def test_as_many_classes_as_tokens():
+    """Padding is left out of what is said of tokens, and nothing of what is said of samples."""
+    torch.manual_seed(0)
+    model = Classes("logits").eval()
+    outputs = TorchOutputs(model, BATCHES[:1], NAMES)
+    new = model.head.weight.detach().numpy().copy()
+    new[2] = 0  # of the second sample, the third token is padding
+    x = model.embed(BATCHES[0]["ids"]).sum(1).detach().double().numpy()
+    logits = x @ model.head.weight.detach().double().numpy().T
+    assert outputs.error({"classifier": new}) == pytest.approx((logits[:, 2] ** 2).sum() / (logits**2).sum(), rel=1e-5)

@@ -15,6 +15,7 @@ from mvc.errors import (
     InvalidInputError,
     RemoteError,
 )
+from mvc.lossy import Precision
 from mvc.objects.operation import RefChange
 from mvc.objects.refnames import BRANCHES
 from mvc.remotes.clone import CloneRequest, clone
@@ -29,6 +30,7 @@ from mvc.remotes.remote_store import RemoteStore
 from mvc.repo.branches import create_branch
 from mvc.repo.cat import find_tensor, load_tensors
 from mvc.repo.checkout import export_commit, switch
+from mvc.repo.commit import CommitRequest, commit
 from mvc.repo.diff import commit_side, diff
 from mvc.repo.fsck import fsck
 from mvc.repo.gc import gc
@@ -40,6 +42,7 @@ from mvc.repo.repack import repack
 from mvc.repo.revisions import resolve
 from mvc.repo.session import Session
 from mvc.repo.show import tensor_views
+from mvc.repo.tree import from_directory
 from mvc.settings import Remote
 from mvc.store.pack_index import PackIndex, encode_index
 from mvc.types import ObjectId
@@ -100,6 +103,28 @@ class TestPartial:
         remote = Remote(str(sides.url), promisor=True, filter=("tensors=none",))
         result = clone(RemoteStore(engine), remote, sides.root / "c", CloneRequest(checkout=False), AUTHOR)
         assert sum(engine.lengths) < 2 * result.fetched.received_bytes
+
+    def test_rounded_tensors_that_are_left_out(self, sides, tmp_path):
+        """Rounding the exact files again finds them in the parent; what they take is not known here."""
+        model = sides.full.model(rows=ROWS)
+        sides.full.write("model.safetensors", model)
+        first = sides.full.commit(lossy=Precision(9)).derivation
+        sides.publish()
+        (tmp_path / "exact").mkdir()
+        (tmp_path / "exact" / "model.safetensors").write_bytes(sides.full.read("model.safetensors"))
+        (tmp_path / "exact" / "note.txt").write_bytes(b"new")
+        session = sides.clone("c", filters=("tensors=embed*",))
+        request = CommitRequest("m", lossy=Precision(9))
+        second = commit(session, from_directory(tmp_path / "exact"), request, AUTHOR).derivation
+        assert first is not None
+        assert second is not None
+        assert len(first.tensors) == len(second.tensors) == 3
+        there = {tensor.id: tensor.stored_bytes for tensor in first.tensors}
+        here = {tensor.id: tensor.stored_bytes for tensor in second.tensors}
+        left_out = {oid for oid in there if not here[oid]}
+        manifest = session.manifest(resolve(session, "HEAD").commit)
+        assert left_out == {entry.id for entry in manifest.tensors if entry.name == "layer.weight"}
+        assert all(here[oid] == there[oid] for oid in there if oid not in left_out)
 
     def test_what_is_left_out_is_promised(self, sides):
         """And no fault; what else is lost is one."""

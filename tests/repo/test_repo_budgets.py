@@ -90,6 +90,19 @@ class TestSizes:
         assert len(made.derivation.tensors) == len(SHAPES)
         assert made.derivation.parameters["target_size"] == size
 
+    def test_layers_that_are_too_small_for_a_base(self, lab, actor):
+        """They stay exact, and are counted as such."""
+        model = {f"small{seed}": lab.weights("F32", (8, 15), seed) for seed in range(40)}
+        model["large"] = lab.weights("F32", (128, 96), 50)
+        base, source = lab.committed(model), lab.committed(lab.tuned(model, 1, 2e-3))
+        hessians = {name: np.eye(raw.shape[1], dtype="f4") for name, raw in model.items()}
+        parts = pieces(hessians, About("ab" * 32, "cd" * 32, 3, 7))
+        calibrated = Calibration.of(b"".join(bytes(part) for part in parts)), object_id("ef" * 32)
+        transform = GptqTransform(SizeBudget(27_000), *calibrated)
+        made = compress(lab.session, CompressRequest(source, transform, base), actor)
+        assert 0.9 * 27_000 < made.tensor_bytes <= 27_000
+        assert len(made.derivation.tensors) == 1
+
     def test_the_least_size_is_told(self, case):
         """What is said to be reachable is, and less is not."""
         press, _chain = case

@@ -162,6 +162,11 @@ class TestPrecision:
         assert (rebuilt.record(source).method, rebuilt.record(source).source) == (None, None)
         assert rebuilt.refs.state().refs["refs/heads/small"] == made.id
 
+    def test_a_message_of_nothing(self, lab, press):
+        """Says what was done."""
+        made = press(lab.committed(lab.model(), message="tuned"), message=" ")
+        assert made.commit.message == "tuned (precision:9)"
+
     def test_a_base_is_the_parent(self, lab, press):
         """And the source is none."""
         base = lab.committed(lab.model())

@@ -120,3 +120,5 @@ def test_metrics_that_are_missing():
     for value in (True, "high"):
         with pytest.raises(InvalidInputError, match="metric 'acc' is no number but"):
             gate.judge({}, {"acc": value})
+    with pytest.raises(InvalidInputError, match="metric 'acc' is too large to compare"):
+        gate.judge({}, {"acc": 10**400})

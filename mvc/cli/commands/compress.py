@@ -125,6 +125,8 @@ def command(
     precise = method == "precision"
     if not precise and base is None:
         raise _usage("delta-gptq takes --base: the commit that the model was tuned from")
+    if data is None:
+        _refuse("compress without --data", tokenizer=tokenizer, prefix=prefix or None)
     asked = gate_request(app, gate, gate_cmd, gate_tries)
     keep_freed_memory()
     session = open_session(app)
