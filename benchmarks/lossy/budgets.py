@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from benchmarks.corpus import HELD_OUT, MiniLM, default_cache
-from benchmarks.lossy.gptq import BATCH, CALIBRATION, F32, PREFIX, Measured, Total
+from benchmarks.lossy.answers import CALIBRATION, PREFIX
+from benchmarks.lossy.gptq import F32, Measured, Total
 from benchmarks.report import RESULTS, print_table, write_json
 from mvc.lossy.gptq import Delta, Quantized, entropy_coded
 from mvc.lossy.outputs_torch import TorchOutputs
@@ -33,10 +34,7 @@ TEXTS = 160  # training texts to measure on, behind those of the calibration
 
 def model_outputs(measured: Measured) -> TorchOutputs:
     """Return what the tuned model puts out on texts that are neither held out nor calibrated on."""
-    ids, mask, _ = measured.family.data
-    first = HELD_OUT + CALIBRATION
-    starts = range(first, first + TEXTS, BATCH)
-    batches = [{"input_ids": ids[i : i + BATCH], "attention_mask": mask[i : i + BATCH]} for i in starts]
+    batches = measured.batches(HELD_OUT + CALIBRATION, TEXTS)
     return TorchOutputs(measured.model, batches, {name: PREFIX + name for name in measured.hessians})
 
 

@@ -14,25 +14,21 @@ import itertools
 import shutil
 import tempfile
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.cli import commit, init, mvc
 from benchmarks.corpus import HELD_OUT, MiniLM, SecondMiniLM, default_cache, load_weights
+from benchmarks.lossy.answers import CALIBRATION, PREFIX, WEIGHTS, Classifier
 from benchmarks.report import RESULTS, print_table, write_json
 from mvc.lossy.calibration import About, pieces
 from mvc.lossy.calibration_torch import hessians
 from mvc.repo.session import Session
 from mvc.types import object_id
 
-CALIBRATION = 160  # training texts, behind the held-out ones
-BATCH = 32
-PREFIX = "bert."  # what the classifier puts before the names of the encoder's tensors
-WEIGHTS = "model.safetensors"
 FILES = (WEIGHTS, "classifier.safetensors", "config.json")
 STEPS = (4, 6, 8, 12)  # standard deviations of the delta of a linear layer
 
@@ -54,59 +50,29 @@ WAYS = (
 )
 
 
-class Family:
+class Family(Classifier):
     """A fine-tune, its calibration, and what it answers."""
 
     def __init__(self, family: MiniLM, cache: Path) -> None:
-        self.family = family
         self.directory = cache / family.name
-        self.model: nn.Module = family.load(self.directory / "epoch-4").eval()
-        self.tuned, self.base = (load_weights(self.directory / name / WEIGHTS) for name in ("epoch-4", "base"))
-        self.logits = self.run()
-        self.accuracy = self.share_right(self.logits)
+        super().__init__(family, self.directory)
         self.linear_of_base = self.share_right(
-            self.answers({n: w for n, w in self.base.items() if ".layer." in n and w.ndim > 1})
+            self.with_weights({n: w for n, w in self.base.items() if ".layer." in n and w.ndim > 1})
         )
-        self.encoder_of_base = self.share_right(self.answers(self.base))
-
-    @cached_property
-    def batches(self) -> list[dict[str, Tensor]]:
-        """The texts to calibrate on."""
-        ids, mask, _ = self.family.data
-        starts = range(HELD_OUT, HELD_OUT + CALIBRATION, BATCH)
-        return [{"input_ids": ids[i : i + BATCH], "attention_mask": mask[i : i + BATCH]} for i in starts]
+        self.encoder_of_base = self.share_right(self.with_weights(self.base))
 
     def calibration(self, manifest: str) -> bytes:
         """Return the file of calibration of the tuned model, whose layers are called as in its files."""
-        found = {name.removeprefix(PREFIX): h for name, h in hessians(self.model, self.batches).items()}
+        batches = self.batches(HELD_OUT, CALIBRATION)
+        found = {name.removeprefix(PREFIX): h for name, h in hessians(self.model, batches).items()}
         found = {name: h for name, h in found.items() if name in self.tuned}
-        tokens = sum(int(batch["attention_mask"].sum()) for batch in self.batches)
+        tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
         parts = pieces(
             {name: h for name, h in found.items() if h.ndim > 1},
             About(manifest, "0" * 64, CALIBRATION, tokens),
             {name: h for name, h in found.items() if h.ndim == 1},
         )
         return b"".join(bytes(part) for part in parts)
-
-    def run(self) -> Tensor:
-        """Return the logits of the held-out texts, (640, 29)."""
-        ids, mask, _ = self.family.data
-        with torch.inference_mode():
-            batches = range(0, HELD_OUT, BATCH)
-            return torch.cat(
-                [self.model(input_ids=ids[i : i + BATCH], attention_mask=mask[i : i + BATCH]).logits for i in batches]
-            )
-
-    def answers(self, weights: dict[str, Tensor]) -> Tensor:
-        """Return the logits of the tuned model with some of its weights replaced."""
-        self.model.base_model.load_state_dict(weights, strict=False)
-        logits = self.run()
-        self.model.base_model.load_state_dict(self.tuned, strict=False)
-        return logits
-
-    def share_right(self, logits: Tensor) -> float:
-        """Return the share of held-out texts put in the right file."""
-        return float((logits.argmax(-1) == self.family.data[2][:HELD_OUT]).double().mean())
 
     def cells(self, logits: Tensor) -> dict[str, object]:
         """Return what a row says of answers. Gains are parts of what the tuned model has over two others."""
@@ -169,7 +135,7 @@ def measure(family: Family, root: Path, way: Way, step: float, calibration: Path
         "linear layers": sum(sizes.values()) - sum(embeddings.values()),
         "coded words": sum(size for name, size in embeddings.items() if "word" in name),
         "coded positions": sum(size for name, size in embeddings.items() if "position" in name),
-        **family.cells(family.answers(weights)),
+        **family.cells(family.with_weights(weights)),
     }
 
 

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.corpus import HELD_OUT, MiniLM, default_cache, load_weights
+from benchmarks.corpus import HELD_OUT, MiniLM, default_cache
+from benchmarks.lossy.answers import CALIBRATION, PREFIX, Classifier
 from benchmarks.lossy.equal_quality import CODED, GRID, compare
 from benchmarks.lossy.seeds import FAMILIES, over_seeds, standard_error
 from benchmarks.report import RESULTS, print_table, write_json
@@ -38,9 +39,6 @@ from mvc.lossy.gptq import (
 from mvc.objects.blob import Envelope, Reference
 from mvc.types import ObjectId, TensorSpec, dtype_of
 
-CALIBRATION = 160  # training texts, behind the held-out ones
-BATCH = 32
-PREFIX = "bert."  # what the classifier puts before the names of the encoder's tensors
 F32 = dtype_of("F32")
 SOME_ID = ObjectId("0" * 64)  # any id is as long
 SPARSITIES = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99)
@@ -131,43 +129,17 @@ class Total:
         self.zeros += quantized.sparsity * base.size
 
 
-class Measured:
+class Measured(Classifier):
     """The model, its calibration, and what the table compares with."""
 
     def __init__(self, family: MiniLM, directory: Path) -> None:
-        self.family = family
-        self.model: nn.Module = family.load(directory / "epoch-4").eval()
-        self.tuned, self.base = (load_weights(directory / n / "model.safetensors") for n in ("epoch-4", "base"))
-        ids, mask, _ = family.data
-        starts = range(HELD_OUT, HELD_OUT + CALIBRATION, BATCH)
-        batches = [{"input_ids": ids[i : i + BATCH], "attention_mask": mask[i : i + BATCH]} for i in starts]
+        super().__init__(family, directory)
+        batches = self.batches(HELD_OUT, CALIBRATION)
         found = {name.removeprefix(PREFIX): h for name, h in hessians(self.model, batches).items()}
         self.hessians = {name: h for name, h in found.items() if ".layer." in name}
         self.factors = {name: gptq_factor(h) for name, h in self.hessians.items()}
         self.parameters = sum(self.base[name].numel() for name in self.hessians)
-        self.logits = self.run()
-        self.accuracy = self.share_right(self.logits)
         self.of_base = self.share_right(self.with_weights({name: self.base[name] for name in self.hessians}))
-
-    def run(self) -> Tensor:
-        """Return the logits of the held-out texts, (640, 29)."""
-        ids, mask, _ = self.family.data
-        with torch.inference_mode():
-            batches = range(0, HELD_OUT, BATCH)
-            return torch.cat(
-                [self.model(input_ids=ids[i : i + BATCH], attention_mask=mask[i : i + BATCH]).logits for i in batches]
-            )
-
-    def with_weights(self, weights: dict[str, Tensor]) -> Tensor:
-        """Return the logits of the tuned model with some of its weights replaced."""
-        self.model.base_model.load_state_dict(weights, strict=False)
-        logits = self.run()
-        self.model.base_model.load_state_dict({name: self.tuned[name] for name in weights}, strict=False)
-        return logits
-
-    def share_right(self, logits: Tensor) -> float:
-        """Return the share of held-out texts put in the right file."""
-        return float((logits.argmax(-1) == self.family.data[2][:HELD_OUT]).double().mean())
 
     def measure(self, setting: Setting) -> list[Cells]:
         """Quantize every layer and return the rows of the table."""
