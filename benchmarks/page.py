@@ -72,8 +72,7 @@ count whole blobs, *gain* is what the layers add to the accuracy of those of the
 the squares of the logits. Means over fine-tunes with other seeds, with the lowest and highest in brackets. Each is
 scored on 640 held-out texts of its own, so its accuracy has the standard error given (binomial); rows of one fine-tune
 share their texts, and differ by less chance than that. *Equal quality* interpolates, in the logarithm of the size,
-between the settings that no other of their mode beats; above 1 in the last column *ec* is smaller. Entropy-coded rows of
-results that are older than decision 017 have steps that leave a bias.
+between the settings that no other of their mode beats; above 1 in the last column *ec* is smaller.
 
 ![Size against accuracy and against the error of the logits](benchmarks/lossy-size-accuracy.svg)""",
     ),
