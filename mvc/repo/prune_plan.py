@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from mvc.repo.survey import Place, StoredFile, Survey
 from mvc.settings import Gc
+from mvc.store.batch import PACK_LIMIT
 from mvc.store.layout import StoredObject
+from mvc.store.packs import packed_bytes
 from mvc.types import ObjectId
 
 __all__ = ["SHARED", "YOUNG", "PackRewrite", "PrunePlan", "Removal", "Tally", "Verdicts", "plan_prune"]
@@ -88,7 +90,7 @@ class PrunePlan:
     @property
     def freed(self) -> Tally:
         """What goes: whole files, and from packs that are written anew what does not move."""
-        moved = sum(_bytes(rewrite.keep) for rewrite in self.rewrites)
+        moved = sum(packed_bytes(lengths, PACK_LIMIT) for lengths in _batches(self.rewrites))
         return Tally(sum(len(item.objects) for item in self.files), sum(item.file.size for item in self.files) - moved)
 
     @property
@@ -161,6 +163,16 @@ def _by_file(found: Survey) -> dict[ObjectId, list[StoredObject]]:
         if found.file_of(item):
             result[item.location.pack or item.oid].append(item)
     return {holder: items for holder, items in result.items() if items}
+
+
+def _batches(rewrites: Iterable[PackRewrite]) -> Iterator[list[int]]:
+    """Yield the lengths of what moves together: of an object that moves more than once, one copy at a time."""
+    pending = [item for rewrite in rewrites for item in rewrite.keep]
+    while pending:
+        first = {item.oid: item for item in reversed(pending)}
+        now = [item for item in pending if first[item.oid] is item]
+        yield [item.location.length for item in now]
+        pending = [item for item in pending if first[item.oid] is not item]
 
 
 def _bytes(items: Iterable[StoredObject]) -> int:

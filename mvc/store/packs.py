@@ -11,12 +11,14 @@ from xxhash import xxh3_64_intdigest
 from mvc.errors import InvalidInputError
 from mvc.objects.ids import PACK, finish, hasher
 from mvc.store.layout import (
+    ENTRY_HEADER,
     ENTRY_MAGIC,
     ENTRY_PREFIX,
     FORMAT_VERSION,
     MAX_PACK_ENTRIES,
     PACK_HEADER,
     PACK_MAGIC,
+    PACK_TRAILER,
     U64,
     Buffer,
     EntryKind,
@@ -41,6 +43,16 @@ def pack_path(directory: Path, pack: ObjectId) -> Path:
 def index_path(directory: Path, pack: ObjectId) -> Path:
     """Return where the index of a pack is, or would be."""
     return directory / f"{pack}.idx"
+
+
+def packed_bytes(lengths: Iterable[int], limit: int) -> int:
+    """Return the bytes of the packs that bodies of these lengths become, each ended once it has `limit` bytes."""
+    ended = size = 0
+    for length in lengths:
+        size = (size or PACK_HEADER.size + PACK_TRAILER.size) + ENTRY_HEADER + length
+        if size - PACK_TRAILER.size >= limit:
+            ended, size = ended + size, 0
+    return ended + size
 
 
 class PackWriter:

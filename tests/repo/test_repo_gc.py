@@ -203,7 +203,9 @@ class TestPacks:
         orphan(lab, lab.session.refs.state().head, actor)
         aged(lab)
         before = sum(stored(lab).values())
+        planned = gc(lab.again().session, NOW, dry_run=True)
         result = gc(lab.again().session, NOW)
+        assert result.freed == planned.freed
         assert result.freed.objects >= 19
         assert sum(stored(lab).values()) < before / 2
         assert lab.again().repo.load("main", framework="numpy")["w0"].tobytes() == model["w0"].data
@@ -234,7 +236,9 @@ class TestPacks:
         aged(lab)
         assert gc(lab.again().session, replace(NOW, small_packs=6)).freed.objects == 0
         assert len(lab.session.store.pack_ids()) == 6
+        planned = gc(lab.again().session, replace(NOW, small_packs=5), dry_run=True)
         result = gc(lab.again().session, replace(NOW, small_packs=5))
+        assert result.freed == planned.freed
         assert result.freed.objects == 0
         assert len(lab.again().session.store.pack_ids()) == 1
         assert list(lab.again().repo.log()) == commits
