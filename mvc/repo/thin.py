@@ -349,11 +349,6 @@ class _Thinning:
     def _move(self, changes: list[RefChange], plan: ThinPlan, lease: Lease) -> None:
         """Set the refs, all at once."""
         session = self._session
-        if not may_be_thinned(session.layout):
-            with session.store.leases.take_maintenance("thin"):
-                set_feature(session, "thinned", present=True)
-        if not lease.renew():
-            raise ConflictError("this process was taken for dead, and what it stored may be gone", hint="thin again")
         thinned = {*plan.of("thinned")}
 
         def decide(current: RefState) -> tuple[RefChange, ...]:
@@ -366,6 +361,12 @@ class _Thinning:
                 )
             return tuple(changes)
 
+        decide(session.refs.state())  # before the feature is set, which stays
+        if not may_be_thinned(session.layout):
+            with session.store.leases.take_maintenance("thin"):
+                set_feature(session, "thinned", present=True)
+        if not lease.renew():
+            raise ConflictError("this process was taken for dead, and what it stored may be gone", hint="thin again")
         session.refs.update(decide, self._actor)
         with suppress(StorageError, ReadOnlyError):  # derived: the next command will see to it
             session.refresh(force=True)

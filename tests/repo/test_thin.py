@@ -1,6 +1,7 @@
 """Thinning a run: what goes, what stays, what is said of it, and what comes back."""
 
 import os
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from mvc.repo.checkout import check_out_paths, export_commit, switch
 from mvc.repo.compress import compress
 from mvc.repo.diff import commit_side, diff
 from mvc.repo.du import disk_use
+from mvc.repo.features import may_be_thinned
 from mvc.repo.gc import gc
 from mvc.repo.layout import read_features
 from mvc.repo.merge import MergeRequest, merge
@@ -263,6 +265,23 @@ class TestWhatIsRefused:
         with pytest.raises(ConflictError, match="nothing was thinned"):
             thinned(lab, actor)
         assert refs(lab) == {**held, "refs/tags/first": made[0]}
+
+    def test_a_tag_that_came_while_it_worked(self, run, actor):
+        """Nothing is thinned, and the repository is none of those that cannot be a remote."""
+        lab, made = run
+        other = lab.again().session
+
+        @contextmanager
+        def slow(stage, total):
+            """Let another process make a tag in the middle of the work, once."""
+            if "refs/tags/first" not in refs(lab):
+                create_tag(other, "first", made[0], actor)
+            yield lambda _: None
+
+        with pytest.raises(ConflictError, match="nothing was thinned"):
+            thin(lab.session, ThinRequest(made[-1], Keep(last=1), ROUNDED), actor, slow)
+        assert thinned_in(refs(lab)) == {}
+        assert not may_be_thinned(lab.session.layout)
 
     def test_merging(self, run, actor):
         """What is thinned cannot be merged; a merge base may be thinned, since only its names are read."""
