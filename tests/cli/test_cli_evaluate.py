@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import time
+from pathlib import Path
+
 import pytest
 
 PYTHON_SIZE = "python3 -c \"import os; print('{\\\"size\\\": %d}' % os.path.getsize('model.safetensors'))\""
@@ -67,6 +72,41 @@ class TestEvaluate:
         done = processes.run(lab.root, "evaluate", "main", "--json", "--cmd", "echo to people >&2; echo a=1")
         assert done.stderr == "to people\n"
         assert done.stdout == f'{{"schema":"mvc.evaluate/1","commit":"{head}","metrics":{{"a":1}}}}\n'
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["term", "hup"])
+    def test_ended_by_a_scheduler(self, processes, lab, head, tmp_path, number):
+        """The command is ended, too, and its files are gone; nothing is noted."""
+        scratch, told = tmp_path / "scratch", tmp_path / "told"
+        scratch.mkdir()
+        command = processes.command(
+            "evaluate", "main", "--cmd", f"echo $$ > {told}.draft; mv {told}.draft {told}; sleep 600"
+        )
+        environment = processes.environment | {"TMPDIR": str(scratch)}
+        with subprocess.Popen(command, cwd=lab.root, env=environment, start_new_session=True) as process:
+            assert wait_for(told.exists)
+            assert any(scratch.iterdir())
+            process.send_signal(number)
+            assert process.wait(60) == -number
+        assert not any(scratch.iterdir())
+        assert wait_for(lambda: not is_running(int(told.read_text())))
+        assert processes.out(lab.root, "show", "--json").count('"evaluations":{}') == 1
+
+
+def wait_for(condition):
+    """Return whether a condition holds at last."""
+    for _ in range(600):
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def is_running(process):
+    """Return whether there is a process that does something."""
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
 
 
 class TestGate:

@@ -12,6 +12,7 @@ from mvc.cli.group import command as make_command
 from mvc.cli.models import LENGTH, TEXTS, exported_model, needs_torch, texts_of
 from mvc.cli.options import complete_ref, json_option
 from mvc.cli.remotes import open_session
+from mvc.cli.signals import ending_in_order
 from mvc.cli.text import counted, short, size
 from mvc.lossy.calibration import About, pieces
 from mvc.lossy.calibration_transformers import Calibrated, calibrate
@@ -54,6 +55,7 @@ def command(
     commit = resolve(session, ref).commit
     manifest = session.manifest(commit)
     with (
+        ending_in_order(),
         session.protected("calibrate", commit),
         exported_model(session, manifest, prefix) as directory,
         needs_torch("calibrating"),

@@ -10,6 +10,7 @@ from mvc.cli.group import command as make_command
 from mvc.cli.options import complete_ref, json_option
 from mvc.cli.progress import terminal_progress
 from mvc.cli.remotes import open_session
+from mvc.cli.signals import ending_in_order
 from mvc.cli.text import facts, short
 from mvc.repo.evaluate import Evaluator, evaluate
 from mvc.repo.revisions import resolve
@@ -36,7 +37,8 @@ def command(app: App, /, *, ref: str, shell_command: str, timeout: float | None,
     session = open_session(app)
     commit = resolve(session, ref).commit
     how = Evaluator(shell_command, app.environment, timeout)
-    found = evaluate(session, commit, how, app.actor(session.settings), terminal_progress())
+    with ending_in_order():
+        found = evaluate(session, commit, how, app.actor(session.settings), terminal_progress())
     if as_json:
         emit("mvc.evaluate/1", commit=commit, metrics=found)
     else:
