@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-import click
+from mvc.cli.parsed import Parsed
 
 __all__ = ["DURATION", "seconds"]
 
@@ -27,15 +27,4 @@ def seconds(text: str) -> float | None:
     return float(match[1]) * _SECONDS[match[2]] if match else None
 
 
-class _Duration(click.ParamType[float]):
-    name = "duration"
-
-    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return seconds."""
-        found = seconds(value) if isinstance(value, str) else value
-        if found is None:
-            self.fail(f"{value!r} is not a length of time: write it like 90m, 12h, 3d, 2w or 0", param, ctx)
-        return found
-
-
-DURATION: Final = _Duration()
+DURATION: Final = Parsed("duration", seconds, "a length of time: write it like 90m, 12h, 3d, 2w or 0")

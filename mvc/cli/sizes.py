@@ -6,7 +6,7 @@ import math
 import re
 from typing import Final
 
-import click
+from mvc.cli.parsed import Parsed
 
 __all__ = ["BYTES", "byte_count"]
 
@@ -30,15 +30,4 @@ def byte_count(text: str) -> int | None:
     return int(bytes_) if math.isfinite(bytes_) else None
 
 
-class _Bytes(click.ParamType[int]):
-    name = "bytes"
-
-    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number."""
-        found = byte_count(value) if isinstance(value, str) else value
-        if found is None:
-            self.fail(f"{value!r} is not a size: write it like 15MB, 2.5MiB or 800000", param, ctx)
-        return found
-
-
-BYTES: Final = _Bytes()
+BYTES: Final = Parsed("bytes", byte_count, "a size: write it like 15MB, 2.5MiB or 800000")
