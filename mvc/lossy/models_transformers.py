@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from mvc.errors import InvalidInputError, MvcError
 
-__all__ = ["load_model", "read_texts", "running", "tensor_name"]
+__all__ = ["BATCH", "load_model", "read_texts", "running", "tensor_name"]
 
 BATCH: Final = 8
 """Texts that run at once: memory grows with it, and on a processor speed hardly does."""

@@ -37,6 +37,8 @@ class TorchOutputs:
         The keyword arguments of each forward pass. Those whose outputs would no longer fit in 1 GiB are left out.
     names : mapping of str to str
         What the state dict calls the tensors that will be replaced.
+    origin : str
+        What is to be recorded of the batches.
 
     Raises
     ------
@@ -44,7 +46,10 @@ class TorchOutputs:
         If there is no batch, or an output is not finite.
     """
 
-    def __init__(self, model: nn.Module, batches: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
+    def __init__(
+        self, model: nn.Module, batches: Sequence[Mapping[str, Any]], names: Mapping[str, str], origin: str = ""
+    ) -> None:
+        self.origin = origin
         self._model = model
         self._weights = model.state_dict()
         self._names = names
@@ -63,6 +68,11 @@ class TorchOutputs:
                 f"the squares of the outputs of the model sum to {self._energy}",
                 hint="look for the text that overflows, and give at least one",
             )
+
+    @property
+    def compared(self) -> int:
+        """Batches that are compared: those that were given, less what did not fit."""
+        return len(self._batches)
 
     def error(self, tensors: Mapping[str, npt.NDArray[np.float32]]) -> float:
         """Return the squared error of the outputs with these tensors replaced, by the squares of the outputs.

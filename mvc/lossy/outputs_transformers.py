@@ -13,7 +13,7 @@ __all__ = ["outputs"]
 
 
 def outputs(
-    directory: Path, tokenizer: Path, texts: Sequence[str], length: int, names: Collection[str]
+    directory: Path, tokenizer: Path, texts: Sequence[str], length: int, names: Collection[str], origin: str = ""
 ) -> TorchOutputs:
     """Run a model on texts, and keep what it puts out to compare with.
 
@@ -23,6 +23,8 @@ def outputs(
         As for `load_model`.
     names : collection of str
         Tensors of the files.
+    origin : str
+        As for `TorchOutputs`.
 
     Raises
     ------
@@ -37,4 +39,4 @@ def outputs(
     if not known:
         raise InvalidInputError(f"no tensor is called like a weight of the model, such as {min(weights)}")
     with running():
-        return TorchOutputs(model, batches, known)
+        return TorchOutputs(model, batches, known, origin)

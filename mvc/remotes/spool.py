@@ -94,6 +94,7 @@ class _File:
             raise
 
     def close(self) -> None:
+        """Let go of the file, and remove it unless somebody has taken it."""
         with suppress(MvcError):
             self._fs.close(self.reading)
         if not self.taken:

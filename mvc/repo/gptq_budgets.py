@@ -114,13 +114,14 @@ class _WithinSize(_Searched):
         error, of_same = (error_of(layers, self.outputs, chosen) for chosen in (steps, same))
         if not error <= of_same:  # the prediction was wrong, and one step for all is better
             steps, error, predicted = same, of_same, of_same
-        self._choose(steps, step=multiple, output_error=error, predicted_error=predicted)
+        self._choose(steps, step=multiple, output_error=error, predicted_error=predicted, data=self.outputs.origin)
 
     def _one_for_all(self, layers: Layers, room: float) -> float:
         """Return the smallest multiple with which all layers fit."""
         largest = len(_MULTIPLES) - 1
 
         def size_at(place: int) -> float:
+            """Return what all layers take, coarsest first."""
             multiple = _MULTIPLES[largest - place]
             return sum(layer.stored_bytes(layer.of_multiple(multiple)) for layer in layers())
 
@@ -241,22 +242,25 @@ class ErrorBudget(_Searched):
         steps, error = around.same, around.error
 
         def chosen(place: int) -> tuple[Steps, float]:
+            """Return steps of an error predicted to be so many times the one asked for, and their size."""
             return around.within_error(self.most * _ALLOWED[place])
 
         def error_at(place: int) -> float:
+            """Return the error of these, measured."""
             return error_of(layers, self.outputs, chosen(place)[0])
 
         first, rounds = _ALLOWED.index(1), _ROUNDS_OF_ERROR
         found = last_within(len(_ALLOWED), error_at, self.most, first=first, slope=_ALLOWED_SLOPE, rounds=rounds)
         if found is not None and chosen(found.place)[1] < around.size:
             steps, error = chosen(found.place)[0], found.error
-        self._choose(steps, step=around.multiple, output_error=error)
+        self._choose(steps, step=around.multiple, output_error=error, data=self.outputs.origin)
 
     def _one_for_all(self, layers: Layers) -> float:
         """Return about the largest multiple with which the error is kept."""
         least = math.inf
 
         def error_at(place: int) -> float:
+            """Return the error with one step for all, measured."""
             nonlocal least
             error = error_of(layers, self.outputs, {layer.tensor.id: _MULTIPLES[place] for layer in layers()})
             least = min(least, error)

@@ -28,6 +28,9 @@ Steps: TypeAlias = dict[ObjectId, float]
 class Outputs(Protocol):
     """Runs the model of the source on some texts."""
 
+    origin: str
+    """What a commit records of the texts: BLAKE3 of their file, hexadecimal."""
+
     def error(self, tensors: Mapping[str, npt.NDArray[np.float32]]) -> float:
         """Return the squared error of its outputs with these tensors replaced, by the squares of the outputs."""
 

@@ -287,10 +287,10 @@ class ContentReader:
         self.prepare({reference.id for blob in blobs for reference in blob.envelope.references})
         running, error = None, None
         little = sum(blob.envelope.spec.nbytes for blob in blobs) <= _RUN_BYTES  # done sooner than a thread is told
-        todo = _runs(blobs)
-        done = map(self._attempted, todo) if little else ordered_map(self._pool, self._attempted, todo, self._window)
-        with closing(run for run in done) as runs:
-            for task, failure in chain.from_iterable(runs):
+        runs = _runs(blobs)
+        done = map(self._attempted, runs) if little else ordered_map(self._pool, self._attempted, runs, self._window)
+        with closing(run for run in done) as attempted:
+            for task, failure in chain.from_iterable(attempted):
                 envelope, frame = task.blob.envelope, task.frame
                 if frame.start == 0:
                     running, error = content_hasher(envelope.spec if envelope.kind == "tensor" else None), None

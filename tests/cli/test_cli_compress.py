@@ -366,7 +366,7 @@ class TestBudgets:
         own = bert.json(*self.COMMAND, *size, "--data", "texts.jsonl")
         one = bert.json(*self.COMMAND, *size)
         assert max(own["tensor_bytes"], one["tensor_bytes"]) <= 24 * 1024
-        assert own["parameters"].keys() - one["parameters"].keys() == {"output_error", "predicted_error"}
+        assert own["parameters"].keys() - one["parameters"].keys() == {"data", "output_error", "predicted_error"}
         assert "tensors take " in bert.err(*self.COMMAND, "--target-size", "100", code=1)
 
     def test_texts_and_models_that_are_none(self, lab, bert):

@@ -44,6 +44,22 @@ def test_the_bytes_are_those_of_the_specification():
     assert b"".join(pieces(found, read.about)) == stored
 
 
+WITH_EMBEDDINGS = GOLDEN.with_name("calibration-embeddings.safetensors")
+"""As `GOLDEN`, of a model whose head shares its embedding."""
+
+
+def test_the_bytes_of_embeddings_are_those_of_the_specification():
+    """The golden file is read, and written again byte for byte."""
+    stored = WITH_EMBEDDINGS.read_bytes()
+    read = Calibration.of(stored)
+    assert read.about == ABOUT
+    matrices = {name: read.hessian(name) for name in read.names}
+    vectors = {name: read.diagonal(name) for name in read.embeddings}
+    assert {name: matrix.tolist() for name, matrix in matrices.items()} == {"tied": [[4.0, 1.0], [1.0, 2.5]]}
+    assert {name: vector.tolist() for name, vector in vectors.items()} == {"tied": [0.0, 2.5, 1.0], "wpe": [1.0, 0.125]}
+    assert b"".join(pieces(matrices, read.about, vectors)) == stored
+
+
 def test_round_trip():
     """What was written is read, and nothing else is there."""
     read = Calibration.of(FILE)

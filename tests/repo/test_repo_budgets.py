@@ -19,6 +19,8 @@ SHAPES = {"first": (128, 96), "second": (96, 128), "third": (64, 96)}
 class Chain:
     """A model: three layers, one after the other, on random samples."""
 
+    origin = "samples"
+
     def __init__(self, weights):
         self.weights = weights
         self.samples = np.random.default_rng(5).normal(size=(200, 96)).astype("f4") * np.linspace(

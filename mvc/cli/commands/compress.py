@@ -23,10 +23,12 @@ from mvc.cli.notes import tell
 from mvc.cli.options import complete_ref, json_option
 from mvc.cli.progress import terminal_progress
 from mvc.cli.remotes import open_session
+from mvc.cli.signals import ending_in_order
 from mvc.cli.sizes import BYTES
 from mvc.cli.text import percent, printable, short, size
 from mvc.lossy import Precision
 from mvc.lossy.calibration import Calibration
+from mvc.lossy.models_transformers import BATCH
 from mvc.lossy.outputs_transformers import outputs
 from mvc.repo.compress import compress
 from mvc.repo.gated import compress_gated
@@ -132,7 +134,7 @@ def command(
     session = open_session(app)
     source = resolve(session, ref).commit
     read = partial(_calibration, app, session, source, calibration)
-    with ExitStack() as stack:
+    with ending_in_order(), ExitStack() as stack:
         run = partial(_outputs, app, session, source, data, _Model(text_key, tokenizer, prefix), stack)
         transform = settings.precision() if precise else settings.gptq(read, run)
         near = resolve(session, base).commit if base is not None else None
@@ -259,12 +261,18 @@ def _outputs(
 ) -> Outputs:
     """Run the model of the commit on texts; its files stay until `stack` is closed."""
     assert data is not None, "asked for with texts only"
-    texts = texts_of(read_file(app.path(data)), data, model.text_key)[:TEXTS]
+    stored = read_file(app.path(data))
+    texts = texts_of(stored, data, model.text_key)[:TEXTS]
     manifest = session.manifest(source)
+    stack.enter_context(session.protected("compress", source))
     directory = stack.enter_context(exported_model(session, manifest, model.prefix))
     tokenizer = app.path(model.tokenizer) if model.tokenizer else directory
     with needs_torch("running a model"):
-        return outputs(directory, tokenizer, texts, LENGTH, {entry.name for entry in manifest.tensors})
+        names, origin = {entry.name for entry in manifest.tensors}, blake3(stored).hexdigest()
+        found = outputs(directory, tokenizer, texts, LENGTH, names, origin)
+    if (compared := found.compared * BATCH) < len(texts):
+        tell("note", f"outputs are compared on {compared} of {len(texts)} texts: those of all take more than 1 GiB")
+    return found
 
 
 def _document(result: CompressResult) -> dict[str, object]:
