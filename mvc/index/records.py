@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Final
 
-from mvc.objects.blob import Reference
+from mvc.objects.blob import Envelope, Reference
 from mvc.objects.commit import Commit, Metadata
 from mvc.objects.manifest import SegmentKind
 from mvc.store.layout import Location
@@ -50,6 +50,20 @@ class BlobRecord:
     references: tuple[Reference, ...]
     depth: int
     chain_bytes: int
+
+    @classmethod
+    def of(cls, envelope: Envelope, location: Location) -> BlobRecord:
+        """Return the record of a blob from what it says of itself, as if it needed no other."""
+        return cls(
+            envelope.id,
+            envelope.kind,
+            location,
+            envelope.spec.nbytes,
+            envelope.codec,
+            envelope.references,
+            envelope.depth,
+            location.length,
+        )
 
     @property
     def side(self) -> Reference | None:

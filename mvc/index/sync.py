@@ -203,15 +203,12 @@ def _read_blob(store: ObjectStore, entry: StoredObject) -> BlobRecord | None:
     if entry.kind is not None and entry.kind.is_metadata:
         return None
     try:
-        found = _envelope(store, entry)
+        return BlobRecord.of(_envelope(store, entry), entry.location)
     except NotFoundError:
         return None  # removed, or moved, since it was listed
     except (IntegrityError, FormatError) as error:
         _LOGGER.warning("blob %s is left out of the index: %s", entry.oid, error)
         return None
-    raw_bytes, length = found.spec.nbytes, entry.location.length
-    references, depth = found.references, found.depth
-    return BlobRecord(found.id, found.kind, entry.location, raw_bytes, found.codec, references, depth, length)
 
 
 def _envelope(store: ObjectStore, entry: StoredObject) -> Envelope:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mvc.index import Additions, BlobRecord
 from mvc.objects.manifest import Manifest
 from mvc.remotes.download import download
 from mvc.remotes.engine import Engine
@@ -16,7 +17,7 @@ from mvc.repo.partial import Contents, split_contents
 from mvc.repo.progress import Progress
 from mvc.repo.reliance import rely_on
 from mvc.repo.session import Session
-from mvc.store.layout import EntryKind
+from mvc.store.layout import EntryKind, Location
 from mvc.types import ObjectId
 
 __all__ = ["Bringing"]
@@ -71,12 +72,11 @@ class Bringing:
         before: Contents = {}
         for batch in batches:
             manifests = [manifest for manifest, _ in batch.values()]
-            self._bring(new_contents(manifests, {**known, **before}), manifests)
-            self._store(batch)
-            self.session.refresh(force=True)  # it is to know what has come: no operation tells of it yet
+            blobs = self._bring(new_contents(manifests, {**known, **before}), manifests)
+            self.session.follow_objects(Additions(blobs, self._store(batch)))
             before = contents_of(manifests[-1:])
 
-    def _bring(self, named: Contents, manifests: Sequence[Manifest]) -> None:
+    def _bring(self, named: Contents, manifests: Sequence[Manifest]) -> Sequence[BlobRecord]:
         gap = GAP_BYTES
         if self.patterns is not None:
             named, left = split_contents(named, manifests, self.patterns)
@@ -85,8 +85,9 @@ class Bringing:
         missing = neighbours(self._missing(named), manifests)
         with self.session.pool() as pool:
             received = download(self.session, self.engine, self.holdings, missing, pool, self.progress, gap)
-        self.received_bytes += received[0]
-        self.contents += received[1]
+        self.received_bytes += received.stored_bytes
+        self.contents += len(received.records)
+        return received.records
 
     def _missing(self, wanted: Contents) -> Contents:
         """Return what must be received; what is stored already is protected from garbage collection."""
@@ -98,10 +99,12 @@ class Bringing:
             batch.commit()
         return missing
 
-    def _store(self, manifests: Mapping[ObjectId, tuple[Manifest, bytes]]) -> None:
+    def _store(self, manifests: Mapping[ObjectId, tuple[Manifest, bytes]]) -> list[tuple[ObjectId, str, Location]]:
+        """Store manifests; return where they are."""
         with self.session.store.begin() as batch:
             for oid, (manifest, body) in manifests.items():
                 self.sizes[oid] = manifest.size
                 batch.put(EntryKind.MANIFEST, oid, body)
-            batch.commit()
+            places = batch.commit()
             self.received_bytes += batch.stored_bytes
+        return [(oid, "manifest", places[oid]) for oid in manifests]

@@ -12,6 +12,7 @@ from typing import Final
 
 from mvc.codecs import Slice, codec_of
 from mvc.errors import IntegrityError
+from mvc.index import BlobRecord
 from mvc.objects.blob import Envelope
 from mvc.objects.manifest import SegmentKind
 from mvc.remotes.engine import Engine
@@ -24,7 +25,7 @@ from mvc.repo.progress import Progress, Tick
 from mvc.repo.session import Session
 from mvc.types import ObjectId
 
-__all__ = ["download"]
+__all__ = ["Downloaded", "download"]
 
 _Batch = tuple[Spool, list[Arrival]]
 """Blobs, and the file that they are in."""
@@ -48,6 +49,22 @@ _SLACK: Final = 64 << 10
 hold (spec-v1, section 5), and far less than twice as much."""
 
 
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """What was received, and is stored.
+
+    Parameters
+    ----------
+    records : sequence of BlobRecord
+        What the index is to say of it.
+    stored_bytes : int
+        How many bytes it takes.
+    """
+
+    records: Sequence[BlobRecord] = ()
+    stored_bytes: int = 0
+
+
 def download(
     session: Session,
     engine: Engine,
@@ -56,7 +73,7 @@ def download(
     pool: Executor,
     progress: Progress,
     gap: int = GAP_BYTES,
-) -> tuple[int, int]:
+) -> Downloaded:
     """Receive contents, and whatever they need to be decoded; store what is what its id promises.
 
     Parameters
@@ -78,8 +95,8 @@ def download(
 
     Returns
     -------
-    tuple of (int, int)
-        Stored bytes and contents that were received.
+    Downloaded
+        All of it. The index does not know of it yet.
 
     Raises
     ------
@@ -87,7 +104,7 @@ def download(
         If the remote lacks something, or sends what it should not.
     """
     if not wanted:
-        return 0, 0
+        return Downloaded()
     with ExitStack() as stack, progress("receiving", _bytes(holdings, wanted)) as tick:
         receiver = Receiver(session, pool, protect=True)
         return _Download(session, engine, holdings, wanted, receiver, tick, stack, gap).run()
@@ -115,16 +132,16 @@ class _Download:
     spools: dict[Spool, set[ObjectId]] = field(default_factory=dict)
     again: set[ObjectId] = field(default_factory=set)
     storing: Future[Received] | None = None
+    records: list[BlobRecord] = field(default_factory=list)
     received: int = 0
-    contents: int = 0
 
-    def run(self) -> tuple[int, int]:
+    def run(self) -> Downloaded:
         """Receive everything, round by round: a round brings what the one before turned out to need."""
         pending = list(self.wanted)
         for _ in range(_MAX_ROUNDS):
             missing = self._round(pending)
             if not (self.waiting or self.again):
-                return self.received, self.contents
+                return Downloaded(self.records, self.received)
             pending = self._next(missing | self.again)
             self.again = set()
         raise IntegrityError(f"{self.engine.url} sends blobs that need each other more than {_MAX_ROUNDS} deep")
@@ -217,7 +234,6 @@ class _Download:
         self.storing = behind.submit(self.receiver.store, found)
         for arrival in found.good:
             del self.waiting[arrival.id]
-            self.contents += 1
         for oid, error in found.bad.items():
             if self.tried[oid] >= len(self._copies(oid)):
                 raise error
@@ -236,6 +252,7 @@ class _Download:
             return
         stored, self.storing = self.storing.result(), None
         self.receiver.settle(stored)
+        self.records += stored.records
         self.received += stored.stored_bytes
         for empty in [spool for spool, ids in self.spools.items() if ids.isdisjoint(self.waiting)]:
             empty.close()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from mvc.errors import ConflictError, IntegrityError, InvalidInputError
+from mvc.index import Additions, CommitRecord
 from mvc.objects.operation import RefChange
 from mvc.objects.refnames import BRANCHES, TAGS, thinned_ref
 from mvc.remotes.bringing import Bringing
@@ -295,9 +296,10 @@ class _Fetch:
         bringing = Bringing(self._session, self._store.engine, holdings, self._patterns(), progress)
         self.relied = frozenset(walk.boundary - self._session.refs.state().thinned.keys())
         bringing.run(walk.manifests(), (self._session.manifest(oid) for oid in sorted(self.relied)))
-        received = bringing.received_bytes + self._store_metadata(walk)
+        stored, added = self._store_metadata(walk, bringing.sizes)
+        received = bringing.received_bytes + stored
         self._list_absent(walk)
-        self._session.refresh(force=True)  # no operation tells of it yet
+        self._session.follow_objects(added)
         self.brought = frozenset(walk.commits)
         logical = sum(bringing.sizes[commit.manifest] for commit in walk.commits.values())
         return len(walk.commits), bringing.contents, received, logical, bringing.promised
@@ -340,9 +342,11 @@ class _Fetch:
         found = set(self._session.index.commits(ids))
         return reached(self._session, self._session.refs.state(), found) if found else set()
 
-    def _store_metadata(self, walk: MetadataWalk) -> int:
+    def _store_metadata(self, walk: MetadataWalk, sizes: Mapping[ObjectId, int]) -> tuple[int, Additions]:
+        """Store commits and tags, with files of these `sizes`; return the bytes, and what to tell the index."""
         with self._session.store.begin() as batch:
-            for kind, oid, body in walk.bodies():
-                batch.put(kind, oid, body)
-            batch.commit()
-            return batch.stored_bytes
+            kinds = {oid: kind for kind, oid, body in walk.bodies() if batch.put(kind, oid, body)}
+            places = batch.commit()
+            objects = [(oid, kind.name.lower(), places[oid]) for oid, kind in kinds.items()]
+            commits = [CommitRecord.of(commit, sizes[commit.manifest]) for commit in walk.commits.values()]
+            return batch.stored_bytes, Additions((), objects, commits)

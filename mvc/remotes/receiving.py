@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from mvc.errors import FormatError, IntegrityError, MvcError
+from mvc.index import BlobRecord
 from mvc.objects.blob import MAX_DEPTH, Envelope
 from mvc.objects.manifest import SegmentKind
 from mvc.repo.encode import LOOSE_BYTES
@@ -70,13 +71,13 @@ class Received:
 
     Parameters
     ----------
-    locations : mapping of ObjectId to Location
-        Where it is.
+    records : sequence of BlobRecord
+        What the index is to say of it.
     stored_bytes : int
         How many bytes it takes.
     """
 
-    locations: Mapping[ObjectId, Location]
+    records: Sequence[BlobRecord]
     stored_bytes: int
 
 
@@ -86,8 +87,9 @@ class Inspection:
 
     Parameters
     ----------
-    levels : sequence of sequence of Arrival
-        Those that are what they claim to be; what others need to be decoded comes in an earlier level.
+    levels : sequence of sequence of (Arrival, Envelope)
+        Those that are what they claim to be, with their headers; what others need to be decoded comes in an earlier
+        level.
     missing : mapping of ObjectId to set of ObjectId
         What the others need, and neither is stored here nor has arrived; and which of them need it.
     waiting : tuple of Arrival
@@ -96,7 +98,7 @@ class Inspection:
         Those that are not what they claim to be, and why. To the others they are missing.
     """
 
-    levels: Sequence[Sequence[Arrival]]
+    levels: Sequence[Sequence[tuple[Arrival, Envelope]]]
     missing: Mapping[ObjectId, Collection[ObjectId]]
     waiting: tuple[Arrival, ...]
     bad: Mapping[ObjectId, MvcError]
@@ -104,7 +106,7 @@ class Inspection:
     @property
     def good(self) -> Iterator[Arrival]:
         """Those that are what they claim to be, what others need first."""
-        return (arrival for level in self.levels for arrival in level)
+        return (arrival for level in self.levels for arrival, _ in level)
 
 
 class _Overlay(ObjectStore):
@@ -199,7 +201,7 @@ class Receiver:
                 _check_size(blobs[oid].envelope, expected.get(oid), (most or {}).get(oid))
                 needs[oid] = frozenset(reference.id for reference in blobs[oid].envelope.references)
         absent = self._absent({side for sides in needs.values() for side in sides} - by_id.keys() - self._good.keys())
-        levels: list[list[Arrival]] = []
+        levels: list[list[tuple[Arrival, Envelope]]] = []
         pending = dict(needs)
         while ready := [
             oid for oid, sides in pending.items() if sides.isdisjoint(pending) and not sides & (absent | bad.keys())
@@ -207,13 +209,15 @@ class Receiver:
             for oid in ready:
                 self._note_depth(oid, needs[oid])
                 del pending[oid]
+            level = []
             for blob, error in reader.verdicts([blobs.pop(oid) for oid in ready]):
                 if error is None:
                     self._good[blob.envelope.id] = blob.location
+                    level.append((by_id[blob.envelope.id], blob.envelope))
                     tick(blob.envelope.spec.nbytes)
                 else:
                     bad[blob.envelope.id] = error
-            levels.append([by_id[oid] for oid in ready if oid not in bad])
+            levels.append(level)
         needed = {side for sides in pending.values() for side in sides} & (absent | bad.keys())
         missing = {side: {oid for oid, sides in pending.items() if side in sides} for side in needed}
         return Inspection(levels, missing, tuple(by_id[oid] for oid in pending), bad)
@@ -244,11 +248,10 @@ class Receiver:
         inspected meanwhile by another thread, which then says `settle`.
         """
         stored = 0
-        locations: dict[ObjectId, Location] = {}
+        records: list[BlobRecord] = []
         for level in inspection.levels:
             with self._session.store.begin() as batch:
-                for arrival in level:
-                    envelope = Envelope.fetch(arrival.length, arrival.read)
+                for arrival, envelope in level:
                     if envelope.spec.nbytes < LOOSE_BYTES:
                         kind = EntryKind.TENSOR if envelope.kind == "tensor" else EntryKind.LITERAL
                         batch.put(kind, arrival.id, arrival.read(0, arrival.length))
@@ -256,13 +259,14 @@ class Receiver:
                         batch.adopt(arrival.id, arrival.take(), arrival.length)
                     else:
                         _copy(arrival, batch)
-                locations |= batch.commit()
+                places = batch.commit()
+                records += (BlobRecord.of(envelope, places[arrival.id]) for arrival, envelope in level)
                 stored += batch.stored_bytes
-        return Received(locations, stored)
+        return Received(records, stored)
 
     def settle(self, received: Received) -> None:
         """Read what was stored from the store: what it has arrived in is not looked at any more."""
-        self._good |= received.locations
+        self._good |= {record.id: record.location for record in received.records}
 
 
 def _copy(arrival: Arrival, batch: WriteBatch) -> None:

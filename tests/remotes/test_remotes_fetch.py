@@ -18,6 +18,7 @@ from mvc.repo.repack import repack
 from mvc.settings import Gc
 from mvc.testing.faults import InterruptedFileSystem
 from mvc.testing.remote_faults import HostileEngine, Lies
+from tests.indexes import answers, rebuilt
 from tests.remotes.conftest import LONG_AGO
 
 REMOTE = "refs/remotes/origin/"
@@ -70,6 +71,23 @@ class TestFetch:
         assert outcomes(machines.fetch(bob, engine=engine)) == {}
         assert dict(engine.requests) == {"read_all": 2, "list": 1}
         assert bob.session.refs.newest() == before
+
+    def test_the_index(self, machines, ada, bob, tmp_path):
+        """Equals one made anew: after a clone, a fetch, one of commits that are here and unreached, one with a tag."""
+        assert answers(bob.session.index) == answers(rebuilt(bob.session, tmp_path / "cloned.sqlite"))
+        weights = ada.model(rows=64)
+        ada.committed(weights)
+        ada.committed(ada.tuned(weights, 1))
+        machines.push(ada)
+        for name in ("fetched", "again"):
+            assert machines.fetch(bob).commits == 2
+            assert answers(bob.session.index) == answers(rebuilt(bob.session, tmp_path / name))
+            bob.session.refs.update(lambda state: (RefChange(TRACKED, state.refs[TRACKED], None),), machines.actor)
+        ada.repo.tag("v1", message="first")
+        commit_file(ada, "more")
+        machines.push(ada, "main", "v1")
+        machines.fetch(bob)
+        assert answers(bob.session.index) == answers(rebuilt(bob.session, tmp_path / "tagged.sqlite"))
 
     def test_one_branch(self, machines, ada, bob):
         """Brings no other; one that is not there is told."""

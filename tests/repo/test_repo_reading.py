@@ -1,6 +1,8 @@
 """Reading: load, diff, show, du."""
 
+import gc
 import math
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -296,3 +298,22 @@ class TestDiskUse:
         assert use.ratio == stored / (3 * size) < 1
         assert {total.codec for total in use.by_encoding} == {"planes", "raw", "sorted-delta", "context-delta"}
         assert sum(total.blobs for total in use.by_encoding) == len(lab.session.index.all_blobs())
+
+
+def test_a_reader_that_is_done_with(lab):
+    """Lets go of what it has kept at once, though garbage is hardly ever searched for while a command runs."""
+    model = lab.model(rows=64)
+    lab.committed(model)
+    lab.committed(lab.tuned(model, 1))
+    head = lab.session.manifest(lab.session.refs.state().head)
+    gc.disable()
+    try:
+        with lab.session.pool() as pool:
+            reader = ContentReader(lab.session, pool, keep_bytes=1 << 20)
+            known = weakref.ref(reader)
+            for _, oid in head.segments():
+                assert reader.read(oid) is not None
+            del reader
+            assert known() is None
+    finally:
+        gc.enable()

@@ -2,23 +2,8 @@
 
 import pytest
 
-from mvc.index import Database, synchronise
 from mvc.repo.plan import SMALL_BYTES
-from mvc.store.object_store import ObjectStore
-
-
-def answers(database):
-    """Return what an index says of everything stored."""
-    blobs = sorted(database.all_blobs(), key=lambda record: (record.id, record.location.pack or ""))
-    commits = sorted(database.all_commits(), key=lambda record: record.id)
-    return database.packs(), database.loose(), blobs, commits, database.operation()
-
-
-def rebuilt(lab, path):
-    """Return an index made anew from the store."""
-    database = Database(path)
-    synchronise(database, ObjectStore(lab.session.layout.directory), lab.session.refs.newest()[1])
-    return database
+from tests.indexes import answers, rebuilt
 
 
 class TestFollowing:
@@ -35,7 +20,7 @@ class TestFollowing:
         lab.again().committed(lab.tuned(tuned, 2), message="three")
         lab.committed(lab.tuned(tuned, 3), message="four")
         lab.repo.switch("main")
-        assert answers(lab.session.index) == answers(rebuilt(lab, tmp_path / "fresh.sqlite"))
+        assert answers(lab.session.index) == answers(rebuilt(lab.session, tmp_path / "fresh.sqlite"))
         assert lab.check().clean
 
     def test_objects_of_nobody_stay_unknown_until_they_are_looked_for(self, lab, tmp_path):

@@ -6,11 +6,14 @@ import os
 import socket
 import struct
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from mvc.errors import IntegrityError, MalformedError, RemoteError
 from mvc.objects.canonical import decode, encode
+from mvc.remotes.engine import Engine
 from mvc.remotes.keys import head_key, pack_key
 from mvc.remotes.posix import PosixEngine
 from mvc.remotes.stream_engine import Channel, StreamEngine
@@ -282,6 +285,64 @@ def test_a_server_of_another_version():
     said = MAGIC + b"\x02\x00" + ABLE
     with StreamEngine("s", lambda: Scripted(said)) as engine, pytest.raises(RemoteError, match="version 2"):
         engine.touch(KEY)
+
+
+class Served(Channel):
+    """A channel to an engine of this process."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.client = Client(Opened(engine))
+        self._sink = os.dup(self.client.socket.fileno())
+        self.stream = Stream(self.client.socket.fileno(), self._sink, "the server", 20)
+
+    def explain(self, error):
+        """Return the error."""
+        return error
+
+    def close(self) -> None:
+        """End the stream."""
+        if self.client.socket.fileno() >= 0:
+            os.close(self._sink)
+            self.client.end()
+
+
+class FarEngine(PosixEngine):
+    """An engine whose answers take their time. Reads wait for each other, as many as are to come at once."""
+
+    def __init__(self, path, seconds: float, readers: int) -> None:
+        super().__init__(path)
+        self.seconds = seconds
+        self.together = threading.Barrier(readers, timeout=20)
+
+    def touch(self, key: str) -> bool:
+        """See `Engine.touch`."""
+        time.sleep(self.seconds)
+        return super().touch(key)
+
+    def read(self, key: str, offset: int, length: int) -> bytes:
+        """See `Engine.read`."""
+        self.together.wait()
+        return super().read(key, offset, length)
+
+
+@pytest.mark.parametrize(("seconds", "streams"), [(0.0, 2), (0.1, 4)])
+def test_how_many_streams_there_are(tmp_path, seconds, streams):
+    """Two, of which one fills the way while the other is read; more to where an answer takes long."""
+    engine = FarEngine(tmp_path / "store", seconds, streams)
+    engine.create(KEY, bytes(8))
+    dialled: list[Served] = []
+
+    def dial() -> Served:
+        """Open one more."""
+        dialled.append(Served(engine))
+        return dialled[-1]
+
+    with StreamEngine("server", dial) as far:
+        for _ in range(5):  # of which the soonest is soon, whatever else this machine does
+            far.touch(KEY)
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(lambda _: far.read(KEY, 0, 8), range(2 * streams))) == [bytes(8)] * 2 * streams
+    assert len(dialled) == streams
 
 
 def test_a_body_of_those_who_may_not_write(repository):
