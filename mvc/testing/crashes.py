@@ -422,6 +422,7 @@ def crash_everywhere(
     check: Callable[[Path], None],
     finished: Callable[[Path], None],
     mode: CrashMode,
+    every: int = 1,
 ) -> int:
     """Run `action` on copies of the directory `start`, crashing at step 1, 2, ... and at last when it has returned.
 
@@ -437,15 +438,16 @@ def crash_everywhere(
         ``finished(root)`` asserts what must hold after a crash behind it: what it promised is durable.
     mode : CrashMode
         What a crash leaves.
+    every : int
+        Of so many steps, one is crashed at.
 
     Returns
     -------
     int
-        Steps crashed at.
+        Steps that there are, or up to ``every - 1`` more.
     """
-    step = 0
+    step = 1
     while True:
-        step += 1
         root = start.with_name(f"{start.name}-{mode}-{step}")
         shutil.copytree(start, root)
         if not crash(partial(action, root), step, mode):
@@ -453,3 +455,4 @@ def crash_everywhere(
             return step - 1
         check(root)
         shutil.rmtree(root)
+        step += every

@@ -285,8 +285,8 @@ class TestShallow:
 
 
 @pytest.mark.parametrize("what", [{"unshallow": True}, {"depth": 1}], ids=["unshallow", "gap"])
-@pytest.mark.parametrize("mode", ["lose"])
-def test_crashes(sides, tmp_path, what, mode):
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_crashes(sides, tmp_path, what, every):
     """Wherever a fetch that changes the list crashes, every parent is here or listed, and the next one completes it."""
     commits = [_text_commit(sides.full, text) for text in "abc"]
     sides.publish()
@@ -312,7 +312,7 @@ def test_crashes(sides, tmp_path, what, mode):
         assert [record.id for record in history(session, [commits[-1]])] == commits[::-1]
         assert clean(session)
 
-    assert crash_everywhere(start, action, check, finished, mode) > 10
+    assert crash_everywhere(start, action, check, finished, "lose", every) > 10
 
 
 def _text_commit(lab, text: str) -> ObjectId:
