@@ -144,12 +144,22 @@ class ContentReader:
         self._lost: dict[_Place, str] = {}
         self._work = _Work()
         self._healed: set[ObjectId] = set()
-        self.open = lru_cache(maxsize=_BLOBS_KEPT)(_weakly(self._open))
+        self._opened = lru_cache(maxsize=_BLOBS_KEPT)(_weakly(self._open))
         self._copies = lru_cache(maxsize=_BLOBS_KEPT)(_weakly(self._find_copies))
 
     def prepare(self, ids: Iterable[ObjectId]) -> None:
         """Look up where `ids` and what they are deltas of are stored, in a few queries instead of one for each."""
         self._locations |= self._locate(oid for oid in ids if oid not in self._locations)
+
+    def open(self, oid: ObjectId) -> StoredBlob:
+        """Open the encoding of a content that is quickest to rebuild; of those opened last, the same again.
+
+        Raises
+        ------
+        IntegrityError, FormatError
+            If no copy of it can be opened.
+        """
+        return self._opened(oid)
 
     def _open(self, oid: ObjectId) -> StoredBlob:
         """Open a blob where it was said to be, or where it has been moved to since, or another copy of it."""
