@@ -20,6 +20,7 @@ from mvc.codecs.context_tables import Tables, tables_of, unstored_levels
 from mvc.codecs.kernels import Frequencies
 from mvc.codecs.plane_parts import cut_off, decode_part, encode_part, laid_out
 from mvc.codecs.records import bits_of_each
+from mvc.codecs.step_symbols import CLASSES, MOST_WEIGHT, SYMBOLS, codes_of, magnitudes_of, raw_bits, symbols_of
 from mvc.codecs.stripes import frequencies_from
 from mvc.errors import MalformedError
 from mvc.types.steps import Codes
@@ -27,7 +28,6 @@ from mvc.types.steps import Codes
 __all__ = ["decode_codes", "encode_codes"]
 
 Integers = npt.NDArray[np.int64]
-Magnitudes = npt.NDArray[np.uint32]
 
 _HEAD: Final = struct.Struct("<BBBHI")
 """Axis, first symbol, symbols - 1, mean weight, the classes with which a context begins."""
@@ -38,16 +38,6 @@ _BLOCK: Final = struct.Struct("<I")
 _FIRST_BLOCK: Final = 8
 """Lines of the first block. Each further one is as long as all before it: with 384 lines, 7 blocks."""
 
-_PLAIN: Final = 16
-"""Magnitudes below it are symbols; the others share one with those of the same three leading bits."""
-
-_SYMBOLS: Final = _PLAIN + 4 * 21
-"""Of magnitudes of up to 25 bits."""
-
-_CLASSES: Final = 29
-"""Half powers of two that a mean weight can have."""
-
-_MOST_WEIGHT: Final = 15
 _UNIT: Final = 1024
 """Units of a mean weight in a weight."""
 
@@ -100,24 +90,14 @@ def encode_codes(codes: Codes) -> bytes:
     codes : Codes, shape (R, C)
         At most `mvc.types.steps.LARGEST_CODE` in magnitude.
     """
-    magnitudes = ((codes << 1) ^ (codes >> 31)).view(np.uint32)
-    symbols = _symbols(magnitudes)
+    magnitudes = magnitudes_of(codes)
+    symbols = symbols_of(magnitudes)
     plan = min((_plan(symbols, 0), _plan(symbols.T, 1)), key=lambda plan: plan.bits)
     tables = tables_of(plan.counts.astype(np.uint32), trimmed=True)
     starts = sum(1 << start for start in plan.starts)
     head = _HEAD.pack(plan.axis, tables.first, tables.symbols - 1, plan.mean, starts)
     blocks = _encode_blocks(symbols.T if plan.axis else symbols, plan, tables)
-    return b"".join((head, laid_out([encode_part(tables.stored)]), *blocks, _raw_bits(magnitudes, symbols)))
-
-
-def _symbols(magnitudes: Magnitudes) -> Bytes:
-    """Return the symbol of each magnitude (6.5, step 1)."""
-    symbols: Bytes = magnitudes.astype(np.uint8)
-    large = magnitudes >= _PLAIN
-    u = magnitudes[large]
-    lengths = np.frexp(u.astype(np.float64))[1].astype(np.uint32)
-    symbols[large] = _PLAIN + 4 * (lengths - 5) + (u >> (lengths - 3) & 3)
-    return symbols
+    return b"".join((head, laid_out([encode_part(tables.stored)]), *blocks, raw_bits(magnitudes, symbols)))
 
 
 def _ends(length: int) -> list[int]:
@@ -137,12 +117,12 @@ def _ends(length: int) -> list[int]:
 def _plan(symbols: Bytes, axis: int) -> _Plan:
     """Find classes and contexts of symbols whose stripes are columns."""
     ends = _ends(len(symbols))
-    weights = np.add.reduceat(np.minimum(symbols, _MOST_WEIGHT), ends[:-1], axis=0, dtype=np.int64)
+    weights = np.add.reduceat(np.minimum(symbols, MOST_WEIGHT), ends[:-1], axis=0, dtype=np.int64)
     mean = int(weights.sum() * _UNIT // symbols.size)
     before = np.cumsum(weights, axis=0) - weights
     classes = np.stack([_classes(sums, lines, mean) for sums, lines in zip(before, ends, strict=False)])
     places = classes.astype(np.int16).repeat(np.diff(ends), axis=0) * _BYTES + symbols
-    counts = np.bincount(places.reshape(-1), minlength=_CLASSES * _BYTES).reshape(_CLASSES, _BYTES)
+    counts = np.bincount(places.reshape(-1), minlength=CLASSES * _BYTES).reshape(CLASSES, _BYTES)
     starts, merged = _merged(counts)
     return _Plan(axis, mean, classes, starts, merged, float(bits_of_each(merged).sum()))
 
@@ -172,7 +152,7 @@ def _merged(counts: Integers) -> tuple[tuple[int, ...], Integers]:
 
 def _contexts(starts: int) -> Bytes:
     """Return the context of each class."""
-    begins = np.array([starts >> k & 1 for k in range(_CLASSES)], dtype=np.uint8)
+    begins = np.array([starts >> k & 1 for k in range(CLASSES)], dtype=np.uint8)
     contexts: Bytes = np.cumsum(begins, dtype=np.uint8)
     return contexts
 
@@ -192,21 +172,6 @@ def _encode_blocks(symbols: Bytes, plan: _Plan, tables: Tables) -> list[bytes]:
     return blocks
 
 
-def _raw_bits(magnitudes: Magnitudes, symbols: Bytes) -> bytes:
-    """Return the bits that symbols do not tell: the lowest of all magnitudes that have one, then the next."""
-    large = symbols >= _PLAIN
-    u, lengths = magnitudes[large], _raw_lengths(symbols[large])
-    most = int(lengths.max(initial=0))
-    bits = [(u[lengths > b] >> np.uint32(b) & 1).astype(np.uint8) for b in range(most)]
-    return np.packbits(np.concatenate([np.empty(0, np.uint8), *bits]), bitorder="little").tobytes()
-
-
-def _raw_lengths(symbols: Bytes) -> Bytes:
-    """Return how many bits each symbol from `_PLAIN` on does not tell."""
-    lengths: Bytes = (symbols - np.uint8(_PLAIN)) // np.uint8(4) + np.uint8(2)
-    return lengths
-
-
 def decode_codes(stored: memoryview, shape: tuple[int, int]) -> Codes:
     """Return the matrix of `shape` that `encode_codes` was given.
 
@@ -219,7 +184,7 @@ def decode_codes(stored: memoryview, shape: tuple[int, int]) -> Codes:
     if len(stored) < _HEAD.size:
         raise MalformedError(f"codes have {len(stored)} bytes; at least {_HEAD.size} are needed")
     axis, first, symbols, mean, starts = _HEAD.unpack_from(stored)
-    if axis > 1 or first + symbols >= _SYMBOLS or mean > _UNIT * _MOST_WEIGHT or starts & 1 or starts >> _CLASSES:
+    if axis > 1 or first + symbols >= SYMBOLS or mean > _UNIT * MOST_WEIGHT or starts & 1 or starts >> CLASSES:
         raise MalformedError(
             f"codes have axis {axis}, {symbols + 1} symbols from {first} on, mean weight {mean}, contexts {starts:#x}"
         )
@@ -230,8 +195,7 @@ def decode_codes(stored: memoryview, shape: tuple[int, int]) -> Codes:
     frequencies = frequencies_from(first, levels)
     matrix = np.empty(shape, dtype=np.uint8)
     rest = _decode_blocks(rest, matrix.T if axis else matrix, mean, of_class, frequencies)
-    u = _magnitudes(matrix, rest)
-    return ((u >> 1) ^ (~(u & 1) + np.uint32(1))).view(np.int32)
+    return codes_of(matrix, rest)
 
 
 def _decode_blocks(
@@ -243,7 +207,7 @@ def _decode_blocks(
         contexts = of_class[_classes(sums, start, mean)]
         plane, stored = _decode_block(stored, end - start, contexts, frequencies)
         symbols[start:end] = plane.reshape(len(sums), -1).T
-        sums += np.minimum(symbols[start:end], _MOST_WEIGHT).sum(axis=0, dtype=np.int64)
+        sums += np.minimum(symbols[start:end], MOST_WEIGHT).sum(axis=0, dtype=np.int64)
     return stored
 
 
@@ -265,22 +229,3 @@ def _decode_block(
     if not kernels.active.stripe_decode(lines, contexts, frequencies, states, refills, plane):
         raise MalformedError("a block of codes does not end where its renormalisation values do")
     return plane, stored[end:]
-
-
-def _magnitudes(symbols: Bytes, raw: memoryview) -> Magnitudes:
-    """Return the magnitudes that symbols and raw bits tell."""
-    u = symbols.astype(np.uint32)
-    large = symbols >= _PLAIN
-    lengths = _raw_lengths(symbols[large])
-    total = int(lengths.sum(dtype=np.int64))
-    if len(raw) != -(-total // 8) or (total % 8 and raw[-1] >> total % 8):
-        raise MalformedError(f"codes have {len(raw)} bytes of raw bits; {total} bits are needed, and zeros behind them")
-    bits = np.unpackbits(np.frombuffer(raw, np.uint8), count=total, bitorder="little")
-    lows, at = np.zeros(len(lengths), dtype=np.uint32), 0
-    for b in range(int(lengths.max(initial=0))):
-        longer = lengths > b
-        here = int(longer.sum())
-        lows[longer] |= bits[at : at + here].astype(np.uint32) << np.uint32(b)
-        at += here
-    u[large] = (np.uint32(4) + (symbols[large] & 3)) << lengths.astype(np.uint32) | lows
-    return u

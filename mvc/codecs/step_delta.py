@@ -16,6 +16,7 @@ from mvc.codecs.plane_coding import decode_planes, encode_planes
 from mvc.codecs.sorted_delta import SortedDelta
 from mvc.codecs.step_codes import decode_codes, encode_codes
 from mvc.codecs.step_columns import pack_columns, unpack_columns
+from mvc.codecs.step_foretold import decode_foretold, encode_foretold
 from mvc.errors import InvalidInputError, MalformedError
 from mvc.types import DType
 from mvc.types.steps import (
@@ -38,6 +39,7 @@ __all__ = ["StepDelta"]
 
 _SORTED: Final = 0
 _STEPS: Final = 1
+_FORETOLD: Final = 2
 
 _HEAD: Final = struct.Struct("<BII")
 """Form, exceptions, length of the coded exceptions."""
@@ -156,7 +158,7 @@ class StepDelta(Codec):
             target, base = (_words(data, spec.dtype).reshape(shape) for data in (frame, sides[0]))
             codes, exceptions = _codes(spec.dtype, target, base, self._of_frame(spec, shape))
             if len(exceptions.places) * _EXCEPTIONS <= spec.words:
-                stored = _encode_exceptions(exceptions) + encode_codes(codes)
+                stored = _encode_steps(codes, exceptions)
                 if len(stored) < spec.nbytes:
                     return stored
         return bytes([_SORTED]) + SortedDelta(0).encode(frame, sides, spec)
@@ -168,15 +170,18 @@ class StepDelta(Codec):
         form = stored[0] if len(stored) else None
         if form == _SORTED:
             SortedDelta(0).decode(memoryview(stored)[1:], sides, spec, out)
-        elif form == _STEPS and spec.dtype.name in STEPPED:
+        elif form in {_STEPS, _FORETOLD} and spec.dtype.name in STEPPED:
             self._decode_steps(memoryview(stored), sides[0], spec, out)
         else:
             raise MalformedError(f"step delta of {spec.dtype.name} in {len(stored)} bytes has form {form}")
 
     def _decode_steps(self, stored: memoryview, side: Bytes, spec: FrameSpec, out: Bytes) -> None:
-        exceptions, coded = _decode_exceptions(stored, spec)
         shape = _shape(spec)
-        codes = decode_codes(coded, shape)
+        if stored[0] == _FORETOLD:
+            exceptions, codes = _no_exceptions(spec), decode_foretold(stored[1:], shape)
+        else:
+            exceptions, coded = _decode_exceptions(stored, spec)
+            codes = decode_codes(coded, shape)
         base = _words(side, spec.dtype).reshape(shape)
         words = stepped(spec.dtype, base, codes, self._of_frame(spec, shape))
         if not (finite(spec.dtype, words) | (codes == 0)).all():
@@ -219,6 +224,18 @@ def _repaired(dtype: DType, target: Words, base: Words, codes: Codes, steps: Flo
     return repaired
 
 
+def _encode_steps(codes: Codes, exceptions: _Exceptions) -> bytes:
+    """Return the frame; where a row or a column is all there is, or exceptions are, no line foretells another."""
+    if len(exceptions.places) or 1 in codes.shape:
+        return _encode_exceptions(exceptions) + encode_codes(codes)
+    return bytes([_FORETOLD]) + encode_foretold(codes)
+
+
+def _no_exceptions(spec: FrameSpec) -> _Exceptions:
+    """Return none."""
+    return _Exceptions(np.empty(0, np.int64), np.empty(0, f"<u{spec.dtype.word_bytes}"))
+
+
 def _encode_exceptions(exceptions: _Exceptions) -> bytes:
     """Return form, head and exceptions."""
     places, words = exceptions
@@ -240,7 +257,7 @@ def _decode_exceptions(stored: memoryview, spec: FrameSpec) -> tuple[_Exceptions
     if count * _EXCEPTIONS > spec.words or end > len(stored) or (count == 0 and size):
         raise MalformedError(f"{count} exceptions among {spec.words} words, in {size} of {len(stored)} bytes")
     if not count:
-        return _Exceptions(np.empty(0, np.int64), np.empty(0, f"<u{spec.dtype.word_bytes}")), stored[end:]
+        return _no_exceptions(spec), stored[end:]
     planes = decode_planes(stored[_HEAD.size : end], _GAP_BYTES + spec.dtype.word_bytes, count)
     table = np.stack([np.frombuffer(plane, np.uint8) for plane in planes], axis=1)
     gaps, words = (np.ascontiguousarray(part) for part in np.split(table, [_GAP_BYTES], axis=1))

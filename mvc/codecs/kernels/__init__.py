@@ -7,9 +7,12 @@ from typing import Final, Literal
 
 from mvc.codecs.kernels import reference
 from mvc.codecs.kernels.abc import (
+    BAND,
     CLASSES,
+    FORETOLD_CLASSES,
     MAX_CONTEXTS,
     PLAN_CONTEXTS,
+    REACH,
     ROW_BLOCK,
     SCALE,
     SURVEY_CHUNK,
@@ -17,6 +20,7 @@ from mvc.codecs.kernels.abc import (
     SURVEY_FIELDS,
     SYMBOL_BITS,
     TILE,
+    TURNED,
     Buffer,
     Counts,
     Frequencies,
@@ -43,10 +47,13 @@ except ImportError:  # built without a C compiler
 
 __all__ = [
     "AVAILABLE",
+    "BAND",
     "CLASSES",
+    "FORETOLD_CLASSES",
     "IMPLEMENTATION",
     "MAX_CONTEXTS",
     "PLAN_CONTEXTS",
+    "REACH",
     "ROW_BLOCK",
     "SCALE",
     "SURVEY_CHUNK",
@@ -54,6 +61,7 @@ __all__ = [
     "SURVEY_FIELDS",
     "SYMBOL_BITS",
     "TILE",
+    "TURNED",
     "Buffer",
     "Counts",
     "Frequencies",

@@ -547,6 +547,7 @@ static PyObject *unsort(PyObject *Py_UNUSED(module), PyObject *args)
 #include "_tables.h"
 #include "_survey.h"
 #include "_stripes.h"
+#include "_foretell.h"
 #include "_sparse_module.h"
 
 /* ---- module -------------------------------------------------------------------------------------------------- */
@@ -568,6 +569,8 @@ static PyMethodDef methods[] = {
     {"stripe_plan", stripe_plan, METH_VARARGS, stripe_plan_doc},
     {"stripe_encode", stripe_encode, METH_VARARGS, stripe_encode_doc},
     {"stripe_decode", stripe_decode, METH_VARARGS, stripe_decode_doc},
+    {"foretell", foretell, METH_VARARGS, foretell_doc},
+    {"foretold_decode", foretold_decode, METH_VARARGS, foretold_decode_doc},
     {"changes", changes, METH_VARARGS, changes_doc},
     {"exponent", exponent, METH_VARARGS, exponent_doc},
     {"gaps", gaps, METH_VARARGS, gaps_doc},

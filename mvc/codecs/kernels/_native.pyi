@@ -98,6 +98,17 @@ def stripe_encode(
 def stripe_decode(
     stripe: int, contexts: Buffer, frequencies: Frequencies, states: States, refills: Keys, plane: Bytes, /
 ) -> bool: ...
+def foretell(symbols: Bytes, positions: int, mean: int, classes: Bytes, turned: Bytes, /) -> None: ...
+def foretold_decode(
+    positions: int,
+    mean: int,
+    contexts: Bytes,
+    frequencies: Frequencies,
+    states: States,
+    refills: Keys,
+    symbols: Bytes,
+    /,
+) -> int: ...
 def changes(target: Bytes, base: Bytes, number: Number, positions: Positions, deltas: Bytes, /) -> int: ...
 def exponent(base: Bytes, number: Number, positions: Positions, step: int, above: int, /) -> int: ...
 def gaps(

@@ -10,7 +10,7 @@ from mvc.codecs.abc import Bytes
 from mvc.codecs.kernels.abc import LOWEST_STATE, MAX_CONTEXTS, SCALE, SCALE_BITS, Frequencies, Keys, States
 from mvc.codecs.kernels.words import check
 
-__all__ = ["checked_tables", "decode_lanes", "encode_lanes"]
+__all__ = ["checked_tables", "decode_lanes", "encode_lanes", "owners"]
 
 
 _MANY_LANES: Final = 64
@@ -65,7 +65,7 @@ def decode_lanes(contexts: Bytes, tables: Frequencies, states: States, refills: 
     """Return the symbol of every word; None if the states end otherwise than a coder leaves them."""
     if len(states) < _MANY_LANES:
         return _decode_one_by_one(contexts, tables, states, refills)
-    owner = _owners(tables)
+    owner = owners(tables)
     starts = np.cumsum(tables, axis=1, dtype=np.uint32) - tables
     symbols = np.empty(len(contexts), dtype=np.uint8)
     used = 0
@@ -85,7 +85,7 @@ def decode_lanes(contexts: Bytes, tables: Frequencies, states: States, refills: 
     return symbols if used == len(refills) and (states == LOWEST_STATE).all() else None
 
 
-def _owners(tables: Frequencies) -> Bytes:
+def owners(tables: Frequencies) -> Bytes:
     """Return the symbol that each place of a table belongs to, shape (contexts, SCALE)."""
     every = np.tile(np.arange(tables.shape[1], dtype=np.uint8), len(tables))
     return np.repeat(every, tables.reshape(-1)).reshape(len(tables), SCALE)
@@ -94,12 +94,12 @@ def _owners(tables: Frequencies) -> Bytes:
 def _decode_one_by_one(contexts: Bytes, tables: Frequencies, states: States, refills: Keys) -> Bytes | None:
     frequencies = tables.tolist()
     starts = (np.cumsum(tables, axis=1, dtype=np.int64) - tables).tolist()
-    owners = _owners(tables).tobytes()
+    owner = owners(tables).tobytes()
     lanes, coming, symbols, last = states.tolist(), iter(refills.data), bytearray(len(contexts)), len(states) - 1
     for i, c in enumerate(contexts.data):
         x = lanes[i & last]
         y = x % SCALE
-        s = symbols[i] = owners[c * SCALE + y]
+        s = symbols[i] = owner[c * SCALE + y]
         x = frequencies[c][s] * (x >> SCALE_BITS) + y - starts[c][s]
         if x < LOWEST_STATE:
             new = next(coming, None)

@@ -10,6 +10,7 @@ import numpy as np
 from mvc.codecs.abc import Bytes
 from mvc.codecs.kernels.abc import ROW_BLOCK, Buffer, Number, RowSizes, scratch_bytes
 from mvc.codecs.kernels.context_reference import classify, context_decode, context_encode, count_keys
+from mvc.codecs.kernels.foretell_reference import foretell, foretold_decode
 from mvc.codecs.kernels.sparse_reference import changes, exponent, gaps, locate, pack, patch, unpack
 from mvc.codecs.kernels.stripes_reference import stripe_decode, stripe_encode
 from mvc.codecs.kernels.survey_reference import stripe_plan, survey
@@ -35,6 +36,8 @@ __all__ = [
     "context_encode",
     "count_keys",
     "exponent",
+    "foretell",
+    "foretold_decode",
     "frequencies",
     "gaps",
     "join",
