@@ -16,7 +16,7 @@ from mvc.codecs.plane_coding import decode_planes, encode_planes
 from mvc.codecs.sorted_delta import SortedDelta
 from mvc.codecs.step_codes import decode_codes, encode_codes
 from mvc.codecs.step_columns import pack_columns, unpack_columns
-from mvc.codecs.step_foretold import decode_foretold, encode_foretold
+from mvc.codecs.step_foretold import decode_foretold, encode_foretold, worth_foretelling
 from mvc.errors import InvalidInputError, MalformedError
 from mvc.types import DType
 from mvc.types.steps import (
@@ -225,8 +225,8 @@ def _repaired(dtype: DType, target: Words, base: Words, codes: Codes, steps: Flo
 
 
 def _encode_steps(codes: Codes, exceptions: _Exceptions) -> bytes:
-    """Return the frame; where a row or a column is all there is, or exceptions are, no line foretells another."""
-    if len(exceptions.places) or 1 in codes.shape:
+    """Return the frame, foretold if it can be and pays."""
+    if len(exceptions.places) or not worth_foretelling(codes):
         return _encode_exceptions(exceptions) + encode_codes(codes)
     return bytes([_FORETOLD]) + encode_foretold(codes)
 

@@ -41,12 +41,13 @@ def pack_levels(levels: Bytes, certainties: int) -> bytes:
     Examples
     --------
     >>> pack_levels(np.array([[44, 9], [44, 9], [44, 8]], np.uint8), 1).hex()
-    'c1d604e11a'
+    'c1cca0a100'
     """
     table = levels.reshape(-1, certainties, levels.shape[1]).astype(np.int64)
     changes = table.copy()
     changes[1:] -= table[:-1]
     changes[0, 1:] -= table[0, :-1]
+    changes[0, 0, 1:] -= table[0, 0, :-1]
     zigzag = ((changes << 1) ^ (changes >> 63)).transpose(2, 0, 1).reshape(-1)
     bits, run = list[int](), 0
     for change in zigzag.tolist():
@@ -83,6 +84,7 @@ def unpack_levels(stored: memoryview, contexts: int, symbols: int, certainties: 
         elif at > len(zigzag):
             raise MalformedError(f"a table has more than the {len(zigzag)} levels that it needs")
     changes = ((zigzag >> 1) ^ -(zigzag & 1)).reshape(symbols, -1, certainties).transpose(1, 2, 0)
+    changes[0, 0] = np.cumsum(changes[0, 0])
     changes[0] = np.cumsum(changes[0], axis=0)
     levels: Integers = np.cumsum(changes, axis=0)
     if levels.min() < 0 or levels.max() > _MAX_LEVEL:

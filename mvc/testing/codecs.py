@@ -155,6 +155,9 @@ def step_cases(draw: st.DrawFn, most_rows: int = 40) -> StepCase:
     base = _draw_words(draw, dtype, rows * row_words).view(f"<u{dtype.word_bytes}").reshape(rows, row_words)
     scale = draw(st.sampled_from([0.0, 0.3, 3.0, 300.0, float(LARGEST_CODE)]))
     codes = np.clip(rng.laplace(0, scale, base.shape), -LARGEST_CODE, LARGEST_CODE).astype(np.int32)
+    if draw(st.booleans()):  # rows alike, or opposite
+        codes = np.abs(codes) * rng.choice(np.array([-1, 1], np.int32), (rows, 1))
+        codes *= rng.choice(np.array([-1, 1], np.int32), row_words)
     words = stepped(dtype, base, codes, step_of(steps[first:] if len(steps) > 1 else steps, columns))
     moved = rng.random(words.shape) < draw(st.sampled_from([0.0, 0.02]))
     words[moved] ^= words.dtype.type(1)

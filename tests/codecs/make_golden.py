@@ -151,6 +151,21 @@ def in_steps(dtype, scale, *, by_row, exceptions):
     return free(golden(StepDelta.of(rows, columns), dtype, frame, (side,), 40, start=1600))
 
 
+def foretold(dtype, *, by_row):
+    """Return the content of a file of `step-delta` whose lines are alike: rows, or columns if sizes differ by row."""
+    rng = np.random.default_rng(11)
+    base = weights(dtype, 2960, 12).view(f"<u{dtype.word_bytes}").reshape(37, 80)
+    strengths = rng.standard_normal((37, 1)) * rng.standard_normal((1, 80)) + rng.standard_normal((37, 80)) / 2
+    sizes = np.exp(rng.standard_normal((37, 1) if by_row else (1, 80)))
+    codes = np.rint(strengths * sizes / 2).astype(np.int32)
+    codes[20, 30], codes[36, 79] = 5000, -40
+    rows = np.array([0.002], np.float32)
+    columns = (128 + 2 * np.rint(rng.standard_normal(80))).astype(np.uint8)
+    words = stepped(dtype, base, codes, step_of(rows, columns))
+    frame, side = (np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in (words, base))
+    return free(golden(StepDelta.of(rows, columns), dtype, frame, (side,), 80))
+
+
 def step_deltas():
     """Yield name and content of the files of `step-delta`."""
     for name in ("F32", "BF16", "F16"):
@@ -158,6 +173,12 @@ def step_deltas():
         yield f"step-delta-{name}-columns", in_steps(dtype, 0.5, by_row=False, exceptions=0)
         yield f"step-delta-{name}-rows", in_steps(dtype, 1, by_row=True, exceptions=9)
     yield "step-delta-F32-large", in_steps(dtype_of("F32"), 100, by_row=False, exceptions=3)
+    for name in ("F32", "BF16"):
+        for by_row in (False, True):
+            yield (
+                f"step-delta-{name}-foretold-{'columns' if by_row else 'rows'}",
+                foretold(dtype_of(name), by_row=by_row),
+            )
     yield "step-delta-F32-sorted", in_steps(dtype_of("F32"), 1, by_row=False, exceptions=600)
 
 

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvc.codecs import ContextDelta, FrameSpec, Grid, GridDelta, Planes, Slice, SortedDelta, SortedPlanes, SparseDelta
+from mvc.codecs.step_columns import pack_columns
+from mvc.codecs.step_foretold import encode_foretold
 from mvc.codecs.stripes import encode_stripes
 from mvc.testing.codecs import cases, grid_cases, selections, sparse_cases, step_cases
 from mvc.types import DTYPES, dtype_of
@@ -378,9 +380,52 @@ def moved(word, code, step, dtype):
 def factors_of(packed):
     """Return the numbers of the parameter `columns` (6.10)."""
     width, shift, lowest, count = packed[0], packed[1], packed[2], int.from_bytes(packed[3:7], "little")
+    if width == 9:
+        return [lowest + (v << shift) for v in coded_values(packed[7:], count)]
     bits = int.from_bytes(packed[7:], "little")
     assert bits < 1 << width * count
     return [lowest + ((bits >> width * i) % (1 << width) << shift) for i in range(count)]
+
+
+def coded_values(stored, count):
+    """Return the values of coded factors (6.10)."""
+    (levels,), at = unpacked_levels(stored[1:], 1, stored[0] + 1)
+    f, state, values = frequencies_of(levels), int.from_bytes(stored[1 + at : 5 + at], "little"), []
+    refills = iter(integers(stored[5 + at :], 2))
+    for _ in range(count):
+        s, state = advanced(f, state, refills)
+        values.append(s)
+    assert state == 65536
+    assert not list(refills)
+    return values
+
+
+def unpacked_levels(stored, contexts, symbols, certainties=1):
+    """Return the levels of every context, and the bytes that they take (6.10, packed levels)."""
+    bits, place = [byte >> i & 1 for byte in stored for i in range(8)], 0
+
+    def number(order):
+        nonlocal place
+        zeros = bits.index(1, place) - place
+        low = bits[place + zeros + 1 :][: zeros + order]
+        place += 2 * zeros + 1 + order
+        return (1 << zeros + order) + sum(bit << k for k, bit in enumerate(low)) - (1 << order)
+
+    zigzags = list[int]()
+    while len(zigzags) < contexts * symbols:
+        zigzags += [0] * number(0)
+        if len(zigzags) < contexts * symbols:
+            zigzags.append(number(1) + 1)
+    levels = [[0] * symbols for _ in range(contexts)]
+    for k in range(symbols):
+        for c in range(contexts):
+            before = levels[c - certainties][k] if c >= certainties else levels[c - 1][k] if c else 0
+            if c == 0 and k:
+                before = levels[0][k - 1]
+            levels[c][k] = before + zigzag_back(zigzags[k * contexts + c])
+    used = -(-place // 8)
+    assert not any(bits[place : 8 * used])
+    return levels, used
 
 
 def step_at(rows, columns, place, row_words):
@@ -398,10 +443,13 @@ def decode_step_delta(stored, base, spec, parameters):
     if stored[0] == 0:
         return decode_sorted_delta(stored[1:], base, spec, 0)
     size = spec.dtype.word_bytes
-    exceptions, length = integers(stored[1:9], 4)
+    exceptions, length = integers(stored[1:9], 4) if stored[0] == 1 else (0, 0)
     whole = spec.words % spec.row_words == 0 == spec.start % spec.row_words
     row_words, columns = spec.row_words if whole else spec.words, factors_of(parameters["columns"])
-    codes = decode_step_codes(stored[9 + length :], spec.words // row_words, row_words)
+    if stored[0] == 1:
+        codes = decode_step_codes(stored[9 + length :], spec.words // row_words, row_words)
+    else:
+        codes = decode_foretold(stored[1:], spec.words // row_words, row_words)
     words = [
         moved(b, c, step_at(parameters["rows"], columns, spec.start + i, spec.row_words), spec.dtype)
         for i, (b, c) in enumerate(zip(integers(base, size), codes, strict=True))
@@ -444,6 +492,64 @@ def decode_step_codes(stored, rows, columns):
         begin, end = end, min(lines, 2 * end)
     symbols_ = [matrix[(j, i) if axis else (i, j)] for i in range(rows) for j in range(columns)]
     return [zigzag_back(u) for u in magnitudes(symbols_, stored[at:])]
+
+
+def single(x):
+    """Return a number rounded to binary32."""
+    return struct.unpack("<f", struct.pack("<f", x))[0]
+
+
+def decode_foretold(stored, rows, columns):
+    """Return the codes, row by row (6.10, foretold codes)."""
+    axis, k, first, symbols = stored[0] & 1, stored[0] >> 1, stored[1], stored[2] + 1
+    mean, scales, certainties = (int.from_bytes(stored[i:j], "little") for i, j in ((3, 5), (5, 9), (9, 10)))
+    groups = certainties.bit_count() + 1
+    levels, at = unpacked_levels(stored[10:], (scales.bit_count() + 1) * groups, symbols, groups)
+    frequencies, at = [frequencies_of(row) for row in levels], 10 + at
+    states, at = integers(stored[at : at + (4 << k)], 4), at + (4 << k)
+    given = integers(stored[at : at + (len(stored) - at) // 2 * 2], 2)
+    refills = iter(given)
+    lines, positions = (columns, rows) if axis else (rows, columns)
+    matrix, decoded = dict[tuple[int, int], int](), 0
+
+    def sign(i, j):
+        s = matrix[i, j]
+        return 0 if s == 0 or s >= 15 else 1 - 2 * (s % 2)
+
+    for start in range(0, lines, 8):
+        band, before = range(start, min(start + 8, lines)), range(max(0, start - 256), start)
+        v = [
+            (1024 * sum(min(matrix[i, j], 15) for i in range(start)) + 4 * mean) // (start + 4)
+            for j in range(positions)
+        ]
+        w = [max(1, 8 * mean // (x + mean // 8 + 1)) for x in v]
+        for begin in range(0, positions, 16):
+            shares = {
+                (m, i): int(
+                    single(
+                        sum(w[j] * sign(m, j) * sign(i, j) for j in range(begin))
+                        * single(128 / (sum(w[j] * abs(sign(i, j)) for j in range(begin)) + 32))
+                    )
+                )
+                for m in band
+                for i in before
+            }
+            for j in range(begin, min(begin + 16, positions)):
+                for m in band:
+                    noise = sum(shares[m, i] ** 2 for i in before)
+                    p = sum(shares[m, i] * sign(i, j) for i in before)
+                    certainty = min(7, (4 * p * p // noise).bit_length()) if noise else 0
+                    scale = (v[j] ** 2).bit_length()
+                    context = sum(scales >> q & 1 for q in range(scale + 1)) * groups
+                    context += sum(certainties >> z & 1 for z in range(certainty + 1))
+                    lane = decoded % len(states)
+                    s, states[lane] = advanced(frequencies[context], states[lane], refills)
+                    s, decoded = s + first, decoded + 1
+                    matrix[m, j] = s + (1 if s % 2 else -1) if p < 0 and 0 < s < 15 else s
+    assert set(states) == {65536}
+    symbols_ = [matrix[(j, i) if axis else (i, j)] for i in range(rows) for j in range(columns)]
+    taken = len(given) - len(list(refills))
+    return [zigzag_back(u) for u in magnitudes(symbols_, stored[at + 2 * taken :])]
 
 
 def kept_of(keep):
@@ -602,6 +708,40 @@ def test_step_delta_follows_the_specification(case):
     codec, frame, base, spec = case
     stored = codec.encode(frame, [base], spec)
     assert decode_step_delta(stored, base.tobytes(), spec, codec.parameters) == frame.tobytes()
+
+
+def alike(rng, lines, positions):
+    """Return codes of lines that are alike or opposite, mostly 0, some large."""
+    sizes = rng.choice(np.array([0, 0, 1, 1, 2, 40], np.int32), (lines, positions))
+    return (
+        sizes * rng.choice(np.array([-1, 1], np.int32), (lines, 1)) * rng.choice(np.array([-1, 1], np.int32), positions)
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.integers(2, 40), columns=st.integers(2, 40), seed=st.integers(0, 2**32 - 1))
+def test_foretold_codes_follow_the_specification(rows, columns, seed):
+    """Lines that foretell each other are read by a decoder written from the text."""
+    codes = alike(np.random.default_rng(seed), rows, columns)
+    assert decode_foretold(encode_foretold(codes), rows, columns) == codes.reshape(-1).tolist()
+
+
+def test_lines_out_of_reach_follow_the_specification():
+    """Of many lines the first no longer tell of the last."""
+    codes = alike(np.random.default_rng(0), 270, 18) * (np.arange(18, dtype=np.int32) % 3 > 0)
+    stored = encode_foretold(codes)
+    assert stored[0] & 1 == 0
+    assert decode_foretold(stored, 270, 18) == codes.reshape(-1).tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(count=st.integers(60, 400), seed=st.integers(0, 2**32 - 1))
+def test_coded_factors_follow_the_specification(count, seed):
+    """Factors of which some are frequent are read by a decoder written from the text."""
+    columns = (128 + 2 * np.rint(np.random.default_rng(seed).normal(0, 1, count))).astype(np.uint8)
+    packed = pack_columns(columns)
+    assert packed[0] == 9 or count < 200
+    assert factors_of(packed) == columns.tolist()
 
 
 @settings(max_examples=100, deadline=None)

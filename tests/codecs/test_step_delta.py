@@ -235,7 +235,7 @@ def test_malformed_frames():
     infinite[3, 3] = 1
     bad = {
         "not finite": coded(infinite),
-        "form": b"\2" + good[1:],
+        "form": b"\3" + good[1:],
         "exceptions without a length": struct.pack("<BII", 1, 1, 0) + good[9:],
         "length without exceptions": struct.pack("<BII", 1, 0, 1) + b"\0" + good[9:],
         "too many exceptions": struct.pack("<BII", 1, 5, 0) + good[9:],

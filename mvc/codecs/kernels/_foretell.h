@@ -10,7 +10,7 @@
 #define SPAN 16   /* positions of a tile */
 #define TURNED 15
 #define MOST_MEAN 15360
-#define MOST_POSITIONS ((size_t)1 << 20)
+#define MOST_POSITIONS ((size_t)1 << 18)
 #define FORETOLD_CLASSES 232
 
 /* A number for each line of a band, and twice as many floats; compilers make of these what the processor has. */
@@ -74,7 +74,7 @@ static void band_begin(foretelling_t *f, size_t line, size_t lines)
     memset(f->of->energy, 0, sizeof f->of->energy);
     for (size_t j = 0; j < f->positions; j++) {
         const int64_t mean = (1024 * f->sums[j] + 4 * f->mean) / (int64_t)(line + 4);
-        const int64_t weight = 4 * f->mean / (mean + f->mean / 4 + 1);
+        const int64_t weight = 8 * f->mean / (mean + f->mean / 8 + 1);
         f->scales[j] = (uint8_t)bit_length64((uint64_t)(mean * mean));
         f->weights[j] = (uint8_t)(weight > 1 ? weight : 1);
     }
@@ -200,7 +200,7 @@ static size_t lines_check(const Py_buffer *symbols, Py_ssize_t positions, int me
     const size_t n = (size_t)symbols->len;
     if (n < 1 || n > MAX_WORDS || positions < 1 || (size_t)positions > MOST_POSITIONS || n % (size_t)positions ||
         mean < 0 || mean > MOST_MEAN) {
-        fail("1 to 2^24 symbols make whole lines of at most 2^20, and have a mean weight of at most 15360");
+        fail("1 to 2^24 symbols make whole lines of at most 2^18, and have a mean weight of at most 15360");
         return 0;
     }
     return n / (size_t)positions;

@@ -41,8 +41,8 @@ _MOST_MEAN: Final = 15 << 10
 _MOST_SYMBOLS: Final = 1 << 24
 """Of a frame."""
 
-_MOST_POSITIONS: Final = 1 << 20
-"""Of a line: binary32 holds the sum of as many weights."""
+_MOST_POSITIONS: Final = 1 << 18
+"""Of a line: binary32 holds the sum of as many weights, each less than 64."""
 
 Doubles = npt.NDArray[np.float64]
 """Integers below 2**53, so that products of matrices are exact in any order."""
@@ -79,7 +79,7 @@ class _Foretelling:
         for line in range(0, len(self.symbols), BAND):
             means = (1024 * self.sums + 4 * self.mean) // (line + 4)
             self.scales = np.frexp((means * means).astype(np.float64))[1].astype(np.uint8)
-            self.weights = np.maximum(1, 4 * self.mean // (means + self.mean // 4 + 1)).astype(np.float64)
+            self.weights = np.maximum(1, 8 * self.mean // (means + self.mean // 8 + 1)).astype(np.float64)
             self.before = self.signs[max(0, line - REACH) : line]
             lines = min(BAND, len(self.symbols) - line)
             self.alike: Doubles = np.zeros((lines, len(self.before)), dtype=np.float64)
