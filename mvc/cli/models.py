@@ -1,4 +1,4 @@
-"""Models of commits, run on texts: for ``calibrate`` and ``compress``."""
+"""Models of commits, run on texts: for ``calibrate``, ``compress`` and ``recover``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mvc.objects.manifest import Manifest
 from mvc.repo.export import export
 from mvc.repo.session import Session
 
-__all__ = ["LENGTH", "TEXTS", "exported_model", "needs_torch", "texts_of"]
+__all__ = ["LENGTH", "TEXTS", "exported_model", "lines_of", "needs_torch", "texts_of"]
 
 TEXTS: Final = 160
 """To run on, unless told otherwise: as many as the benchmarks calibrate with."""
@@ -31,13 +31,24 @@ def texts_of(data: bytes, name: str, key: str) -> list[str]:
     InvalidInputError
         If it holds none, or is not what `read_texts` takes.
     """
-    try:
-        texts = list(read_texts(data.decode().split("\n"), key))
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{name} is not text in UTF-8: byte {error.start:,}") from error
+    texts = list(read_texts(lines_of(data, name), key))
     if not texts:
         raise InvalidInputError(f"{name} holds no text")
     return texts
+
+
+def lines_of(data: bytes, name: str) -> list[str]:
+    """Return the lines of a file.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is not in UTF-8.
+    """
+    try:
+        return data.decode().split("\n")
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{name} is not text in UTF-8: byte {error.start:,}") from error
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mvc.errors import InvalidInputError
+from mvc.runtime.bypass import is_linear, is_transposed
 
 if TYPE_CHECKING:
     import torch
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["hessians", "inputs_first", "shared_names"]
 
 Moments = npt.NDArray[np.float32]
-
-_CONV1D = "Conv1D"
-"""The class of transformers that is a linear layer with its weight transposed (GPT-2); known by name, so that the
-package need not be there."""
 
 
 def hessians(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> dict[str, Moments]:
@@ -77,7 +74,7 @@ def shared_names(model: nn.Module) -> dict[str, frozenset[str]]:
 
 def inputs_first(model: nn.Module) -> frozenset[str]:
     """Return the names of the weights whose first dimension counts inputs, not outputs."""
-    return frozenset(f"{name}.weight" for name, layer in _layers(model) if type(layer).__name__ == _CONV1D)
+    return frozenset(f"{name}.weight" for name, layer in _layers(model) if is_transposed(layer))
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -86,7 +83,7 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
     for name, layer in model.named_modules():
         reads_rows = type(layer).forward is nn.Embedding.forward  # others are given something else, as OPT's positions
-        if isinstance(layer, nn.Linear) or reads_rows or type(layer).__name__ == _CONV1D:
+        if is_linear(layer) or reads_rows:
             yield name, layer
 
 

@@ -10,7 +10,17 @@ from typing import Any, Final
 
 from mvc.errors import InvalidInputError, MvcError
 
-__all__ = ["BATCH", "load_model", "read_texts", "running", "tensor_name"]
+__all__ = [
+    "BATCH",
+    "batches_of",
+    "load_model",
+    "load_tokenizer",
+    "load_weights",
+    "read_labels",
+    "read_texts",
+    "running",
+    "tensor_name",
+]
 
 BATCH: Final = 8
 """Texts that run at once: memory grows with it, and on a processor speed hardly does."""
@@ -29,6 +39,36 @@ def read_texts(lines: Iterable[str], key: str) -> Iterator[str]:
     >>> list(read_texts(['{"text": "one"}', '{"text": "two"}'], "text"))
     ['one', 'two']
     """
+    for number, found in _objects(lines):
+        if not isinstance(found.get(key), str):
+            keys = ", ".join(sorted(found)) or "no keys at all"
+            raise InvalidInputError(f"line {number} has no text {key!r}; it has {keys}", hint="--text-key KEY")
+        yield found[key]
+
+
+def read_labels(lines: Iterable[str], key: str) -> Iterator[str | int]:
+    """Yield the label of every line of JSON: a name, or a number.
+
+    Raises
+    ------
+    InvalidInputError
+        If a line is no JSON object, or has neither under `key`.
+
+    Examples
+    --------
+    >>> list(read_labels(['{"label": 3}', '{"label": "art"}'], "label"))
+    [3, 'art']
+    """
+    for number, found in _objects(lines):
+        label = found.get(key)
+        if isinstance(label, bool) or not isinstance(label, str | int):
+            keys = ", ".join(sorted(found)) or "no keys at all"
+            raise InvalidInputError(f"line {number} has no label {key!r}; it has {keys}", hint="--labels KEY")
+        yield label
+
+
+def _objects(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield number and object of every line of JSON that is not empty."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -36,10 +76,7 @@ def read_texts(lines: Iterable[str], key: str) -> Iterator[str]:
             found = json.loads(line)
         except ValueError as error:
             raise InvalidInputError(f"line {number} is no JSON: {error}") from error
-        if not isinstance(found, dict) or not isinstance(found.get(key), str):
-            keys = ", ".join(sorted(found)) if isinstance(found, dict) else "no keys at all"
-            raise InvalidInputError(f"line {number} has no text {key!r}; it has {keys}", hint="--text-key KEY")
-        yield found[key]
+        yield number, found if isinstance(found, dict) else {}
 
 
 def load_model(directory: Path, tokenizer: Path, texts: Sequence[str], length: int) -> tuple[Any, list[dict[str, Any]]]:
@@ -62,11 +99,21 @@ def load_model(directory: Path, tokenizer: Path, texts: Sequence[str], length: i
     InvalidInputError
         If model or tokenizer cannot be loaded.
     """
-    model, encode = _loaded(directory, tokenizer)
+    model = load_weights(directory)
+    return model, batches_of(model, load_tokenizer(tokenizer), texts, length)
+
+
+def batches_of(
+    model: Any,  # noqa: ANN401 - of whatever class it is
+    encode: Any,  # noqa: ANN401 - likewise
+    texts: Sequence[str],
+    length: int,
+    size: int = BATCH,
+) -> list[dict[str, Any]]:
+    """Return texts as a model takes them, so many at once, each cut to so many tokens and those that the model takes."""
     length = min(length, getattr(model.config, "max_position_embeddings", None) or length)
     options = {"truncation": True, "max_length": length, "padding": True, "return_tensors": "pt"}
-    batches = [dict(encode(list(texts[start : start + BATCH]), **options)) for start in range(0, len(texts), BATCH)]
-    return model, batches
+    return [dict(encode(list(texts[start : start + size]), **options)) for start in range(0, len(texts), size)]
 
 
 @contextmanager
@@ -89,24 +136,38 @@ def running() -> Iterator[None]:
         ) from error
 
 
-def _loaded(directory: Path, tokenizer: Path) -> tuple[Any, Any]:
-    """Return a model, ready to run, and its tokenizer."""
+def load_weights(directory: Path) -> Any:  # noqa: ANN401 - of whatever class it is
+    """Return a model in float32, ready to run; errors as of `load_model`."""
     import transformers  # noqa: PLC0415
 
-    try:
+    with _loading():
         config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
         kinds = [getattr(transformers, name, None) for name in config.architectures or ()]
         kind = next((kind for kind in kinds if kind is not None), transformers.AutoModel)
-        model = kind.from_pretrained(directory, local_files_only=True, torch_dtype="float32").eval()
-        encode = transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
+        return kind.from_pretrained(directory, local_files_only=True, torch_dtype="float32").eval()
+
+
+def load_tokenizer(directory: Path) -> Any:  # noqa: ANN401 - of whatever class it is
+    """Return a tokenizer that can pad; errors as of `load_model`."""
+    import transformers  # noqa: PLC0415
+
+    with _loading():
+        encode = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    if encode.pad_token is None:  # as GPT-2's; which it is does not matter, for padding is masked
+        encode.pad_token = encode.eos_token or encode.convert_ids_to_tokens(0)
+    return encode
+
+
+@contextmanager
+def _loading() -> Iterator[None]:
+    """Have what transformers raises while it loads be an error of ours."""
+    try:
+        yield
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInputError(
             f"the model cannot be loaded: {str(error).splitlines()[0]}",
             hint="the commit must hold config.json; --tokenizer DIR says where its tokenizer is, if not there too",
         ) from error
-    if encode.pad_token is None:  # as GPT-2's; which it is does not matter, for padding is masked
-        encode.pad_token = encode.eos_token or encode.convert_ids_to_tokens(0)
-    return model, encode
 
 
 def tensor_name(layers: Collection[str], names: Collection[str], prefix: str) -> str | None:

@@ -1,8 +1,8 @@
-"""How far the outputs of a PyTorch model move when some of its weights are replaced. Needs torch."""
+"""How far the outputs of a PyTorch model are from those of another one, or of itself with other weights. Needs torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +14,7 @@ from mvc.errors import InvalidInputError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["TorchOutputs"]
+__all__ = ["Expected", "TorchOutputs", "difference", "rows"]
 
 _MOST_BYTES: Final = 1 << 30
 """Of outputs that are kept to compare with: 20,000 tokens of a model of 50,000 words, 700,000 of an encoder's 384."""
@@ -23,8 +23,8 @@ _NUMBERS_OF_TOKENS: Final = frozenset({"start_logits", "end_logits"})
 """Outputs with one number for each token: where an answer begins and ends."""
 
 
-class TorchOutputs:
-    """What a model puts out on some batches, and the error of what it puts out with other weights.
+class Expected:
+    """What a model puts out on some batches, for others to be compared with.
 
     Outputs are logits, every field whose name ends so, or the last hidden states if there are none. Tokens for which
     ``attention_mask`` is 0 do not count.
@@ -32,9 +32,72 @@ class TorchOutputs:
     Parameters
     ----------
     model : nn.Module
+        In the mode in which it is to be used.
+    batches : iterable of mappings
+        The keyword arguments of each forward pass. Those whose outputs would no longer fit in 1 GiB are left out.
+
+    Attributes
+    ----------
+    batches : list of mappings
+        Those that were run, less what did not fit.
+    outputs : list of Tensor
+        One vector for each.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no batch, or an output is not finite.
+    """
+
+    def __init__(self, model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> None:
+        import torch  # noqa: PLC0415
+
+        self.batches: list[Mapping[str, Any]] = []
+        self.outputs: list[Tensor] = []
+        room = _MOST_BYTES
+        for batch in batches:
+            with torch.inference_mode():
+                outputs = rows(model(**batch), batch.get("attention_mask"))
+            room -= outputs.nbytes
+            if self.outputs and room < 0:
+                break
+            self.batches.append(batch)
+            self.outputs.append(outputs.clone())
+        self._energy = sum(map(_energy, self.outputs))
+        if not 0 < self._energy < np.inf:
+            raise InvalidInputError(
+                f"the squares of the outputs of the model sum to {self._energy}",
+                hint="look for the text that overflows, and give at least one",
+            )
+
+    def error(self, model: nn.Module) -> float:
+        """Return the squared error of the outputs of a model, by the squares of the expected ones.
+
+        Infinite if an output is not finite.
+
+        Raises
+        ------
+        InvalidInputError
+            If it puts out something of another shape.
+        """
+        import torch  # noqa: PLC0415
+
+        lost = 0.0
+        for batch, expected in zip(self.batches, self.outputs, strict=True):
+            with torch.inference_mode():
+                lost += _energy(difference(model(**batch), batch, expected))
+        return lost / self._energy if np.isfinite(lost) else np.inf
+
+
+class TorchOutputs:
+    """The error of what a model puts out with other weights, compared with what it puts out with its own.
+
+    Parameters
+    ----------
+    model : nn.Module
         In the mode in which it is to be used; its weights are replaced and put back.
     batches : sequence of mappings
-        The keyword arguments of each forward pass. Those whose outputs would no longer fit in 1 GiB are left out.
+        As for `Expected`.
     names : mapping of str to str
         What the state dict calls the tensors that will be replaced.
     origin : str
@@ -53,26 +116,12 @@ class TorchOutputs:
         self._model = model
         self._weights = model.state_dict()
         self._names = names
-        self._batches: list[Mapping[str, Any]] = []
-        self._expected: list[Tensor] = []
-        room = _MOST_BYTES
-        for batch, outputs in zip(batches, self._run(batches), strict=True):
-            room -= outputs.nbytes
-            if self._expected and room < 0:
-                break
-            self._batches.append(batch)
-            self._expected.append(outputs)
-        self._energy = sum(_energy(outputs) for outputs in self._expected)
-        if not 0 < self._energy < np.inf:
-            raise InvalidInputError(
-                f"the squares of the outputs of the model sum to {self._energy}",
-                hint="look for the text that overflows, and give at least one",
-            )
+        self._expected = Expected(model, batches)
 
     @property
     def compared(self) -> int:
         """Batches that are compared: those that were given, less what did not fit."""
-        return len(self._batches)
+        return len(self._expected.batches)
 
     def error(self, tensors: Mapping[str, npt.NDArray[np.float32]]) -> float:
         """Return the squared error of the outputs with these tensors replaced, by the squares of the outputs.
@@ -88,9 +137,7 @@ class TorchOutputs:
 
         new = {self._names[name]: torch.from_numpy(values) for name, values in tensors.items() if name in self._names}
         with self._replaced(new):
-            pairs = zip(self._run(self._batches), self._expected, strict=True)
-            lost = sum(_energy(outputs - expected) for outputs, expected in pairs)
-        return lost / self._energy if np.isfinite(lost) else np.inf
+            return self._expected.error(self._model)
 
     @contextmanager
     def _replaced(self, new: Mapping[str, Tensor]) -> Iterator[None]:
@@ -106,22 +153,31 @@ class TorchOutputs:
         for name, values in new.items():
             self._weights[name].copy_(values)
 
-    def _run(self, batches: Sequence[Mapping[str, Any]]) -> Iterator[Tensor]:
-        """Yield what the model puts out for each batch, one row for each token or sample that counts."""
-        import torch  # noqa: PLC0415
 
-        for batch in batches:
-            with torch.inference_mode():
-                yield _rows(self._model(**batch), batch.get("attention_mask"))
-
-
-def _rows(outputs: Any, mask: Tensor | None) -> Tensor:  # noqa: ANN401 - of whatever class the model has
-    """Return the outputs as one vector."""
+def rows(outputs: Any, mask: Tensor | None) -> Tensor:  # noqa: ANN401 - of whatever class the model has
+    """Return the outputs for a batch as one vector, without what is padding."""
     import torch  # noqa: PLC0415
 
     hidden = "last_hidden_state"
     fields = {n: v for n, v in outputs.items() if n.endswith("logits")} or {hidden: outputs[hidden]}
     return torch.cat([_counted(name, value.float(), mask).reshape(-1) for name, value in fields.items()])
+
+
+def difference(outputs: Any, batch: Mapping[str, Any], expected: Tensor) -> Tensor:  # noqa: ANN401 - as for `rows`
+    """Return the outputs for a batch, less those that are expected.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is of another shape.
+    """
+    found = rows(outputs, batch.get("attention_mask"))
+    if found.shape != expected.shape:
+        raise InvalidInputError(
+            f"the model puts out {found.numel()} numbers where {expected.numel()} are expected",
+            hint="teacher and student must have the same outputs: the same head, or the same width without one",
+        )
+    return found - expected
 
 
 def _counted(name: str, values: Tensor, mask: Tensor | None) -> Tensor:

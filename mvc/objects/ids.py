@@ -23,6 +23,7 @@ __all__ = [
     "finish",
     "hasher",
     "tensor_hasher",
+    "tensor_id",
 ]
 
 TENSOR: Final = "mvc1.tensor"
@@ -69,6 +70,13 @@ def content_hasher(spec: TensorSpec | None, *, shared: bool = False) -> Hasher:
 def finish(running: Hasher) -> ObjectId:
     """Return the id of everything that `running` has taken in."""
     return object_id(running.digest())
+
+
+def tensor_id(spec: TensorSpec, words: memoryview) -> ObjectId:
+    """Return the id of a tensor that is at hand, given its elements."""
+    running = tensor_hasher(spec)
+    running.update(words)
+    return finish(running)
 
 
 def digest(domain: str, body: bytes | memoryview) -> ObjectId:

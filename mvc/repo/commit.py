@@ -72,6 +72,8 @@ class CommitRequest:
         When it was, in microseconds since 1970-01-01T00:00:00Z; by default now.
     lossy : Precision, optional
         Round the tensors of files that are not as in the parent; what is exact is not stored.
+    derivation : Derivation, optional
+        What the commit is to say of tensors that were made from others before; what they take is filled in.
     """
 
     message: str
@@ -81,6 +83,7 @@ class CommitRequest:
     allow_damaged: bool = False
     time: int | None = None
     lossy: Precision | None = None
+    derivation: Derivation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,7 +424,7 @@ class _Attempt:
 
     def _derivation(self, changes: _Changes, stored: Iterable[Stored]) -> Derivation | None:
         """Return what the commit says of its loss, with what the blobs take: these, those that were there, or 0."""
-        found = changes.derivation(self.target.parent)
+        found = self.request.derivation or changes.derivation(self.target.parent)
         if found is None:
             return None
         records = self.session.index.blobs({tensor.id for tensor in found.tensors})

@@ -15,7 +15,7 @@ from mvc.objects.blob import MAX_DEPTH
 from mvc.objects.commit import Commit
 from mvc.objects.derivation import Derivation, DerivedTensor
 from mvc.objects.fields import Scalar
-from mvc.objects.ids import content_hasher, finish
+from mvc.objects.ids import tensor_id
 from mvc.objects.manifest import Manifest, SegmentKind, TensorEntry
 from mvc.repo.candidates import Task
 from mvc.repo.clock import Actor, now
@@ -31,7 +31,7 @@ from mvc.repo.stored_source import StoredSource
 from mvc.repo.transforms import SourceTensor, Transform
 from mvc.settings import Delta, Level
 from mvc.store.batch import WriteBatch
-from mvc.types import ObjectId, TensorSpec
+from mvc.types import ObjectId
 
 __all__ = ["CompressRequest", "CompressResult", "Press", "shared_tensors"]
 
@@ -323,7 +323,7 @@ class _Compression:
             made = self._request.transform.apply(tensor)
             if made is None:
                 continue
-            oid = _id_of(tensor.spec, made.words)
+            oid = tensor_id(tensor.spec, made.words.data)
             if oid == tensor.id and not made.largest:
                 continue
             self._derived[tensor.id] = DerivedTensor(tensor.id, oid, made.largest, made.relative, made.bound, 0)
@@ -407,9 +407,3 @@ def shared_tensors(source: Manifest, base: Manifest) -> dict[ObjectId, TensorEnt
         if near is not None and near.spec == entry.spec:
             found.setdefault(entry.id, near)
     return found
-
-
-def _id_of(spec: TensorSpec, words: Bytes) -> ObjectId:
-    running = content_hasher(spec)
-    running.update(words.data)
-    return finish(running)

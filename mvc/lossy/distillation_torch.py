@@ -1,0 +1,150 @@
+"""Training a few parameters of a PyTorch model until it puts out what another one does. Needs torch.
+
+The loss is ``task + alpha * mean((outputs - those of the teacher)^2)`` (CPET, Zhao et al. 2023, equations 4 and 5); the
+task is the cross entropy of labels, if there are any. What the teacher puts out is computed once. The model stays in
+the mode that it is in: without dropout, so that it is compared as it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from mvc.errors import InvalidInputError
+from mvc.lossy.outputs_torch import Expected, difference
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["Group", "Recipe", "distil", "order_of"]
+
+_WARM_UP: Final = 0.06
+"""Share of the steps in which the rate rises: U = 0 leaves D without a gradient at first, and Adam's moments are young."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to train.
+
+    Parameters
+    ----------
+    steps : int
+        Batches.
+    seed : int
+        Of the order of batches, and of new modules.
+    distil : float
+        Alpha, what the distance to the teacher's outputs weighs beside the task.
+    """
+
+    steps: int = 100
+    seed: int = 0
+    distil: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Parameters that share a rate.
+
+    Parameters
+    ----------
+    parameters : sequence of Parameter
+        What is trained.
+    rate : float
+        Largest step of AdamW, which has no decay.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    rate: float
+
+
+def distil(
+    model: nn.Module,
+    groups: Sequence[Group],
+    expected: Expected,
+    recipe: Recipe,
+    labels: Sequence[Tensor] | None = None,
+) -> None:
+    """Train parameters of a model in place; all others stay as they are.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The student.
+    groups : sequence of Group
+        What is trained.
+    expected : Expected
+        What the teacher puts out.
+    recipe : Recipe
+        How.
+    labels : sequence of Tensor, optional
+        The classes of the samples of each batch.
+
+    Raises
+    ------
+    InvalidInputError
+        If the student puts out something of another shape, or the loss is not finite.
+    """
+    import torch  # noqa: PLC0415
+
+    model.requires_grad_(requires_grad=False)
+    for group in groups:
+        for parameter in group.parameters:
+            parameter.requires_grad_(requires_grad=True)
+    rates = [{"params": [*group.parameters], "lr": group.rate} for group in groups]
+    optimizer = torch.optim.AdamW(rates, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe.steps))
+    for step, place in enumerate(_places(len(expected.batches), recipe)):
+        batch = expected.batches[place]
+        outputs = model(**batch)
+        loss = _loss(outputs, batch, expected.outputs[place], recipe, labels[place] if labels else None)
+        if not bool(loss.isfinite()):
+            raise InvalidInputError(
+                f"the loss is {float(loss)} at step {step + 1} of {recipe.steps}",
+                hint="look for the text that overflows, or take another seed",
+            )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    model.requires_grad_(requires_grad=False)
+
+
+def _rate(step: int, steps: int) -> float:
+    """Return the share of the rate at a step: it rises, and then falls to 0 in a line."""
+    rising = max(1, round(_WARM_UP * steps))
+    return min((step + 1) / rising, (steps - step) / max(1, steps - rising))
+
+
+def _places(batches: int, recipe: Recipe) -> Iterator[int]:
+    """Yield which batch each step takes: all of them in some order, then in another one."""
+    order: list[int] = []
+    for step in range(recipe.steps):
+        if not order:
+            order = order_of(batches, recipe.seed + step)
+        yield order.pop()
+
+
+def order_of(count: int, seed: int) -> list[int]:
+    """Return the numbers below `count` in a seeded order."""
+    import torch  # noqa: PLC0415
+
+    order: list[int] = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    return order
+
+
+def _loss(
+    outputs: Any,  # noqa: ANN401 - of whatever class the model has
+    batch: Mapping[str, Any],
+    expected: Tensor,
+    recipe: Recipe,
+    labels: Tensor | None,
+) -> Tensor:
+    """Return what is made small."""
+    import torch  # noqa: PLC0415
+
+    distance = recipe.distil * difference(outputs, batch, expected).square().mean()
+    if labels is None:
+        return distance
+    task: Tensor = torch.nn.functional.cross_entropy(outputs["logits"].float(), labels)
+    return task + distance if recipe.distil else task

@@ -1,0 +1,176 @@
+"""Small modules beside the linear layers of a model: ``y + s U f(D x)``. Needs torch.
+
+The layer keeps its name and its weight; the module is a child of it, so that it moves, and is saved, with the model.
+With f = GELU it is the recovery module of CPET (Zhao et al. 2023, section 3.4), with f = identity LoRA (Hu et al. 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from mvc.errors import AlreadyExistsError, InvalidInputError
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor, nn
+    from torch.utils.hooks import RemovableHandle
+
+__all__ = ["Activation", "Bypass", "add_bypass", "is_linear", "is_transposed", "linear_layers", "new_bypass"]
+
+Activation = Literal["gelu", "none"]
+"""What stands between the two matrices."""
+
+_CONV1D: Final = "Conv1D"
+"""The class of transformers that is a linear layer with its weight transposed (GPT-2); known by name, so that the
+package need not be there."""
+
+_CHILD: Final = "mvc_"
+"""Before the name of a bypass among the children of its layer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bypass:
+    """A module that was put beside a layer.
+
+    Parameters
+    ----------
+    layer : nn.Module
+        The linear layer.
+    child : str
+        What the module is called among its children.
+    module : nn.Sequential
+        The module: down, maybe an activation, up.
+    scale : float
+        What its output is multiplied by.
+    handle : RemovableHandle
+        The hook that adds it.
+    """
+
+    layer: nn.Module
+    child: str
+    module: nn.Module
+    scale: float
+    handle: RemovableHandle
+
+    @property
+    def down(self) -> nn.Parameter:
+        """D, shape (rank, inputs)."""
+        return self.module.get_parameter("0.weight")
+
+    @property
+    def up(self) -> nn.Parameter:
+        """U, shape (outputs, rank)."""
+        return [*self.module.parameters()][-1]
+
+    def remove(self) -> None:
+        """Take it away; the layer is as it was."""
+        self.handle.remove()
+        delattr(self.layer, self.child)
+
+
+def is_linear(layer: nn.Module) -> bool:
+    """Return whether a module is a linear layer."""
+    from torch import nn  # noqa: PLC0415
+
+    return isinstance(layer, nn.Linear) or type(layer).__name__ == _CONV1D
+
+
+def is_transposed(layer: nn.Module) -> bool:
+    """Return whether the first dimension of the weight of a layer counts inputs, not outputs."""
+    return type(layer).__name__ == _CONV1D
+
+
+def linear_layers(model: nn.Module, within: nn.Module | None = None) -> dict[str, nn.Module]:
+    """Return the linear layers of a model by name, those that belong to a bypass left out.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model.
+    within : nn.Module, optional
+        Only those that are part of this module of it.
+    """
+    wanted = None if within is None else {id(module) for module in within.modules()}
+    return {
+        name: layer
+        for name, layer in model.named_modules()
+        if is_linear(layer) and f".{_CHILD}" not in f".{name}" and (wanted is None or id(layer) in wanted)
+    }
+
+
+def add_bypass(layer: nn.Module, name: str, down: Tensor, up: Tensor, scale: float, activation: Activation) -> Bypass:
+    """Put a module beside a linear layer, in the type and on the device of its weight.
+
+    Parameters
+    ----------
+    layer : nn.Module
+        The layer.
+    name : str
+        What the module is for: a layer can have one of each name.
+    down, up : Tensor, shapes (rank, inputs) and (outputs, rank)
+        D and U.
+    scale : float
+        s.
+    activation : Activation
+        f.
+
+    Raises
+    ------
+    InvalidInputError
+        If the shapes do not fit each other or the layer.
+    AlreadyExistsError
+        If the layer has a module of that name.
+    """
+    from torch import nn  # noqa: PLC0415
+
+    weight, child = layer.get_parameter("weight"), _CHILD + name
+    outputs, inputs = reversed(weight.shape) if is_transposed(layer) else weight.shape
+    rank = len(down)
+    if down.shape != (rank, inputs) or up.shape != (outputs, rank) or not rank:
+        raise InvalidInputError(
+            f"a module of shapes {tuple(down.shape)} and {tuple(up.shape)} does not fit beside a layer "
+            f"of {inputs} inputs and {outputs} outputs",
+            hint="it belongs to a model of another size",
+        )
+    if hasattr(layer, child):
+        raise AlreadyExistsError(f"the layer has a module {name!r} beside it already", hint="attach to a fresh model")
+    ends = [nn.Linear(inputs, rank, bias=False), nn.Linear(rank, outputs, bias=False)]
+    middle = [nn.GELU()] if activation == "gelu" else []
+    module = nn.Sequential(ends[0], *middle, ends[1]).to(device=weight.device, dtype=weight.dtype)
+    for end, values in zip(ends, (down, up), strict=True):
+        end.weight.data.copy_(values)
+    layer.add_module(child, module.train(layer.training))
+    handle = layer.register_forward_hook(_Beside(child, scale), with_kwargs=True)
+    return Bypass(layer, child, module, scale, handle)
+
+
+def new_bypass(
+    layers: Iterable[nn.Module], name: str, rank: int, scale: float, activation: Activation, generator: Generator
+) -> list[Bypass]:
+    """Put new modules beside layers: U is 0, so that nothing changes yet, and D uniform as in a new linear layer.
+
+    D is drawn as ``kaiming_uniform_(a=sqrt(5))`` does: from plus or minus one over the root of the inputs.
+    """
+    import torch  # noqa: PLC0415
+
+    made = []
+    for layer in layers:
+        weight = layer.get_parameter("weight")
+        outputs, inputs = reversed(weight.shape) if is_transposed(layer) else weight.shape
+        down = (2 * torch.rand(rank, inputs, generator=generator) - 1) / inputs**0.5
+        made.append(add_bypass(layer, name, down, torch.zeros(outputs, rank), scale, activation))
+    return made
+
+
+class _Beside:
+    """The hook that adds what a module makes of the inputs of a layer; an object, so that models can be copied."""
+
+    def __init__(self, child: str, scale: float) -> None:
+        self._child = child
+        self._scale = scale
+
+    def __call__(self, layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor:
+        """Return the output of the layer and its bypass."""
+        added: Tensor = layer.get_submodule(self._child)(next(iter((*inputs, *named.values()))))
+        return output + self._scale * added

@@ -1,0 +1,206 @@
+"""``mvc recover``: healing, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mvc.types import object_id
+
+torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = tuple(f"w{i}" for i in range(59))
+TEXTS = [
+    {"text": " ".join(np.random.default_rng(i).choice(WORDS, 6)), "label": i % 3, "name": f"LABEL_{i % 3}"}
+    for i in range(40)
+]
+
+
+def saved(lab, model, message, program):
+    """Commit a model with a tokenizer."""
+    model.save_pretrained(lab.root)
+    (lab.root / "vocab.txt").write_text("\n".join([*SPECIAL, *WORDS]))
+    (lab.root / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    return program.json("commit", "-m", message)["commit"]
+
+
+def random_bert(seed, **changes):
+    """Return a classifier of one layer whose outputs depend on what it reads."""
+    torch.manual_seed(seed)
+    config = transformers.BertConfig(
+        vocab_size=len(SPECIAL) + len(WORDS),
+        hidden_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=96,
+        max_position_embeddings=32,
+        num_labels=3,
+        initializer_range=0.2,
+        **changes,
+    )
+    return transformers.BertForSequenceClassification(config)
+
+
+@pytest.fixture
+def coarse(lab, program):
+    """Return the program on a repository with a model, and a branch on which it was rounded to next to nothing."""
+    source = saved(lab, random_bert(0), "model", program)
+    (lab.root / "texts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in TEXTS))
+    made = program.json(
+        "compress", "main", "--method", "precision", "--bits", "2", "--tensors", "*encoder*", "--branch", "coarse"
+    )
+    return program, source, made["commit"]
+
+
+HEAL = ("recover", "coarse", "--data", "texts.jsonl", "--steps", "12", "--length", "16")
+
+
+class TestBiasNorm:
+    """What costs nothing."""
+
+    def test_healing(self, lab, coarse):
+        """The error falls; biases and norms are new content, all else is that of what was healed."""
+        program, source, given = coarse
+        found = program.json(*HEAL, "--branch", "healed")
+        assert found["schema"] == "mvc.recover/1"
+        assert found["method"] == "recover"
+        assert (found["source"], found["parameters"]["teacher"]) == (given, source)
+        assert 0 < found["error_after"] < 0.8 * found["error_before"]
+        assert found["parameters"]["error_after"] == found["error_after"]
+        assert (found["texts"], found["held_out"]) == (32, 8)
+        parameters = {"train": "bias-ln", "steps": 12, "seed": 0, "length": 16}
+        assert found["parameters"].items() >= parameters.items()
+        before, after = ({e.name: e.id for e in lab.manifest(oid).tensors} for oid in (given, found["commit"]))
+        changed = {name for name, oid in after.items() if oid != before[name]}
+        assert changed == {tensor["name"] for tensor in found["tensors"]}
+        assert changed == {name for name in before if name.endswith(("bias", "LayerNorm.weight"))}
+        assert program.json("log", "healed")["commits"][0]["parents"] == [given]
+        assert program.json("show", "healed")["derivation"]["calibration"] == found["calibration"]
+        assert program.run("fsck").exit_code == 0
+
+    def test_the_checkout_is_what_was_measured(self, lab, coarse):
+        """The files load as a checkpoint like any other, and its outputs have the error that the commit states."""
+        program, _source, _given = coarse
+        found = program.json(*HEAL, "--branch", "healed")
+        for ref in ("main", "coarse", "healed"):
+            program.run("checkout", ref, "--to", str(lab.root / ref))
+        models = {
+            ref: transformers.BertForSequenceClassification.from_pretrained(lab.root / ref).eval()
+            for ref in ("main", "coarse", "healed")
+        }
+        order = torch.randperm(len(TEXTS), generator=torch.Generator().manual_seed(0)).tolist()
+        tokenizer = transformers.AutoTokenizer.from_pretrained(lab.root / "main")
+        batch = tokenizer([TEXTS[place]["text"] for place in order[:8]], padding=True, return_tensors="pt")
+        with torch.inference_mode():
+            logits = {ref: model(**batch).logits.double() for ref, model in models.items()}
+        for ref, error in (("coarse", found["error_before"]), ("healed", found["error_after"])):
+            measured = (logits[ref] - logits["main"]).square().sum() / logits["main"].square().sum()
+            assert float(measured) == pytest.approx(error, rel=1e-4)
+
+    def test_the_same_seed_gives_the_same_commit(self, coarse):
+        """Files and errors are the same; another seed gives others."""
+        program, _source, _given = coarse
+        first, again = (program.json(*HEAL) for _ in range(2))
+        other = program.json(*HEAL, "--seed", "1")
+        assert first["tensors"] == again["tensors"] != other["tensors"]
+        assert first["error_after"] == again["error_after"]
+
+    def test_healing_goes_on(self, coarse):
+        """What was healed can be healed again, with the same teacher."""
+        program, source, _given = coarse
+        first = program.json(*HEAL, "--branch", "healed")
+        again = program.json("recover", "healed", *HEAL[2:])
+        assert again["source"] == first["commit"]
+        assert again["parameters"]["teacher"] == source
+        assert again["error_before"] == pytest.approx(first["error_after"])
+
+    def test_labels(self, coarse):
+        """Numbers, or the names that the model gives them; a class that there is not is refused."""
+        program, _source, _given = coarse
+        number, name = (program.json(*HEAL, "--labels", key) for key in ("label", "name"))
+        assert number["parameters"]["labels"] == "label"
+        assert number["error_after"] == name["error_after"]
+        assert "line 1 has no label 'class'; it has label, name, text" in program.err(*HEAL, "--labels", "class", code=1)
+
+    def test_text(self, coarse):
+        """What a person is told."""
+        program, _source, _given = coarse
+        result = program.run(*HEAL)
+        assert "model (precision:2) (recover)" in result.stdout
+        assert "healed by bias-ln: error of the outputs for 8 held-out texts " in result.stdout
+        assert "no branch holds it" in result.stderr
+
+
+class TestRefusals:
+    """Nothing is recorded, and it is said why."""
+
+    def refused(self, lab, program, *command):
+        """Return what is said; the refs stay, and so does the store."""
+        before = (lab.again().session.refs.state().refs, sorted(lab.root.glob(".mvc/**/*.pack")))
+        error = program.err(*command, code=1)
+        assert (lab.again().session.refs.state().refs, sorted(lab.root.glob(".mvc/**/*.pack"))) == before
+        return error
+
+    def test_what_does_not_help(self, lab, coarse):
+        """A commit that has lost next to nothing: one step with a rate meant for others makes it worse."""
+        program, _source, _given = coarse
+        program.run("compress", "main", "--method", "precision", "--bits", "22", "--branch", "fine")
+        error = self.refused(lab, program, "recover", "fine", *HEAL[2:], "--branch", "healed")
+        assert "does not heal it: the error of the outputs for held-out texts was" in error
+
+    def test_bad_data(self, lab, coarse):
+        """No text under the key, too few, not there, and another class than there is."""
+        program, _source, _given = coarse
+        assert "line 1 has no text 'body'" in self.refused(lab, program, *HEAL, "--text-key", "body")
+        (lab.root / "one.jsonl").write_text('{"text": "w1"}')
+        assert "at least two are needed" in self.refused(lab, program, "recover", "coarse", "--data", "one.jsonl")
+        assert "there is no file" in self.refused(lab, program, "recover", "coarse", "--data", "nowhere")
+        (lab.root / "class.jsonl").write_text('{"text": "w1", "label": 7}\n{"text": "w2", "label": 0}\n')
+        labelled = ("recover", "coarse", "--data", "class.jsonl", "--labels", "label")
+        assert "the model has no class 7; it has 3" in self.refused(lab, program, *labelled)
+
+    def test_other_teachers(self, lab, coarse):
+        """Of another class, of other outputs, or none."""
+        program, _source, _given = coarse
+        saved(lab, random_bert(1).bert, "body", program)
+        error = self.refused(lab, program, *HEAL, "--teacher", "main")
+        assert "the teacher is a BertModel, and what is to be healed a BertForSequenceClassification" in error
+        saved(lab, random_bert(1, id2label={0: "a", 1: "b"}), "two classes", program)
+        error = self.refused(lab, program, *HEAL, "--teacher", "main")
+        assert "numbers where" in error
+        assert "teacher and student must have the same outputs" in error
+        assert "does not say what it was made from" in self.refused(lab, program, "recover", "main", *HEAL[2:])
+
+    def test_a_teacher_that_is_gone(self, lab, coarse):
+        """It is only named, and may go; then another must be."""
+        program, source, _given = coarse
+        program.run("switch", "coarse")
+        program.run("branch", "-D", "main")
+        program.run("gc", "--retention", "0", "--grace", "0")
+        error = self.refused(lab, program, *HEAL)
+        assert f"commit {object_id(source)[:12]}, which " in error
+        assert "is not here" in error
+
+    def test_values_that_are_not_finite(self, lab, coarse):
+        """Of the teacher, or of what is to be healed."""
+        program, source, _given = coarse
+        model = random_bert(0)
+        with torch.no_grad():
+            model.bert.pooler.dense.weight[:] = float("nan")
+        saved(lab, model, "broken", program)
+        error = self.refused(lab, program, *HEAL, "--teacher", "main")
+        assert "the squares of the outputs of the model sum to nan" in error
+        error = self.refused(lab, program, "recover", "main", "--teacher", source, *HEAL[2:])
+        assert "not finite before anything is trained" in error
+
+    def test_a_branch_that_exists(self, lab, coarse):
+        """It is noticed before anything is trained."""
+        program, _source, _given = coarse
+        assert "branch 'main' exists already" in self.refused(lab, program, *HEAL, "--branch", "main")
+
+    @pytest.mark.parametrize("what", ["bias", "lowrank", "lowrank:0", "gelu:99", "gelu:x"])
+    def test_what_cannot_be_trained(self, lab, coarse, what):
+        """Another word, or another rank."""
+        program, _source, _given = coarse
+        assert "is nothing to train" in self.refused(lab, program, *HEAL, "--train", what)
