@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Group", "Recipe", "distil", "order_of"]
 
 _WARM_UP: Final = 0.06
-"""Share of the steps in which the rate rises: U = 0 leaves D without a gradient at first, and Adam's moments are young."""
+"""Share of the steps in which the rate rises: U = 0 leaves D without a gradient first, and Adam's moments are young."""
 
 
 @dataclass(frozen=True, slots=True)

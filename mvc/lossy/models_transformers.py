@@ -110,7 +110,7 @@ def batches_of(
     length: int,
     size: int = BATCH,
 ) -> list[dict[str, Any]]:
-    """Return texts as a model takes them, so many at once, each cut to so many tokens and those that the model takes."""
+    """Return texts as a model takes them, so many at once, each cut to so many tokens, and those that it takes."""
     length = min(length, getattr(model.config, "max_position_embeddings", None) or length)
     options = {"truncation": True, "max_length": length, "padding": True, "return_tensors": "pt"}
     return [dict(encode(list(texts[start : start + size]), **options)) for start in range(0, len(texts), size)]

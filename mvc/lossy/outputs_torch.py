@@ -1,4 +1,4 @@
-"""How far the outputs of a PyTorch model are from those of another one, or of itself with other weights. Needs torch."""
+"""How far the outputs of a PyTorch model are from those of another, or of itself with other weights. Needs torch."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ MODULE_RATE: Final = 3e-3
 SCALE: Final = 2.0
 """Of modules, whatever their rank, so that a rate suits all ranks."""
 _MANTISSA: Final = 10
-"""Bits of the mantissa that trained biases and norms keep, those of fp16: their last bits are noise of the training, and
-all that they would do is make the commit larger."""
+"""Bits of the mantissa that trained biases and norms keep, those of fp16: the others are noise of the training, and all
+that they would do is make the commit larger."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

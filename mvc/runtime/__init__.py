@@ -1,4 +1,4 @@
-"""What a training script or a server needs to use checkpoints that are more than a state dict: plain PyTorch, no store."""
+"""What a script needs to use checkpoints that are more than a state dict: plain PyTorch, and nothing of the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mvc.runtime.attach``: put what a commit holds beside its weights onto a loaded model. Needs torch and safetensors."""
+"""``mvc.runtime.attach``: put what a commit holds beside its weights onto a loaded model. Needs torch, safetensors."""
 
 from __future__ import annotations
 

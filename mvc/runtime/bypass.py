@@ -1,7 +1,7 @@
 """Small modules beside the linear layers of a model: ``y + s U f(D x)``. Needs torch.
 
 The layer keeps its name and its weight; the module is a child of it, so that it moves, and is saved, with the model.
-With f = GELU it is the recovery module of CPET (Zhao et al. 2023, section 3.4), with f = identity LoRA (Hu et al. 2021).
+With f = GELU it is the recovery module of CPET (Zhao et al. 2023, section 3.4), without f LoRA (Hu et al. 2021).
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """``mvc recover``: healing, and what it refuses."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 
+from mvc.runtime import attach
 from mvc.types import object_id
 
 torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
@@ -28,17 +30,17 @@ def saved(lab, model, message, program):
 def random_bert(seed, **changes):
     """Return a classifier of one layer whose outputs depend on what it reads."""
     torch.manual_seed(seed)
-    config = transformers.BertConfig(
-        vocab_size=len(SPECIAL) + len(WORDS),
-        hidden_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=96,
-        max_position_embeddings=32,
-        num_labels=3,
-        initializer_range=0.2,
-        **changes,
-    )
+    settings = {
+        "vocab_size": len(SPECIAL) + len(WORDS),
+        "hidden_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 96,
+        "max_position_embeddings": 32,
+        "num_labels": 3,
+        "initializer_range": 0.2,
+    }
+    config = transformers.BertConfig(**(settings | changes))
     return transformers.BertForSequenceClassification(config)
 
 
@@ -121,7 +123,9 @@ class TestBiasNorm:
         number, name = (program.json(*HEAL, "--labels", key) for key in ("label", "name"))
         assert number["parameters"]["labels"] == "label"
         assert number["error_after"] == name["error_after"]
-        assert "line 1 has no label 'class'; it has label, name, text" in program.err(*HEAL, "--labels", "class", code=1)
+        assert "line 1 has no label 'class'; it has label, name, text" in program.err(
+            *HEAL, "--labels", "class", code=1
+        )
 
     def test_text(self, coarse):
         """What a person is told."""
@@ -130,6 +134,73 @@ class TestBiasNorm:
         assert "model (precision:2) (recover)" in result.stdout
         assert "healed by bias-ln: error of the outputs for 8 held-out texts " in result.stdout
         assert "no branch holds it" in result.stderr
+
+
+class TestModules:
+    """What stays beside the weights, and what becomes part of them."""
+
+    def logits(self, lab, program, ref):
+        """Check a commit out, and return what its model answers, modules attached."""
+        directory = lab.root / f"out-{ref}"
+        program.run("checkout", ref, "--to", str(directory))
+        model = transformers.BertForSequenceClassification.from_pretrained(directory).eval()
+        if (directory / "adapter").exists():
+            attach(model, directory)
+        order = torch.randperm(len(TEXTS), generator=torch.Generator().manual_seed(0)).tolist()
+        tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+        batch = tokenizer([TEXTS[place]["text"] for place in order[:8]], padding=True, return_tensors="pt")
+        with torch.inference_mode():
+            return model(**batch).logits.double()
+
+    def test_gelu(self, lab, coarse):
+        """Two files beside the ones that were healed; with them attached, the outputs are those that were measured."""
+        program, _source, given = coarse
+        found = program.json(*HEAL, "--train", "gelu:2", "--branch", "healed")
+        assert found["tensors"] == []
+        assert found["parameters"]["train"] == "gelu:2"
+        shown = program.json("show", "healed")
+        assert shown["added"] == ["adapter/mvc_recovery.json", "adapter/recovery.safetensors"]
+        assert shown["modified"] == shown["removed"] == []
+        healed, main = self.logits(lab, program, "healed"), self.logits(lab, program, "main")
+        error = float((healed - main).square().sum() / main.square().sum())
+        assert error == pytest.approx(found["error_after"], rel=1e-4)
+        assert found["error_after"] < found["error_before"]
+        kept = {(segment.kind, segment.id) for file in lab.manifest(given).files for segment in file.segments}
+        now = {(segment.kind, segment.id) for file in lab.manifest(found["commit"]).files for segment in file.segments}
+        assert kept <= now
+
+    def test_lowrank(self, lab, coarse):
+        """A checkpoint like any other, whose linear layers hold the products."""
+        program, _source, _given = coarse
+        found = program.json(*HEAL, "--train", "lowrank:2", "--branch", "healed")
+        changed = {tensor["name"] for tensor in found["tensors"]}
+        assert changed == {
+            f"bert.{name}.weight"
+            for name in (
+                *(f"encoder.layer.0.attention.self.{part}" for part in ("query", "key", "value")),
+                *("encoder.layer.0.attention.output.dense", "encoder.layer.0.intermediate.dense"),
+                *("encoder.layer.0.output.dense", "pooler.dense"),
+            )
+        }
+        assert program.json("show", "healed")["added"] == []
+        healed, main = self.logits(lab, program, "healed"), self.logits(lab, program, "main")
+        error = float((healed - main).square().sum() / main.square().sum())
+        assert error == pytest.approx(found["error_after"], rel=1e-4)
+        assert program.run("fsck").exit_code == 0
+
+    def test_below_a_prefix(self, lab, coarse):
+        """Only the model there is healed, and modules lie beside it."""
+        program, _source, _given = coarse
+        for path in ("config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json"):
+            target = lab.root / "models" / "one" / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (lab.root / path).rename(target)
+        program.run("commit", "-m", "moved")
+        program.run("compress", "main", "--method", "precision", "--bits", "2", "--branch", "low")
+        where = ("recover", "low", *HEAL[2:], "--prefix", "models/one")
+        found = program.json(*where, "--train", "gelu:1", "--branch", "healed")
+        assert program.json("show", found["commit"])["added"][0] == "models/one/adapter/mvc_recovery.json"
+        assert program.json(*where)["error_after"] < found["error_before"]
 
 
 class TestRefusals:
@@ -166,7 +237,7 @@ class TestRefusals:
         saved(lab, random_bert(1).bert, "body", program)
         error = self.refused(lab, program, *HEAL, "--teacher", "main")
         assert "the teacher is a BertModel, and what is to be healed a BertForSequenceClassification" in error
-        saved(lab, random_bert(1, id2label={0: "a", 1: "b"}), "two classes", program)
+        saved(lab, random_bert(1, num_labels=2), "two classes", program)
         error = self.refused(lab, program, *HEAL, "--teacher", "main")
         assert "numbers where" in error
         assert "teacher and student must have the same outputs" in error
@@ -177,6 +248,8 @@ class TestRefusals:
         program, source, _given = coarse
         program.run("switch", "coarse")
         program.run("branch", "-D", "main")
+        for path in (lab.root / ".mvc").rglob("*"):
+            os.utime(path, (0, 0))
         program.run("gc", "--retention", "0", "--grace", "0")
         error = self.refused(lab, program, *HEAL)
         assert f"commit {object_id(source)[:12]}, which " in error
