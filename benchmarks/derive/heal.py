@@ -144,7 +144,7 @@ class Run:
             if tensor["id"] not in base and "embeddings.w" not in tensor["name"] and "_embeddings" not in tensor["name"]
         }
         files = sum(file["size"] for file in shown["files"] if file["path"].startswith("adapter/"))
-        return int(sum(own.values())) + files
+        return int(sum(own.values()) + files)
 
 
 def measured(run: Run, setting: Setting, seeds: list[int]) -> list[Cells]:

@@ -14,10 +14,10 @@ from mvc.cli.derivations import derivation_document, derivation_lines
 from mvc.cli.files import read_file
 from mvc.cli.models import LENGTH, lines_of, texts_of
 from mvc.cli.options import complete_ref
-from mvc.cli.text import printable, short, size
+from mvc.cli.text import counted, printable, short, size
 from mvc.errors import InvalidInputError, NotFoundError
 from mvc.lossy.distillation_torch import Recipe
-from mvc.lossy.healing_transformers import Samples
+from mvc.lossy.healing_transformers import Healing, Samples
 from mvc.lossy.models_transformers import read_labels
 from mvc.objects.fields import Scalar
 from mvc.repo.commit import CommitResult
@@ -25,7 +25,16 @@ from mvc.repo.revisions import resolve
 from mvc.repo.session import Session
 from mvc.types import ObjectId, object_id
 
-__all__ = ["Lesson", "lesson_of", "result_document", "result_lines", "teacher_of", "teaching_options"]
+__all__ = [
+    "Lesson",
+    "lesson_of",
+    "outcome",
+    "outcome_line",
+    "result_document",
+    "result_lines",
+    "teacher_of",
+    "teaching_options",
+]
 
 _STEPS: Final = 100
 """Unless told otherwise: MiniLM learns most of what it can learn in so many."""
@@ -142,3 +151,24 @@ def result_lines(result: CommitResult, session: Session, branch: str | None) -> 
     yield f"[{place}{click.style(short(result.commit), fg='yellow')}] {printable(subject)}"
     yield from derivation_lines(result.derivation, session.manifest(result.commit))
     yield f"{size(result.stored_bytes)} new"
+
+
+def outcome(found: Healing) -> dict[str, Scalar]:
+    """Return the errors, and on how many texts they were measured."""
+    before, after = found.healed.before, found.healed.after
+    numbers: dict[str, Scalar] = {"error_before": before.error, "error_after": after.error}
+    if before.accuracy is not None:
+        numbers |= {"accuracy_before": before.accuracy, "accuracy_after": after.accuracy}
+    return {**numbers, "texts": found.texts, "held_out": found.held_out}
+
+
+def outcome_line(found: Healing) -> str:
+    """Return the same for a person."""
+    before, after = found.healed.before, found.healed.after
+    line = (
+        f"on {counted(found.held_out, 'held-out text')}, the error of the outputs was {before.error:.4g} "
+        f"and is {after.error:.4g}"
+    )
+    if before.accuracy is None or after.accuracy is None:
+        return line
+    return f"{line}; the share of right classes was {before.accuracy:.3f} and is {after.accuracy:.3f}"

@@ -17,7 +17,7 @@ from mvc.lossy.outputs_torch import Expected, difference
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Group", "Recipe", "distil", "order_of"]
+__all__ = ["Group", "Recipe", "Score", "distil", "order_of", "score"]
 
 _WARM_UP: Final = 0.06
 """Share of the steps in which the rate rises: U = 0 leaves D without a gradient first, and Adam's moments are young."""
@@ -56,6 +56,42 @@ class Group:
 
     parameters: Sequence[nn.Parameter]
     rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How a student does on texts that it was not trained on.
+
+    Parameters
+    ----------
+    error : float
+        Squared error of its outputs, by the squares of those of the teacher; infinite if one is not finite.
+    loss : float
+        What training makes small.
+    accuracy : float or None
+        Share of the texts put in the right class, if there are labels.
+    """
+
+    error: float
+    loss: float
+    accuracy: float | None = None
+
+
+def score(model: nn.Module, expected: Expected, recipe: Recipe, labels: Sequence[Tensor] | None = None) -> Score:
+    """Measure a student; parameters as for `distil`."""
+    import torch  # noqa: PLC0415
+
+    losses, right, count = 0.0, 0, 0
+    for place, batch in enumerate(expected.batches):
+        of_batch = labels[place] if labels else None
+        with torch.inference_mode():
+            outputs = model(**batch)
+            size = len(next(iter(batch.values())))
+            losses += size * float(_loss(outputs, batch, expected.outputs[place], recipe, of_batch))
+            count += size
+            if of_batch is not None:
+                right += int((outputs["logits"].argmax(-1) == of_batch).sum())
+    return Score(expected.error(model), losses / count, right / count if labels else None)
 
 
 def distil(

@@ -13,6 +13,8 @@ from mvc.lossy.healing_torch import Healed, heal
 from mvc.lossy.models_transformers import batches_of, load_tokenizer, load_weights, running, tensor_name
 from mvc.lossy.outputs_torch import Expected
 from mvc.lossy.trainings_torch import NewTensor, Training
+from mvc.runtime.attaching import attach_lora
+from mvc.runtime.peft import Lora
 from mvc.types import DType
 
 if TYPE_CHECKING:
@@ -126,6 +128,7 @@ def heal_model(
     training: Training,
     recipe: Recipe,
     stored: Mapping[str, DType],
+    adapter: Lora | None = None,
 ) -> Healing:
     """Have a model learn to put out what its teacher does.
 
@@ -139,6 +142,8 @@ def heal_model(
         As for `heal`.
     stored : mapping of str to DType
         The tensors of the student's files, and their types.
+    adapter : Lora, optional
+        What the teacher has beside its weights.
 
     Raises
     ------
@@ -148,13 +153,16 @@ def heal_model(
     model, encode = load_weights(student), load_tokenizer(tokenizer)
     rest, held = samples.split(recipe.seed)
     rest = rest[: recipe.steps * _BATCH]
-    labels = samples.classes(model, rest)
+    classes = [samples.classes(model, places) for places in (rest, held)]
+    labels = (classes[0], classes[1]) if classes[0] is not None and classes[1] is not None else None
     master = load_weights(teacher)
     if type(master) is not type(model):
         raise InvalidInputError(
             f"the teacher is a {type(master).__name__}, and what is to be healed a {type(model).__name__}",
             hint="--teacher REF: the commit that it was made from",
         )
+    if adapter is not None:
+        attach_lora(master, adapter)
     names = parameter_names(model, stored)
     with running():
         expected, held_out = (Expected(master, samples.batches(model, encode, places)) for places in (rest, held))

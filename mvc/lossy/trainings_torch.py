@@ -21,6 +21,7 @@ from mvc.lossy.rounding import mantissa
 from mvc.runtime.attaching import RECOVERY
 from mvc.runtime.bypass import Activation, Bypass, is_transposed, linear_layers, new_bypass
 from mvc.runtime.files import Recovery
+from mvc.runtime.peft import Lora
 from mvc.types import DType
 from mvc.types.factors import MOST_RANK, Factored, factored, moved
 from mvc.types.steps import STEPPED, from_float32, to_float32
@@ -78,10 +79,13 @@ class Trained:
         By the names of parameters.
     recovery : Recovery or None
         Modules that stay beside layers.
+    lora : Lora or None
+        An adapter that does.
     """
 
     tensors: Mapping[str, NewTensor] = field(default_factory=dict)
     recovery: Recovery | None = None
+    lora: Lora | None = None
 
 
 class Training(ABC):

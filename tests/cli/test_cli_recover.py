@@ -132,7 +132,7 @@ class TestBiasNorm:
         program, _source, _given = coarse
         result = program.run(*HEAL)
         assert "model (precision:2) (recover)" in result.stdout
-        assert "healed by bias-ln: error of the outputs for 8 held-out texts " in result.stdout
+        assert "on 8 held-out texts, the error of the outputs was " in result.stdout
         assert "no branch holds it" in result.stderr
 
 
@@ -218,7 +218,7 @@ class TestRefusals:
         program, _source, _given = coarse
         program.run("compress", "main", "--method", "precision", "--bits", "22", "--branch", "fine")
         error = self.refused(lab, program, "recover", "fine", *HEAL[2:], "--branch", "healed")
-        assert "does not heal it: the error of the outputs for held-out texts was" in error
+        assert "for 12 steps does not help: the error of the outputs for held-out texts was" in error
 
     def test_bad_data(self, lab, coarse):
         """No text under the key, too few, not there, and another class than there is."""

@@ -16,12 +16,19 @@ from mvc.cli.options import complete_ref, json_option
 from mvc.cli.progress import terminal_progress
 from mvc.cli.remotes import open_session
 from mvc.cli.signals import ending_in_order
-from mvc.cli.teaching import lesson_of, result_document, result_lines, teacher_of, teaching_options
+from mvc.cli.teaching import (
+    lesson_of,
+    outcome,
+    outcome_line,
+    result_document,
+    result_lines,
+    teacher_of,
+    teaching_options,
+)
 from mvc.cli.text import short
 from mvc.lossy.distillation_torch import Recipe
-from mvc.lossy.healing_transformers import Healing, heal_model
-from mvc.lossy.trainings_torch import Training, training_of
-from mvc.objects.fields import Scalar
+from mvc.lossy.healing_transformers import heal_model
+from mvc.lossy.trainings_torch import training_of
 from mvc.repo.recover import healed_request
 from mvc.repo.revisions import resolve
 from mvc.repo.rewrite import check_rewritable, rewrite
@@ -80,31 +87,12 @@ def command(
         with needs_torch("healing"):
             training = training_of(train)
             found = heal_model(student, directory, words, lesson.samples, training, lesson.recipe, stored)
-            done = {"train": training.name, "teacher": master, **lesson.parameters, **_outcome(found)}
+            done = {"train": training.name, "teacher": master, **lesson.parameters, **outcome(found)}
             request = healed_request(source, found, done, lesson.data, prefix, branch, message)
         result = rewrite(session, request, student, actor, progress)
     if as_json:
-        emit("mvc.recover/1", **result_document(result, session), **_outcome(found))
+        emit("mvc.recover/1", **result_document(result, session), **outcome(found))
         return
-    click.echo("\n".join([*result_lines(result, session, branch), _line(found, training)]))
+    click.echo("\n".join([*result_lines(result, session, branch), outcome_line(found)]))
     if branch is None:
         tell("note", f"no branch holds it, and gc will remove it: mvc branch NAME {short(result.commit)}")
-
-
-def _outcome(found: Healing) -> dict[str, Scalar]:
-    """Return the errors, and on how many texts they were measured."""
-    healed = found.healed
-    return {
-        "error_before": healed.before,
-        "error_after": healed.after,
-        "texts": found.texts,
-        "held_out": found.held_out,
-    }
-
-
-def _line(found: Healing, training: Training) -> str:
-    healed = found.healed
-    return (
-        f"healed by {training.name}: error of the outputs for {found.held_out} held-out texts "
-        f"{healed.before:.4g} before, {healed.after:.4g} after"
-    )
