@@ -37,6 +37,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "evaluate": "Run a command on the files of a commit, and note its metrics.",
         "calibrate": "Note what enters the layers of a model, for compress.",
         "compress": "Make a commit that stands for another one, smaller and with a recorded loss.",
+        "adapt": "Make the adapter of a model one of its compressed stand-in.",
         "recover": "Heal a commit that has lost something: it learns to answer as what it was made from.",
     },
     "Other machines": {

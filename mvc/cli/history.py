@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import click
 
@@ -17,6 +18,10 @@ from mvc.repo.tips import ref_names
 from mvc.types import ObjectId
 
 __all__ = ["RefNames", "commit_document", "full_text", "one_line"]
+
+
+_ADAPTED: Final = "adapt"
+"""The method of commits that have lost nothing, and have an adapter beside the weights of another commit."""
 
 
 class RefNames:
@@ -117,7 +122,8 @@ def full_text(record: CommitRecord, names: RefNames) -> list[str]:
     if record.absent:
         lines.append(f"Shallow: {counted(len(record.absent), 'parent')} not here; mvc fetch --unshallow")
     if record.method:
-        lines.append(click.style(f"Lossy:   {_derived(record)}", fg="magenta"))
+        title = "Adapter: " if record.method == _ADAPTED else "Lossy:   "
+        lines.append(click.style(title + _derived(record), fg="magenta"))
     if fate := names.fate(record.id):
         lines.append(click.style(f"Thinned: {fate}", fg="magenta"))
     lines.append(f"Author:  {printable(record.author)}")

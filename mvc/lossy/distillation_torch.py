@@ -17,7 +17,7 @@ from mvc.lossy.outputs_torch import Expected, difference
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Group", "Recipe", "Score", "distil", "order_of", "score"]
+__all__ = ["Group", "Recipe", "Score", "distil", "order_of", "rate_at", "score"]
 
 _WARM_UP: Final = 0.06
 """Share of the steps in which the rate rises: U = 0 leaves D without a gradient first, and Adam's moments are young."""
@@ -129,7 +129,7 @@ def distil(
             parameter.requires_grad_(requires_grad=True)
     rates = [{"params": [*group.parameters], "lr": group.rate} for group in groups]
     optimizer = torch.optim.AdamW(rates, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe.steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, recipe.steps))
     for step, place in enumerate(_places(len(expected.batches), recipe)):
         batch = expected.batches[place]
         outputs = model(**batch)
@@ -146,7 +146,7 @@ def distil(
     model.requires_grad_(requires_grad=False)
 
 
-def _rate(step: int, steps: int) -> float:
+def rate_at(step: int, steps: int) -> float:
     """Return the share of the rate at a step: it rises, and then falls to 0 in a line."""
     rising = max(1, round(_WARM_UP * steps))
     return min((step + 1) / rising, (steps - step) / max(1, steps - rising))

@@ -13,7 +13,7 @@ from mvc.lossy.healing_torch import Healed, heal
 from mvc.lossy.models_transformers import batches_of, load_tokenizer, load_weights, running, tensor_name
 from mvc.lossy.outputs_torch import Expected
 from mvc.lossy.trainings_torch import NewTensor, Training
-from mvc.runtime.attaching import attach_lora
+from mvc.runtime.attaching import attach, attach_lora, modules_in
 from mvc.runtime.peft import Lora
 from mvc.types import DType
 
@@ -150,6 +150,10 @@ def heal_model(
     InvalidInputError
         If a model cannot be loaded or run, the teacher is of another architecture, and as for `heal`.
     """
+    if modules_in(student) is not None:
+        raise InvalidInputError(
+            "the commit has modules beside its weights already", hint="take the one that these were made for"
+        )
     model, encode = load_weights(student), load_tokenizer(tokenizer)
     rest, held = samples.split(recipe.seed)
     rest = rest[: recipe.steps * _BATCH]
@@ -163,6 +167,8 @@ def heal_model(
         )
     if adapter is not None:
         attach_lora(master, adapter)
+    elif modules_in(teacher) is not None:
+        attach(master, teacher)
     names = parameter_names(model, stored)
     with running():
         expected, held_out = (Expected(master, samples.batches(model, encode, places)) for places in (rest, held))

@@ -1,18 +1,21 @@
-"""What ``mvc recover`` records: new tensors, and how those that are products away from the old ones are stored."""
+"""What ``mvc recover`` and ``mvc adapt`` record: new tensors, and files of modules."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mvc.errors import NotFoundError
 from mvc.lossy.healing_transformers import Healing
 from mvc.lossy.trainings_torch import NewTensor
 from mvc.objects.fields import Scalar
+from mvc.objects.manifest import Manifest
 from mvc.repo.rewrite import Replacement, RewriteRequest
 from mvc.runtime.attaching import DIRECTORY
-from mvc.runtime.files import Recovery, recovery_files
+from mvc.runtime.files import recovery_files
+from mvc.runtime.peft import CONFIG, lora_files
 from mvc.types import ObjectId
 
-__all__ = ["healed_request"]
+__all__ = ["adapted_request", "adapter_directory", "healed_request"]
 
 
 def healed_request(
@@ -38,15 +41,55 @@ def healed_request(
         As for `RewriteRequest`.
     """
     tensors = {name: _replacement(new) for name, new in found.tensors.items()}
-    recovery = found.healed.trained.recovery
-    files = _files(recovery) if recovery else {}
-    return RewriteRequest(source, "recover", parameters, data, tensors, files, prefix, branch, message)
+    return RewriteRequest(source, "recover", parameters, data, tensors, _files(found), prefix, branch, message)
+
+
+def adapted_request(
+    base: ObjectId,
+    found: Healing,
+    parameters: Mapping[str, Scalar],
+    data: ObjectId,
+    prefix: str = "",
+    branch: str | None = None,
+    message: str | None = None,
+) -> RewriteRequest:
+    """Return what to record of an adapter on a commit: the files of that, and those of the adapter.
+
+    Parameters
+    ----------
+    base : ObjectId
+        The commit; it is the parent, so that it stays as long as the adapter does.
+    found, parameters, data, prefix, branch, message
+        As for `healed_request`.
+    """
+    return RewriteRequest(base, "adapt", parameters, data, {}, _files(found), prefix, branch, message, base)
+
+
+def adapter_directory(manifest: Manifest, prefix: str, commit: ObjectId) -> str:
+    """Return the directory of the adapter of a commit: that of the model, the one that we use there, or the root.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none.
+    """
+    inside = prefix.strip("/")
+    for directory in (f"{inside}/{DIRECTORY}".strip("/"), inside, DIRECTORY, ""):
+        if f"{directory}/{CONFIG}".strip("/") in manifest.by_path:
+            return directory
+    raise NotFoundError(
+        f"commit {commit[:12]} has no adapter: there is no {CONFIG}",
+        hint="mvc commit --from DIR --as adapter, DIR being what PEFT has saved",
+    )
 
 
 def _replacement(new: NewTensor) -> Replacement:
     return Replacement(new.words)
 
 
-def _files(recovery: Recovery) -> dict[str, bytes]:
-    """Return the files of recovery modules by their paths."""
-    return {f"{DIRECTORY}/{name}": content for name, content in recovery_files(recovery).items()}
+def _files(found: Healing) -> dict[str, bytes]:
+    """Return the files of modules by their paths."""
+    trained = found.healed.trained
+    files = recovery_files(trained.recovery) if trained.recovery else {}
+    files |= lora_files(trained.lora) if trained.lora else {}
+    return {f"{DIRECTORY}/{name}": content for name, content in files.items()}

@@ -70,6 +70,8 @@ class RewriteRequest:
         Short name of a new branch for it.
     message : str or None
         By default what was done.
+    base : ObjectId or None
+        The commit that new modules were made for; by default that of the source's derivation.
     level : Level
         How hard to try to be small.
     """
@@ -83,6 +85,7 @@ class RewriteRequest:
     prefix: str = ""
     branch: str | None = None
     message: str | None = None
+    base: ObjectId | None = None
     level: Level = "default"
 
     @property
@@ -178,8 +181,8 @@ def _derivation(session: Session, request: RewriteRequest, entries: Sequence[Ten
             if oid != entry.id:
                 loss = measured(reader.read(entry.id), words, entry.spec.dtype)
                 made[oid, entry.id] = DerivedTensor(entry.id, oid, loss.largest, loss.relative, None, 0)
-    base = session.commit(request.source).derivation
-    near = base.base if base else None
+    before = session.commit(request.source).derivation
+    near = request.base or (before.base if before else None)
     tensors = tuple(tensor for _, tensor in sorted(made.items()))
     return Derivation(request.source, near, request.method, request.parameters, request.data, tensors)
 

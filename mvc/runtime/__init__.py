@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from mvc.runtime.attaching import attach
+from mvc.runtime.attaching import attach, merge
 
-__all__ = ["attach"]
+__all__ = ["attach", "merge"]

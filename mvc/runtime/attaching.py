@@ -7,14 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mvc.errors import AlreadyExistsError, InvalidInputError, NotFoundError
-from mvc.runtime.bypass import Bypass, add_bypass, linear_layers
+from mvc.runtime.bypass import Bypass, add_bypass, bypasses, linear_layers
 from mvc.runtime.files import SETTINGS, Recovery, read_recovery
 from mvc.runtime.peft import CONFIG, Lora, read_lora
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["DIRECTORY", "LORA", "RECOVERY", "attach", "attach_lora", "attach_recovery", "named_as"]
+__all__ = [
+    "DIRECTORY",
+    "LORA",
+    "RECOVERY",
+    "attach",
+    "attach_lora",
+    "attach_recovery",
+    "merge",
+    "modules_in",
+    "named_as",
+]
 
 DIRECTORY: Final = "adapter"
 """Of the files, inside that of the model: not beside ``config.json``, where transformers would take the adapter for one
@@ -45,10 +55,8 @@ def attach(model: nn.Module, directory: str | Path) -> nn.Module:
     AlreadyExistsError
         If they are there already.
     """
-    place = Path(directory)
-    if not _holds(place) and _holds(place / DIRECTORY):
-        place /= DIRECTORY
-    if not _holds(place):
+    place = modules_in(Path(directory))
+    if place is None:
         raise NotFoundError(f"{directory} holds neither {CONFIG} nor {SETTINGS}", hint="mvc checkout REF --to DIR")
     lora = read_lora(place) if (place / CONFIG).is_file() else None
     recovery = read_recovery(place) if (place / SETTINGS).is_file() else None
@@ -65,8 +73,27 @@ def attach(model: nn.Module, directory: str | Path) -> nn.Module:
     return model
 
 
-def _holds(directory: Path) -> bool:
-    return (directory / CONFIG).is_file() or (directory / SETTINGS).is_file()
+def modules_in(directory: Path) -> Path | None:
+    """Return where the modules of a checkout are: in the directory, or below it; None if there are none."""
+    places = (directory, directory / DIRECTORY)
+    return next((place for place in places if any((place / name).is_file() for name in (CONFIG, SETTINGS))), None)
+
+
+def merge(model: nn.Module) -> nn.Module:
+    """Make the modules beside layers part of the weights of these, and return the model, which then has none.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is none, or one has an activation: what it adds is not linear. The model is unchanged then.
+    """
+    found = bypasses(model)
+    if not found or any(bypass.activation != "none" for bypass in found):
+        what = "a module beside a layer has an activation" if found else "there is no module beside a layer"
+        raise InvalidInputError(f"the model cannot be merged: {what}", hint="attach one that was made with --linear")
+    for bypass in found:
+        bypass.merge()
+    return model
 
 
 def attach_recovery(model: nn.Module, recovery: Recovery) -> list[Bypass]:

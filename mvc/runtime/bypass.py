@@ -14,9 +14,17 @@ from mvc.errors import AlreadyExistsError, InvalidInputError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
-    from torch.utils.hooks import RemovableHandle
 
-__all__ = ["Activation", "Bypass", "add_bypass", "is_linear", "is_transposed", "linear_layers", "new_bypass"]
+__all__ = [
+    "Activation",
+    "Bypass",
+    "add_bypass",
+    "bypasses",
+    "is_linear",
+    "is_transposed",
+    "linear_layers",
+    "new_bypass",
+]
 
 Activation = Literal["gelu", "none"]
 """What stands between the two matrices."""
@@ -43,15 +51,15 @@ class Bypass:
         The module: down, maybe an activation, up.
     scale : float
         What its output is multiplied by.
-    handle : RemovableHandle
-        The hook that adds it.
+    activation : Activation
+        What stands between its matrices.
     """
 
     layer: nn.Module
     child: str
     module: nn.Module
     scale: float
-    handle: RemovableHandle
+    activation: Activation
 
     @property
     def down(self) -> nn.Parameter:
@@ -65,8 +73,21 @@ class Bypass:
 
     def remove(self) -> None:
         """Take it away; the layer is as it was."""
-        self.handle.remove()
+        hooks = self.layer._forward_hooks  # noqa: SLF001 - a handle does not survive a copy of the model
+        for key in [key for key, hook in hooks.items() if isinstance(hook, _Beside) and hook.child == self.child]:
+            del hooks[key]
+            self.layer._forward_hooks_with_kwargs.pop(key, None)  # noqa: SLF001
         delattr(self.layer, self.child)
+
+    def merge(self) -> None:
+        """Make it part of the weight of its layer, and take it away."""
+        import torch  # noqa: PLC0415
+
+        weight = self.layer.get_parameter("weight")
+        with torch.no_grad():
+            product = self.scale * (self.up.float() @ self.down.float())
+            weight += (product.T if is_transposed(self.layer) else product).to(weight.dtype)
+        self.remove()
 
 
 def is_linear(layer: nn.Module) -> bool:
@@ -141,8 +162,8 @@ def add_bypass(layer: nn.Module, name: str, down: Tensor, up: Tensor, scale: flo
     for end, values in zip(ends, (down, up), strict=True):
         end.weight.data.copy_(values)
     layer.add_module(child, module.train(layer.training))
-    handle = layer.register_forward_hook(_Beside(child, scale), with_kwargs=True)
-    return Bypass(layer, child, module, scale, handle)
+    layer.register_forward_hook(_Beside(child, scale, activation), with_kwargs=True)
+    return Bypass(layer, child, module, scale, activation)
 
 
 def new_bypass(
@@ -163,14 +184,25 @@ def new_bypass(
     return made
 
 
+def bypasses(model: nn.Module) -> list[Bypass]:
+    """Return all modules that were put beside layers of a model."""
+    return [
+        Bypass(layer, hook.child, layer.get_submodule(hook.child), hook.scale, hook.activation)
+        for layer in model.modules()
+        for hook in layer._forward_hooks.values()  # noqa: SLF001 - there is no other way to list them
+        if isinstance(hook, _Beside)
+    ]
+
+
 class _Beside:
     """The hook that adds what a module makes of the inputs of a layer; an object, so that models can be copied."""
 
-    def __init__(self, child: str, scale: float) -> None:
-        self._child = child
-        self._scale = scale
+    def __init__(self, child: str, scale: float, activation: Activation) -> None:
+        self.child = child
+        self.scale = scale
+        self.activation = activation
 
     def __call__(self, layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor:
         """Return the output of the layer and its bypass."""
-        added: Tensor = layer.get_submodule(self._child)(next(iter((*inputs, *named.values()))))
-        return output + self._scale * added
+        added: Tensor = layer.get_submodule(self.child)(next(iter((*inputs, *named.values()))))
+        return output + self.scale * added

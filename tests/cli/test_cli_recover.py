@@ -3,45 +3,13 @@
 import json
 import os
 
-import numpy as np
 import pytest
 
 from mvc.runtime import attach
 from mvc.types import object_id
+from tests.tiny_bert import TEXTS, logits, random_bert, saved
 
 torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-WORDS = tuple(f"w{i}" for i in range(59))
-TEXTS = [
-    {"text": " ".join(np.random.default_rng(i).choice(WORDS, 6)), "label": i % 3, "name": f"LABEL_{i % 3}"}
-    for i in range(40)
-]
-
-
-def saved(lab, model, message, program):
-    """Commit a model with a tokenizer."""
-    model.save_pretrained(lab.root)
-    (lab.root / "vocab.txt").write_text("\n".join([*SPECIAL, *WORDS]))
-    (lab.root / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
-    return program.json("commit", "-m", message)["commit"]
-
-
-def random_bert(seed, **changes):
-    """Return a classifier of one layer whose outputs depend on what it reads."""
-    torch.manual_seed(seed)
-    settings = {
-        "vocab_size": len(SPECIAL) + len(WORDS),
-        "hidden_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 96,
-        "max_position_embeddings": 32,
-        "num_labels": 3,
-        "initializer_range": 0.2,
-    }
-    config = transformers.BertConfig(**(settings | changes))
-    return transformers.BertForSequenceClassification(config)
 
 
 @pytest.fixture
@@ -91,13 +59,9 @@ class TestBiasNorm:
             ref: transformers.BertForSequenceClassification.from_pretrained(lab.root / ref).eval()
             for ref in ("main", "coarse", "healed")
         }
-        order = torch.randperm(len(TEXTS), generator=torch.Generator().manual_seed(0)).tolist()
-        tokenizer = transformers.AutoTokenizer.from_pretrained(lab.root / "main")
-        batch = tokenizer([TEXTS[place]["text"] for place in order[:8]], padding=True, return_tensors="pt")
-        with torch.inference_mode():
-            logits = {ref: model(**batch).logits.double() for ref, model in models.items()}
+        found_logits = {ref: logits(model, lab.root / "main") for ref, model in models.items()}
         for ref, error in (("coarse", found["error_before"]), ("healed", found["error_after"])):
-            measured = (logits[ref] - logits["main"]).square().sum() / logits["main"].square().sum()
+            measured = (found_logits[ref] - found_logits["main"]).square().sum() / found_logits["main"].square().sum()
             assert float(measured) == pytest.approx(error, rel=1e-4)
 
     def test_the_same_seed_gives_the_same_commit(self, coarse):
@@ -139,18 +103,14 @@ class TestBiasNorm:
 class TestModules:
     """What stays beside the weights, and what becomes part of them."""
 
-    def logits(self, lab, program, ref):
+    def answers(self, lab, program, ref):
         """Check a commit out, and return what its model answers, modules attached."""
         directory = lab.root / f"out-{ref}"
         program.run("checkout", ref, "--to", str(directory))
         model = transformers.BertForSequenceClassification.from_pretrained(directory).eval()
         if (directory / "adapter").exists():
             attach(model, directory)
-        order = torch.randperm(len(TEXTS), generator=torch.Generator().manual_seed(0)).tolist()
-        tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
-        batch = tokenizer([TEXTS[place]["text"] for place in order[:8]], padding=True, return_tensors="pt")
-        with torch.inference_mode():
-            return model(**batch).logits.double()
+        return logits(model, directory)
 
     def test_gelu(self, lab, coarse):
         """Two files beside the ones that were healed; with them attached, the outputs are those that were measured."""
@@ -161,7 +121,7 @@ class TestModules:
         shown = program.json("show", "healed")
         assert shown["added"] == ["adapter/mvc_recovery.json", "adapter/recovery.safetensors"]
         assert shown["modified"] == shown["removed"] == []
-        healed, main = self.logits(lab, program, "healed"), self.logits(lab, program, "main")
+        healed, main = self.answers(lab, program, "healed"), self.answers(lab, program, "main")
         error = float((healed - main).square().sum() / main.square().sum())
         assert error == pytest.approx(found["error_after"], rel=1e-4)
         assert found["error_after"] < found["error_before"]
@@ -183,7 +143,7 @@ class TestModules:
             )
         }
         assert program.json("show", "healed")["added"] == []
-        healed, main = self.logits(lab, program, "healed"), self.logits(lab, program, "main")
+        healed, main = self.answers(lab, program, "healed"), self.answers(lab, program, "main")
         error = float((healed - main).square().sum() / main.square().sum())
         assert error == pytest.approx(found["error_after"], rel=1e-4)
         assert program.run("fsck").exit_code == 0

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from mvc.errors import AlreadyExistsError, DamagedFileError, InvalidInputError, NotFoundError
-from mvc.runtime import attach
+from mvc.runtime import attach, merge
 from mvc.runtime.attaching import attach_recovery
 from mvc.runtime.bypass import add_bypass, linear_layers, new_bypass
 from mvc.runtime.files import Recovery, recovery_files
@@ -151,6 +151,30 @@ class TestFiles:
         named = {f"body.{name}": pair for name, pair in factors().items()}
         attach(net, written(tmp_path, recovery_files(Recovery("gelu", 0.5, named))))
         assert torch.allclose(net(X), expected(net, factors(), "gelu", 0.5), atol=1e-6)
+
+
+class TestMerging:
+    """What is linear becomes part of the weights."""
+
+    def test_linear(self, net, tmp_path):
+        """The outputs stay, the modules go, also of a copy."""
+        written(tmp_path, lora_files(Lora(CONFIG, factors())))
+        written(tmp_path, recovery_files(Recovery("none", 1.0, factors())))
+        with_modules = attach(net, tmp_path)(X)
+        merged = merge(copy.deepcopy(net))
+        assert set(merged.state_dict()) == set(Net().state_dict())
+        assert torch.allclose(merged(X), with_modules, atol=1e-5)
+        assert torch.equal(net(X), with_modules)
+
+    def test_what_is_not(self, net, tmp_path):
+        """A GELU, or nothing: refused, and the model stays."""
+        with pytest.raises(InvalidInputError, match="no module beside a layer"):
+            merge(net)
+        attach(net, written(tmp_path, recovery_files(Recovery("gelu", 1.0, factors()))))
+        before = net(X)
+        with pytest.raises(InvalidInputError, match="has an activation"):
+            merge(net)
+        assert torch.equal(net(X), before)
 
 
 class TestRefusals:
