@@ -13,6 +13,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,8 @@ COMPARED = 256  # texts that `mvc recover` holds out of those
 STEPS = 80
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
+TABLE = "MiniLM fp32, linear layers as steps, embeddings and head exact"
+
 Cells = dict[str, object]
 
 
@@ -47,8 +50,7 @@ class Setting:
 SETTINGS = (
     Setting("EC-GPTQ, 12 sd", 12, calibrated=True, trainings=("bias-ln", "lowrank:4", "gelu:4")),
     Setting("EC-GPTQ, 8 sd", 8, calibrated=True),
-    Setting("EC-GPTQ, 20 sd", 20, calibrated=True, trainings=("bias-ln",)),
-    Setting("nearest, 3.5 sd", 3.5, calibrated=False, trainings=("bias-ln", "lowrank:4", "gelu:4")),
+    Setting("nearest, 3.5 sd", 3.5, calibrated=False, trainings=("bias-ln", "lowrank:4")),
     Setting("nearest, 3.1 sd", 3.1, calibrated=False),
 )
 
@@ -102,20 +104,20 @@ class Run:
         mvc(self.root, "compress", "main", *against, *how, *exact)
         return branch
 
-    def healed(self, branch: str, training: str, seed: int) -> tuple[str, float, Cells]:
-        """Return the branch of the healed classifier, the seconds that it took, and the document."""
+    def healed(self, branch: str, training: str, seed: int) -> tuple[str, float]:
+        """Return the branch of the healed classifier, and the seconds that it took."""
         name = f"{branch}-{training.replace(':', '')}-{seed}"
         data = ("--data", str(self.scratch / "texts.jsonl"), "--length", str(TOKENS), "--steps", str(STEPS))
         start = time.perf_counter()
-        made = mvc(self.root, "recover", branch, "--train", training, *data, "--seed", str(seed), "--branch", name)
-        return name, time.perf_counter() - start, made
+        mvc(self.root, "recover", branch, "--train", training, *data, "--seed", str(seed), "--branch", name)
+        return name, time.perf_counter() - start
 
     def cells(self, branch: str) -> Cells:
         """Return what a row says of a commit."""
         logits = self.logits(branch)
         expected = self.classifier.logits
         return {
-            "stored bits a parameter": 8 * self._bytes(branch) / self._parameters(),
+            **self._bits(branch),
             "accuracy": self.classifier.share_right(logits),
             "agreement": float((logits.argmax(-1) == expected.argmax(-1)).double().mean()),
             "logit error": float(((logits - expected) ** 2).sum() / (expected**2).sum()),
@@ -134,33 +136,35 @@ class Run:
     def _parameters(self) -> int:
         return sum(int(w.numel()) for name, w in self.classifier.base.items() if ".layer." in name and w.ndim == 2)
 
-    def _bytes(self, branch: str) -> int:
-        """Return the stored bytes of linear layers, biases, norms and modules that are not those of the base."""
+    def _bits(self, branch: str) -> Cells:
+        """Return what is stored that is not the base's, by the parameters of linear layers; embeddings and head apart.
+
+        Of linear layers alone, and with biases, norms and the files of modules.
+        """
         shown = mvc(self.root, "show", branch, "--encodings")
         base = {tensor["id"] for tensor in mvc(self.root, "show", "base", "--encodings")["tensors"]}
-        own = {
-            tensor["id"]: tensor["stored_bytes"]
-            for tensor in shown["tensors"]
-            if tensor["id"] not in base and "embeddings.w" not in tensor["name"] and "_embeddings" not in tensor["name"]
-        }
+        own = {t["id"]: t for t in shown["tensors"] if t["id"] not in base and "_embeddings" not in t["name"]}
+        linear = sum(t["stored_bytes"] for t in own.values() if len(t["shape"]) == 2 and ".layer." in t["name"])
+        rest = sum(t["stored_bytes"] for t in own.values() if len(t["shape"]) == 1)
         files = sum(file["size"] for file in shown["files"] if file["path"].startswith("adapter/"))
-        return int(sum(own.values()) + files)
+        return {
+            "bits of linear layers": 8 * linear / self._parameters(),
+            "with biases, norms and modules": 8 * (linear + rest + files) / self._parameters(),
+        }
 
 
-def measured(run: Run, setting: Setting, seeds: list[int]) -> list[Cells]:
-    """Return the rows of a way to compress."""
-    branch = run.compressed(setting)
-    rows: list[Cells] = [
-        {"compressed": setting.name, "healed by": "-", "seed": "-", **run.cells(branch), "seconds": 0.0}
-    ]
-    print(rows[-1], flush=True)
-    for training in setting.trainings:
-        for seed in seeds:
-            name, seconds, _ = run.healed(branch, training, seed)
-            row = {"compressed": setting.name, "healed by": training, "seed": seed, **run.cells(name)}
-            rows.append({**row, "seconds": seconds})
-            print(rows[-1], flush=True)
-    return rows
+def measured(run: Run, setting: Setting, seeds: list[int], known: list[Cells], keep: Callable[[], None]) -> None:
+    """Add the rows of a way to compress that are not known yet, and have each kept."""
+    ways = [("-", 0), *((training, seed) for training in setting.trainings for seed in seeds)]
+    found = {(row["compressed"], row["healed by"], row["seed"]) for row in known}
+    missing = [way for way in ways if (setting.name, *way) not in found]
+    branch = run.compressed(setting) if missing else ""
+    for training, seed in missing:
+        name, seconds = (branch, 0.0) if training == "-" else run.healed(branch, training, seed)
+        row = {"compressed": setting.name, "healed by": training, "seed": seed, **run.cells(name), "seconds": seconds}
+        known.append(row)
+        print(row, flush=True)
+        keep()
 
 
 def main() -> None:
@@ -170,19 +174,26 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--only", default="", help="only settings whose names contain this")
     parser.add_argument("--out", type=Path, default=RESULTS / "derive-heal.json")
+    parser.add_argument("--resume", action="store_true", help="keep the rows that --out holds already")
     options = parser.parse_args()
     torch.set_num_threads(1)
     classifier = Classifier(MiniLM(), options.cache / MiniLM.name)
     accuracy = classifier.accuracy
+    rows: list[Cells] = json.loads(options.out.read_text())["results"][TABLE] if options.resume else []
+
+    def keep() -> None:
+        """Write what was found so far."""
+        order = [setting.name for setting in SETTINGS]
+        rows.sort(key=lambda row: order.index(str(row["compressed"])))
+        tuned = {"tuned": accuracy, "standard error": standard_error(accuracy, HELD_OUT), "texts": HELD_OUT}
+        write_json(options.out, "derive-heal", {"Accuracy": [tuned], TABLE: rows})
+
     with tempfile.TemporaryDirectory() as scratch:
         run = Run(classifier, Path(scratch))
-        rows = [row for one in SETTINGS if options.only in one.name for row in measured(run, one, options.seeds)]
+        for setting in SETTINGS:
+            if options.only in setting.name:
+                measured(run, setting, options.seeds, rows, keep)
     print_table(rows)
-    tables = {
-        "Accuracy": [{"tuned": accuracy, "standard error": standard_error(accuracy, HELD_OUT), "texts": HELD_OUT}],
-        "MiniLM fp32, linear layers as steps, embeddings and head exact": rows,
-    }
-    write_json(options.out, "derive-heal", tables)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from mvc.codecs.grid_delta import GridDelta
 from mvc.codecs.kernels import IMPLEMENTATION
 from mvc.codecs.keyed import MAX_MANTISSA
 from mvc.codecs.keyed_delta import WIDE_MANTISSA
+from mvc.codecs.low_rank import LowRank
 from mvc.codecs.planes import Planes
 from mvc.codecs.raw import Raw
 from mvc.codecs.selection import Selection
@@ -46,6 +47,7 @@ __all__ = [
     "FrameSpec",
     "Grid",
     "GridDelta",
+    "LowRank",
     "Parameters",
     "Planes",
     "Raw",
@@ -69,7 +71,10 @@ __all__ = [
 CODECS: Final[Registry[type[Codec]]] = Registry("codec")
 """All codecs by the name in the envelope."""
 
-for _codec in (Raw, Planes, SortedDelta, ContextDelta, SortedPlanes, SparseDelta, Grid, GridDelta, StepDelta, Slice):
+for _codec in (
+    *(Raw, Planes, SortedDelta, ContextDelta, SortedPlanes, SparseDelta),
+    *(Grid, GridDelta, StepDelta, LowRank, Slice),
+):
     CODECS.register(_codec.name, _codec)
 
 

@@ -23,7 +23,7 @@ from mvc.runtime.bypass import Activation, Bypass, is_transposed, linear_layers,
 from mvc.runtime.files import Recovery
 from mvc.runtime.peft import Lora
 from mvc.types import DType
-from mvc.types.factors import MOST_RANK, Factored, factored, moved
+from mvc.types.factors import MOST_RANK, Factored, factored
 from mvc.types.steps import STEPPED, from_float32, to_float32
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class LowRank(_Modules):
             if is_transposed(bypass.layer):
                 left, right = np.ascontiguousarray(right.T), np.ascontiguousarray(left.T)
             made = factored(left, right)
-            words = moved(dtype, from_float32(dtype, _array(parameter)), made)
+            words = made.applied(dtype, from_float32(dtype, _array(parameter)))
             bypass.remove()
             _set(parameter, to_float32(dtype, words))
             found[name] = NewTensor(np.ascontiguousarray(words).reshape(-1).view(np.uint8), made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mvc.codecs import LowRank
 from mvc.errors import NotFoundError
 from mvc.lossy.healing_transformers import Healing
 from mvc.lossy.trainings_torch import NewTensor
@@ -84,7 +85,7 @@ def adapter_directory(manifest: Manifest, prefix: str, commit: ObjectId) -> str:
 
 
 def _replacement(new: NewTensor) -> Replacement:
-    return Replacement(new.words)
+    return Replacement(new.words, (LowRank.of(new.factors),) if new.factors is not None else ())
 
 
 def _files(found: Healing) -> dict[str, bytes]:

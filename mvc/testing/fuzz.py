@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from mvc.codecs import Bytes, Codec, FrameSpec, Selection, Slice, StepDelta
+from mvc.codecs import Bytes, Codec, FrameSpec, LowRank, Selection, Slice, StepDelta
 from mvc.codecs.gridded import Gridded
 from mvc.errors import MalformedError
 from mvc.testing.codecs import Case, special_words
@@ -53,6 +53,8 @@ def instances(codec: type[Codec], dtype: DType) -> tuple[Codec, ...]:
         return codec(0), codec(dtype.mantissa_bits)
     if issubclass(codec, StepDelta):
         return (codec.of(np.array([2.0**-10], np.float32), np.array([COLUMN_ONE], np.uint8)),)
+    if issubclass(codec, LowRank):
+        return (codec(b"\x03\xff", b"\x05\x81", np.array([0.25, 2.0**-12], "<f4").tobytes()),)
     if issubclass(codec, Slice):
         return (codec(Selection.of((3, 2), [[0, 2], None])),)
     candidates = getattr(codec, "candidates", None)

@@ -1,4 +1,4 @@
-"""Tensors that differ from a base by a product of two thin matrices: the one definition of their elements (6.12).
+"""Tensors that differ from a base by a product of thin matrices: the one definition of them (spec-v1, section 6.12).
 
 Apart from the rest of `mvc.types` because it needs NumPy. Sums and products of float32 in a fixed order that are
 rounded one by one, so every machine computes the same bits; no matrix product of a library would.
@@ -15,15 +15,15 @@ import numpy.typing as npt
 from mvc.types.dtypes import DType
 from mvc.types.steps import LARGEST_STEP, SMALLEST_STEP, Floats, Words, from_float32, to_float32
 
-__all__ = ["MOST_RANK", "Factored", "factored", "moved"]
+__all__ = ["MOST_RANK", "Factored", "Signed", "factored", "moved", "product"]
+
+Signed = npt.NDArray[np.int8]
 
 MOST_RANK: Final = 64
 """Columns of the thin matrices: beyond, they are no longer thin beside a matrix of 512."""
 
 _LARGEST: Final = 127
 """Magnitude of an element of a thin matrix, which is a signed byte; -128 would have no opposite."""
-
-Signed = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +43,10 @@ class Factored:
     left: Signed
     right: Signed
     scales: Floats
+
+    def applied(self, dtype: DType, base: Words) -> Words:
+        """Return the words of a base, shape (R, C), to which the product was added; see `moved`."""
+        return moved(dtype, base, product(self.left.T[:, :, None], self.right[:, None, :], self.scales))
 
 
 def factored(left: Floats, right: Floats) -> Factored:
@@ -69,22 +73,32 @@ def factored(left: Floats, right: Floats) -> Factored:
     return Factored(left_codes.astype(np.int8), right_codes.astype(np.int8), bounded.astype("<f4"))
 
 
-def moved(dtype: DType, base: Words, made: Factored) -> Words:
-    """Return the words of a base to which a product was added; where that is 0, the word of the base unchanged.
+def product(left: Signed, right: Signed, scales: Floats) -> Floats:
+    """Return what two thin matrices come to, shape S.
 
     Parameters
     ----------
-    dtype : DType
-        A type of `mvc.types.steps.STEPPED`.
-    base : Words, shape (R, C)
-        The base.
-    made : Factored
-        The product; k is summed from 0 upwards.
+    left, right : ndarray of int8, shapes (K, ...)
+        For each k what broadcasts to S: of a whole matrix (K, R, 1) and (K, 1, C).
+    scales : Floats, shape (K,)
+        k is summed from 0 upwards.
     """
-    total = np.zeros(base.shape, np.float32)
+    total = np.zeros(np.broadcast_shapes(left.shape[1:], right.shape[1:]), np.float32)
+    for column, row, scale in zip(left, right, scales, strict=True):
+        total += (column.astype(np.float32) * scale) * row.astype(np.float32)
+    return total
+
+
+def moved(dtype: DType, base: Words, total: Floats) -> Words:
+    """Return the words of a base, of a type of `STEPPED`, to which numbers were added; where one is 0, the same word.
+
+    Examples
+    --------
+    >>> from mvc.types import dtype_of
+    >>> base = np.array([1.0, -0.0], "<f4").view("<u4")
+    >>> moved(dtype_of("F32"), base, np.array([2.0, 0.0], "<f4")).view("<f4").tolist()
+    [3.0, -0.0]
+    """
     with np.errstate(over="ignore", invalid="ignore"):  # infinities of the base; whoever must not have them looks
-        for k, scale in enumerate(made.scales):
-            column = made.left[:, k].astype(np.float32) * scale  # (R,)
-            total += column[:, None] * made.right[k].astype(np.float32)  # (R, C)
         words = from_float32(dtype, to_float32(dtype, base) + total)
     return np.where(total == 0, base, words).astype(base.dtype, copy=False)

@@ -142,7 +142,11 @@ class TestModules:
                 *("encoder.layer.0.output.dense", "pooler.dense"),
             )
         }
-        assert program.json("show", "healed")["added"] == []
+        shown = program.json("show", "healed", "--encodings")
+        assert shown["added"] == []
+        stored = [tensor for tensor in shown["tensors"] if tensor["name"] in changed]
+        assert {tensor["encoding"] for tensor in stored} == {"low-rank"}
+        assert all(tensor["base"] and tensor["stored_bytes"] < 2 * sum(tensor["shape"]) + 300 for tensor in stored)
         healed, main = self.answers(lab, program, "healed"), self.answers(lab, program, "main")
         error = float((healed - main).square().sum() / main.square().sum())
         assert error == pytest.approx(found["error_after"], rel=1e-4)

@@ -17,6 +17,7 @@ from mvc.codecs import (
     FrameSpec,
     Grid,
     GridDelta,
+    LowRank,
     Planes,
     Raw,
     Selection,
@@ -30,6 +31,7 @@ from mvc.codecs.plane_choice import Way
 from mvc.codecs.plane_coding import decode_planes, encode_planes
 from mvc.testing.codecs import special_words
 from mvc.types import DTYPES, dtype_of
+from mvc.types.factors import Factored, moved, product
 from mvc.types.steps import step_of, stepped
 from mvc.types.values import from_float64
 
@@ -182,6 +184,21 @@ def step_deltas():
     yield "step-delta-F32-sorted", in_steps(dtype_of("F32"), 1, by_row=False, exceptions=600)
 
 
+def low_ranks():
+    """Yield name and content of the files of `low-rank`: the second frame of a tensor, and one that is no product."""
+    rng = np.random.default_rng(9)
+    for name in ("F32", "BF16", "F16"):
+        dtype = dtype_of(name)
+        left, right = (rng.integers(-127, 128, shape, dtype=np.int8) for shape in ((100, 3), (3, 40)))
+        made = Factored(left, right, np.array([2.0**-18, 1e-5, 3e-6], np.float32))
+        base = weights(dtype, 2400, 8).view(f"<u{dtype.word_bytes}").reshape(60, 40)
+        words = moved(dtype, base, product(left.T[:, 40:, None], right[:, None, :], made.scales))
+        frame, side = (np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in (words, base))
+        yield f"low-rank-{name}-product", golden(LowRank.of(made), dtype, frame, (side,), 40, start=1600)
+    other = near(side, dtype, 40)
+    yield "low-rank-F16-sorted", golden(LowRank.of(made), dtype, other, (side,), 40, start=1600)
+
+
 def slices():
     """Yield name and content of the files of `slice`: a frame that is all that is left, and one that was changed."""
     dtype = dtype_of("BF16")
@@ -242,6 +259,7 @@ def files():
     yield "planes-U8-entropy", free(golden(Planes(), dtype_of("U8"), skewed, (), 384))
     yield from grids()
     yield from step_deltas()
+    yield from low_ranks()
     yield from slices()
     zeros = np.zeros(600, dtype=np.uint8)
     yield "raw-U8", golden(Raw(), dtype_of("U8"), np.arange(256, dtype=np.uint8), (), 256)

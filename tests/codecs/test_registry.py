@@ -11,6 +11,7 @@ from mvc.codecs import (
     FrameSpec,
     Grid,
     GridDelta,
+    LowRank,
     Planes,
     Raw,
     Slice,
@@ -43,6 +44,7 @@ def test_names_are_permanent():
         "grid": Grid,
         "grid-delta": GridDelta,
         "step-delta": StepDelta,
+        "low-rank": LowRank,
         "slice": Slice,
     }
     with pytest.raises(AlreadyExistsError):
