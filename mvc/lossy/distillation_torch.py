@@ -136,7 +136,7 @@ def distil(
         loss = _loss(outputs, batch, expected.outputs[place], recipe, labels[place] if labels else None)
         if not bool(loss.isfinite()):
             raise InvalidInputError(
-                f"the loss is {float(loss)} at step {step + 1} of {recipe.steps}",
+                f"the loss is {float(loss.detach())} at step {step + 1} of {recipe.steps}",
                 hint="look for the text that overflows, or take another seed",
             )
         optimizer.zero_grad()
