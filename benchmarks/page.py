@@ -88,6 +88,20 @@ model with the linear layers of the base, and over one with all of its encoder. 
 quantized with, the others grow until layers keep all of what the deltas add to their outputs. *Predicted* and *measured
 before* are errors on 160 training texts; the rest is measured on 640 held-out ones.""",
     ),
+    "derive-heal": (
+        "Healing",
+        """A fine-tune of MiniLM whose linear layers are whole steps from the base, embeddings and head exact, and the
+same healed by `mvc recover`: 80 steps of 32 training texts, without labels. Bits are stored ones that are not the
+base's, by the parameters of the linear layers. *Agreement* and *logit error* (squared, by the squares of the logits)
+are against the exact fine-tune, on 640 texts that neither calibration nor healing has seen.""",
+    ),
+    "derive-cpet": (
+        "Adapters on a compressed model",
+        """Three layers of MiniLM with all linear layers rounded to 2 bits; *PET* is LoRA from nothing, *I* begins with the
+adapter and head of the exact model, *R* adds recovery modules beside every linear layer, *D* learns from the exact
+model's answers, too. All arms share one teacher, which had 300 steps on the exact model, and 9,600 training texts:
+*PET, three times the steps* tells how much of a gain is faster learning.""",
+    ),
     "thinning": (
         "Letting go of old epochs",
         """Weights and optimizer state of a run: the newest two epochs and every fifth stay. Bytes of the whole store;

@@ -10,10 +10,10 @@ minilm``. Run ``python -m benchmarks.derive.heal``.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,8 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json
 TABLE = "MiniLM fp32, linear layers as steps, embeddings and head exact"
 
 Cells = dict[str, object]
+PLAIN = "-"
+TRAININGS = ("bias-ln", "lowrank:4", "gelu:4")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("EC-GPTQ, 12 sd", 12, calibrated=True, trainings=("bias-ln", "lowrank:4", "gelu:4")),
+    Setting("EC-GPTQ, 12 sd", 12, calibrated=True, trainings=TRAININGS),
     Setting("EC-GPTQ, 8 sd", 8, calibrated=True),
     Setting("nearest, 3.5 sd", 3.5, calibrated=False, trainings=("bias-ln", "lowrank:4")),
     Setting("nearest, 3.1 sd", 3.1, calibrated=False),
@@ -61,6 +63,7 @@ class Run:
     def __init__(self, classifier: Classifier, scratch: Path) -> None:
         self.classifier = classifier
         self.scratch = scratch
+        self._branches: set[str] = set()
         self.root = init(scratch / "run")
         tuned = self._saved("tuned")
         model = classifier.model
@@ -96,8 +99,11 @@ class Run:
         mvc(self.root, "calibrate", "main", *data, *length)
 
     def compressed(self, setting: Setting) -> str:
-        """Return the branch of the compressed classifier."""
+        """Return the branch of the compressed classifier, which is made when it is first asked for."""
         branch = setting.name.replace(" ", "-").replace(",", "")
+        if branch in self._branches:
+            return branch
+        self._branches.add(branch)
         how = ("--calib", str(self.calibration)) if setting.calibrated else ()
         exact = ("--exact", "*embeddings*", "--exact", "classifier*")
         against = ("--base", "base", "--method", "delta-gptq", "--step", str(setting.step), "--branch", branch)
@@ -153,18 +159,14 @@ class Run:
         }
 
 
-def measured(run: Run, setting: Setting, seeds: list[int], known: list[Cells], keep: Callable[[], None]) -> None:
-    """Add the rows of a way to compress that are not known yet, and have each kept."""
-    ways = [("-", 0), *((training, seed) for training in setting.trainings for seed in seeds)]
-    found = {(row["compressed"], row["healed by"], row["seed"]) for row in known}
-    missing = [way for way in ways if (setting.name, *way) not in found]
-    branch = run.compressed(setting) if missing else ""
-    for training, seed in missing:
-        name, seconds = (branch, 0.0) if training == "-" else run.healed(branch, training, seed)
-        row = {"compressed": setting.name, "healed by": training, "seed": seed, **run.cells(name), "seconds": seconds}
-        known.append(row)
-        print(row, flush=True)
-        keep()
+def measured(run: Run, setting: Setting, training: str, seed: int) -> Cells:
+    """Return the row of a setting: compressed, or healed, too."""
+    branch, seconds = run.compressed(setting), 0.0
+    if training != PLAIN:
+        branch, seconds = run.healed(branch, training, seed)
+    row = {"compressed": setting.name, "healed by": training, "seed": seed, **run.cells(branch), "seconds": seconds}
+    print(row, flush=True)
+    return row
 
 
 def main() -> None:
@@ -188,11 +190,15 @@ def main() -> None:
         tuned = {"tuned": accuracy, "standard error": standard_error(accuracy, HELD_OUT), "texts": HELD_OUT}
         write_json(options.out, "derive-heal", {"Accuracy": [tuned], TABLE: rows})
 
+    known = {(row["compressed"], row["healed by"], row["seed"]) for row in rows}
     with tempfile.TemporaryDirectory() as scratch:
         run = Run(classifier, Path(scratch))
-        for setting in SETTINGS:
-            if options.only in setting.name:
-                measured(run, setting, options.seeds, rows, keep)
+        for training in (PLAIN, *TRAININGS):  # what is compared first comes first: all of it takes long
+            for setting, seed in itertools.product(SETTINGS, options.seeds if training != PLAIN else [0]):
+                wanted = options.only in setting.name and training in (PLAIN, *setting.trainings)
+                if wanted and (setting.name, training, seed) not in known:
+                    rows.append(measured(run, setting, training, seed))
+                    keep()
     print_table(rows)
 
 
