@@ -97,8 +97,8 @@ are against the exact fine-tune, on 640 texts that neither calibration nor heali
     ),
     "derive-cpet": (
         "Adapters on a compressed model",
-        """Three layers of MiniLM with all linear layers rounded to 2 bits; *PET* is LoRA from nothing, *I* begins with the
-adapter and head of the exact model, *R* adds recovery modules beside every linear layer, *D* learns from the exact
+        """Three layers of MiniLM with all linear layers rounded to 2 bits; *PET* is LoRA from nothing, *I* begins with
+the adapter and head of the exact model, *R* adds recovery modules beside every linear layer, *D* learns from the exact
 model's answers, too. All arms share one teacher, which had 300 steps on the exact model, and 9,600 training texts:
 *PET, three times the steps* tells how much of a gain is faster learning.""",
     ),

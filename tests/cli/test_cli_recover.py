@@ -152,6 +152,34 @@ class TestModules:
         assert error == pytest.approx(found["error_after"], rel=1e-4)
         assert program.run("fsck").exit_code == 0
 
+    def test_a_language_model(self, lab, program):
+        """GPT-2, whose layers have inputs first, whose head is the embedding, and whose outputs are those of tokens."""
+        torch.manual_seed(0)
+        config = transformers.GPT2Config(
+            vocab_size=64,
+            n_positions=32,
+            n_embd=64,
+            n_layer=1,
+            n_head=2,
+            initializer_range=0.2,
+            bos_token_id=1,
+            eos_token_id=1,
+        )
+        source = saved(lab, transformers.GPT2LMHeadModel(config), "model", program)
+        (lab.root / "texts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in TEXTS))
+        program.run(
+            "compress", "main", "--method", "precision", "--bits", "2", "--tensors", "*.h.*", "--branch", "coarse"
+        )
+        for what in ("bias-ln", "lowrank:2"):
+            found = program.json(*HEAL, "--train", what, "--branch", what.partition(":")[0])
+            assert found["error_after"] < found["error_before"]
+            assert found["parameters"]["teacher"] == source
+        stored = program.json("show", "lowrank", "--encodings")["tensors"]
+        products = {tensor["name"] for tensor in stored if tensor["encoding"] == "low-rank"}
+        assert products == {
+            f"transformer.h.0.{n}.weight" for n in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+        }
+
     def test_below_a_prefix(self, lab, coarse):
         """Only the model there is healed, and modules lie beside it."""
         program, _source, _given = coarse
