@@ -37,6 +37,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "evaluate": "Run a command on the files of a commit, and note its metrics.",
         "calibrate": "Note what enters the layers of a model, for compress.",
         "compress": "Make a commit that stands for another one, smaller and with a recorded loss.",
+        "derive": "Make a commit of a smaller or faster model from that of another one.",
     },
     "Other machines": {
         "clone": "Make a repository with all that a remote has.",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from mvc.errors import InvalidInputError, MvcError
+from mvc.runtime import load
 
-__all__ = ["BATCH", "load_model", "read_texts", "running", "tensor_name"]
+__all__ = ["BATCH", "load_model", "load_reader", "read_texts", "running"]
 
 BATCH: Final = 8
 """Texts that run at once: memory grows with it, and on a processor speed hardly does."""
@@ -62,10 +63,23 @@ def load_model(directory: Path, tokenizer: Path, texts: Sequence[str], length: i
     InvalidInputError
         If model or tokenizer cannot be loaded.
     """
+    model, batches = load_reader(directory, tokenizer, length)
+    return model, batches(texts)
+
+
+def load_reader(
+    directory: Path, tokenizer: Path, length: int
+) -> tuple[Any, Callable[[Sequence[str]], list[dict[str, Any]]]]:
+    """Return a model, ready to run, and what makes batches of texts as it takes them; the rest as for `load_model`."""
     model, encode = _loaded(directory, tokenizer)
     length = min(length, getattr(model.config, "max_position_embeddings", None) or length)
     options = {"truncation": True, "max_length": length, "padding": True, "return_tensors": "pt"}
-    batches = [dict(encode(list(texts[start : start + BATCH]), **options)) for start in range(0, len(texts), BATCH)]
+
+    def batches(texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Return batches of texts."""
+        starts = range(0, len(texts), BATCH)
+        return [dict(encode(list(texts[start : start + BATCH]), **options)) for start in starts]
+
     return model, batches
 
 
@@ -93,11 +107,8 @@ def _loaded(directory: Path, tokenizer: Path) -> tuple[Any, Any]:
     """Return a model, ready to run, and its tokenizer."""
     import transformers  # noqa: PLC0415
 
+    model = load(directory)
     try:
-        config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
-        kinds = [getattr(transformers, name, None) for name in config.architectures or ()]
-        kind = next((kind for kind in kinds if kind is not None), transformers.AutoModel)
-        model = kind.from_pretrained(directory, local_files_only=True, torch_dtype="float32").eval()
         encode = transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInputError(
@@ -107,11 +118,3 @@ def _loaded(directory: Path, tokenizer: Path) -> tuple[Any, Any]:
     if encode.pad_token is None:  # as GPT-2's; which it is does not matter, for padding is masked
         encode.pad_token = encode.eos_token or encode.convert_ids_to_tokens(0)
     return model, encode
-
-
-def tensor_name(layers: Collection[str], names: Collection[str], prefix: str) -> str | None:
-    """Return what the files call a weight that has some names: with the prefix of the whole model, or without."""
-    candidates = (
-        name for layer in sorted(layers) for name in (layer, layer.removeprefix(f"{prefix}."), f"{prefix}.{layer}")
-    )
-    return next((name for name in candidates if name in names), None)

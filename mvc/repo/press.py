@@ -27,10 +27,12 @@ from mvc.repo.record import additions, put_commit
 from mvc.repo.reliance import rely_on
 from mvc.repo.scan import Content
 from mvc.repo.session import Session
+from mvc.repo.slices import SliceBlob
 from mvc.repo.stored_source import StoredSource
 from mvc.repo.transforms import SourceTensor, Transform
 from mvc.settings import Delta, Level
 from mvc.store.batch import WriteBatch
+from mvc.store.layout import EntryKind
 from mvc.types import ObjectId, TensorSpec
 
 __all__ = ["CompressRequest", "CompressResult", "Press", "shared_tensors"]
@@ -63,6 +65,8 @@ class CompressRequest:
         How hard to try to be small.
     gate : str or None
         The condition on metrics that the caller holds the commit to, for the record.
+    chained : bool
+        Whether the source may have lost something already: the loss is then against the source as it is.
     """
 
     source: ObjectId
@@ -74,6 +78,7 @@ class CompressRequest:
     exact: tuple[str, ...] = ()
     level: Level = "default"
     gate: str | None = None
+    chained: bool = False
 
     @property
     def parameters(self) -> dict[str, Scalar]:
@@ -131,6 +136,7 @@ class Press:
         self._reader = ContentReader(session, pool)
         self._encoder = Encoder(self._reader, pool, 2 * session.threads, level, _BOUNDS)
         self._stored: dict[ObjectId, Stored] = {}
+        self._slices: dict[ObjectId, SliceBlob] = {}
         self._made: list[CompressResult] = []
 
     def compress(self, request: CompressRequest, actor: Actor, progress: Progress = silent) -> CompressResult | None:
@@ -145,14 +151,19 @@ class Press:
         with progress("compressing", work.bytes) as tick:
             result = work.run(actor, tick)
         if result is not None:
-            self._made.append(result)
+            self.add(result)
         return result
+
+    def add(self, result: CompressResult) -> None:
+        """Count a commit that was put into the batch among those that are made visible."""
+        self._made.append(result)
 
     def commit(self) -> tuple[Additions, ...]:
         """Make everything durable and visible; return what to tell the index, commit by commit."""
         self._encoder.confirm(self._stored.values())
         places = self._batch.commit()
         blobs = [item.record(places[oid]) for oid, item in self._stored.items()]
+        blobs += [item.record(places[oid]) for oid, item in self._slices.items()]
         parts = [blobs] + [[]] * (len(self._made) - 1)
         return tuple(
             additions(made.commit, made.manifest, places, part) for made, part in zip(self._made, parts, strict=True)
@@ -168,16 +179,26 @@ class Press:
         for item in self._encoder.store(tasks, self._batch):
             self._stored[item.content.id] = item
 
+    def put_slice(self, blob: SliceBlob) -> None:
+        """Store what is left of a tensor, as which part of it that is."""
+        oid = blob.envelope.id
+        if self._batch.put(EntryKind.TENSOR, oid, [blob.envelope.header, blob.frames]):
+            self._slices[oid] = blob
+
+    def full_bytes(self, content: Content) -> float:
+        """Return about what a tensor would take if it were stored on its own."""
+        return min(option.stored_bytes for option in self._encoder.options(content, ()))
+
     def is_stored(self, oid: ObjectId) -> bool:
         """Return whether a tensor is in the batch, or in the store, where the batch then protects it."""
-        if oid in self._stored:
+        if oid in self._stored or oid in self._slices:
             return True
         there = self._session.chains([oid])
         return oid in there and rely_on(oid, there, self._batch)
 
     def protect(self, contents: Iterable[ObjectId]) -> None:
         """Have the batch protect what is in the store of contents that a new commit names or needs."""
-        shared = {*contents} - self._stored.keys()
+        shared = {*contents} - self._stored.keys() - self._slices.keys()
         there = self._session.chains(shared)
         for oid in sorted(shared):
             if oid not in there or not rely_on(oid, there, self._batch):
@@ -196,6 +217,7 @@ class Press:
         wanted = {*tensors}
         records = self._session.index.blobs(wanted)
         known = {oid: self._stored[oid].stored_bytes for oid in wanted & self._stored.keys()}
+        known |= {oid: self._slices[oid].envelope.stored_bytes for oid in wanted & self._slices.keys()}
         return {oid: record.location.length for oid, record in records.items()} | known
 
     @property

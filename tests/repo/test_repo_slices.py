@@ -9,6 +9,7 @@ import pytest
 from mvc.codecs import Selection as Kept
 from mvc.codecs import Slice
 from mvc.errors import IntegrityError, MvcError
+from mvc.objects.blob import Reference
 from mvc.objects.commit import Commit
 from mvc.objects.operation import RefChange
 from mvc.repo import materialize
@@ -171,9 +172,11 @@ def test_frames_that_need_ever_more_frames(lab, monkeypatch):
     ids = [tensors[0].id]
     for width in range(39, 35, -1):
         with lab.session.pool() as pool, lab.session.store.begin() as batch:
-            made = sliced(ContentReader(lab.session, pool), ids[-1], Kept.of((1, width + 1), [None, [*range(width)]]))
-            count = -(-width // 2)
-            envelope = replace(made.envelope, frame_words=2, table=made.envelope.table * count)
+            part, reader = Kept.of((1, width + 1), [None, [*range(width)]]), ContentReader(lab.session, pool)
+            made, above = sliced(reader, ids[-1], part), reader.open(ids[-1]).envelope
+            count, fields = -(-width // 2), {"parameters": Slice(part).parameters, "frame_words": 2}
+            fields["references"] = (Reference("whole", ids[-1], above.depth),)  # as a writer that follows no slices
+            envelope = replace(made.envelope, table=made.envelope.table * count, **fields)
             batch.put(EntryKind.TENSOR, envelope.id, envelope.header + made.frames * count)
             batch.commit()
         lab.session.refresh(force=True)
