@@ -6,7 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from operator import attrgetter
 from typing import Final
+
+import numpy as np
 
 from mvc.codecs import Bytes
 from mvc.errors import ConflictError, InvalidInputError
@@ -28,17 +31,22 @@ from mvc.repo.reliance import rely_on
 from mvc.repo.scan import Content
 from mvc.repo.session import Session
 from mvc.repo.slices import SliceBlob
+from mvc.repo.sources import BytesSource
 from mvc.repo.stored_source import StoredSource
 from mvc.repo.transforms import SourceTensor, Transform
 from mvc.settings import Delta, Level
 from mvc.store.batch import WriteBatch
 from mvc.store.layout import EntryKind
-from mvc.types import ObjectId, TensorSpec
+from mvc.types import DType, ObjectId, TensorSpec
 
 __all__ = ["CompressRequest", "CompressResult", "Press", "shared_tensors"]
 
 _BOUNDS: Final = Delta(depth=MAX_DEPTH - 1, read_factor=float("inf"))
 """Of the delta policy: what was made to be near to its base is stored as a delta of it, however deep that is."""
+
+
+_MATRIX: Final = 2
+"""Dimensions of what is stored against zeros."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +283,7 @@ class _Compression:
             )
         self._wanted = self._chosen()
         self._derived: dict[ObjectId, DerivedTensor] = {}
+        self._zeros: dict[DType, ObjectId] = {}
 
     @property
     def bytes(self) -> int:
@@ -287,11 +296,14 @@ class _Compression:
         press, request = self._press, self._request
         self._session.supply(self._read_contents())
         request.transform.prepare(lambda: self._sources(lambda _: None), self._rest)
+        if request.transform.on_zeros:
+            self._put_zeros()
         press.store(self._tasks(tick))
         if not self._derived:
             return None
         manifest = self._replaced()
-        press.protect({oid for _, oid in manifest.segments()} | {entry.id for entry in self._bases.values()})
+        needed = {entry.id for entry in self._bases.values()} | {*self._zeros.values()}
+        press.protect({oid for _, oid in manifest.segments()} | needed)
         sizes = press.sizes(entry.id for entry in manifest.tensors)
         commit = self._commit(manifest, sizes, actor)
         put_commit(press.batch, commit, manifest)
@@ -360,8 +372,21 @@ class _Compression:
                 self._sides(tensor),
             )
 
+    def _put_zeros(self) -> None:
+        """Store a matrix of one zero of each type: fitted to another shape (spec-v1, section 5) it is all zeros."""
+        specs = {entry.spec for entry in self._manifest.tensors if entry.id in self._wanted}
+        for dtype in sorted({spec.dtype for spec in specs if len(spec.shape) == _MATRIX}, key=attrgetter("name")):
+            spec = TensorSpec(dtype, (1,) * _MATRIX)
+            words = np.zeros(spec.nbytes, np.uint8)
+            oid = self._zeros[dtype] = _id_of(spec, words)
+            if not self._press.is_stored(oid):
+                source = BytesSource("zeros", words.tobytes())
+                self._press.store([(Content("tensor", oid, spec, source, 0, (), words), ())])
+
     def _sides(self, tensor: SourceTensor) -> tuple[Side, ...]:
-        """Return the base of a tensor as what its new elements may be stored against."""
+        """Return the base of a tensor, or zeros, as what its new elements may be stored against."""
+        if tensor.spec.dtype in self._zeros and len(tensor.spec.shape) == _MATRIX:
+            return (self._press.side(self._zeros[tensor.spec.dtype]),)
         base = self._bases.get(tensor.id)
         if base is None or base.spec != tensor.spec or tensor.spec.nbytes < SMALL_BYTES:
             return ()

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import mvc as repository
 from mvc.codecs import Slice
 from mvc.runtime import load
 
@@ -173,3 +174,71 @@ class TestZiplm:
         committed("bert")
         (program.root / "texts.jsonl").write_text('{"text": "the"}\n')
         assert "1 text is not enough" in program.err(*ZIPLM, code=1)
+
+
+class TestWeights:
+    """Zeros and 8 bits, of any commit."""
+
+    @pytest.mark.parametrize("kind", ["bert", "gpt2"])
+    def test_a_chain(self, program, committed, tmp_path, kind):
+        """Structures, then zeros, then 8 bits: each records its source, and zeros stay."""
+        committed(kind)
+        program.run(*ZIPLM, "--branch", "small")
+        sparse = program.json(
+            "derive", "small", "--method", "prune", "--sparsity", "0.75", "--data", "texts.jsonl", "--branch", "sparse"
+        )
+        tiny = program.json("derive", "sparse", "--method", "quant8", "--exact", "*embed*", "--branch", "tiny")
+        assert (sparse["method"], tiny["method"]) == ("prune", "quant8")
+        assert tiny["source"] == sparse["commit"]
+        assert sparse["parameters"].keys() == {"sparsity", "texts", "samples"}
+        assert tiny["parameters"] == {"bits": 8, "exact": "*embed*"}
+        before, after = ({name: values for name, values in loaded(program, ref).items()} for ref in ("sparse", "tiny"))
+        pruned = {tensor["name"] for tensor in sparse["tensors"]}
+        assert pruned
+        for name in pruned:
+            assert abs((before[name] == 0).mean() - 0.75) < 0.02
+            assert (after[name][before[name] == 0] == 0).all()
+            rows = after[name] / np.maximum(np.abs(before[name]).max(axis=1, keepdims=True) / 127, 1e-30)
+            assert np.abs(rows - np.rint(rows)).max() < 1e-3
+        encodings = {tensor["name"]: tensor for tensor in program.json("show", "tiny", "--encodings")["tensors"]}
+        assert {encodings[name]["encoding"] for name in pruned} == {"step-delta"}
+        program.run("checkout", "tiny", "--to", str(tmp_path / "tiny"))
+        assert np.isfinite(outputs(load(tmp_path / "tiny"))).all()
+        assert not program.json("fsck")["faults"]
+
+    def test_a_file_of_calibration(self, program, committed):
+        """The same as calibrating on the fly, and recorded."""
+        committed("bert")
+        digest = program.json("calibrate", "main", "--data", "texts.jsonl", "--out", "calib.safetensors")["calibration"]
+        command = ("derive", "main", "--method", "prune", "--sparsity", "0.5")
+        read = program.json(*command, "--calib", "calib.safetensors")
+        run = program.json(*command, "--data", "texts.jsonl")
+        assert {tensor["id"] for tensor in read["tensors"]} == {tensor["id"] for tensor in run["tensors"]}
+        assert (read["calibration"], run["calibration"]) == (digest, None)
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (("prune", "--data", "texts.jsonl"), "prune takes --sparsity, and either --data or --calib"),
+            (("prune", "--sparsity", "0.5"), "prune takes --sparsity, and either --data or --calib"),
+            (("quant8", "--sparsity", "0.5"), "quant8 does not take --sparsity"),
+            (("quant8", "--data", "texts.jsonl"), "quant8 does not take --data"),
+            (("ziplm", "--speedup", "2", "--data", "x", "--sparsity", "1"), "ziplm does not take --sparsity"),
+            (("ziplm", "--speedup", "2", "--data", "x", "--exact", "a"), "ziplm does not take --tensors or --exact"),
+        ],
+    )
+    def test_usage(self, program, options, said):
+        """What a method takes."""
+        assert said in program.err("derive", "main", "--method", *options, code=2)
+
+    def test_shares_that_are_none(self, program, committed):
+        """All, or nothing."""
+        committed("bert")
+        for share in ("1", "0"):
+            command = ("derive", "main", "--method", "prune", "--sparsity", share, "--data", "texts.jsonl")
+            assert f"a sparsity of {share} is not between 0 and 1" in program.err(*command, code=1)
+
+
+def loaded(program, ref):
+    """Return the tensors of a commit."""
+    return repository.open(program.root).load(ref, framework="numpy")
