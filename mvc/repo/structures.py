@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from mvc.codecs import Bytes
-from mvc.errors import InvalidInputError
+from mvc.errors import InvalidInputError, MvcError
 from mvc.formats.safetensors import SafeTensors
 from mvc.formats.state_dict import file_order, safetensors_header
 from mvc.objects.manifest import Manifest, TensorEntry
 from mvc.repo.materialize import ContentReader
+from mvc.repo.session import Session
 from mvc.runtime.families import Cut, Kind
 from mvc.runtime.structure import KEY, Structure
-from mvc.types import TensorSpec
+from mvc.types import ObjectId, TensorSpec
 
-__all__ = ["CONFIG", "METADATA", "WEIGHTS", "dense_files", "read_config", "structures"]
+__all__ = ["CONFIG", "METADATA", "WEIGHTS", "dense_files", "read_config", "structures", "structures_of"]
 
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
@@ -71,6 +73,13 @@ def structures(reader: ContentReader, manifest: Manifest) -> dict[str, Structure
             if value is not None:
                 found[f"{directory}/" if directory else ""] = Structure.read(value)
     return found
+
+
+def structures_of(session: Session, commit: ObjectId) -> dict[str, Structure]:
+    """Return the same of a commit; nothing if its configurations are not here or are broken."""
+    with suppress(MvcError), session.pool() as pool:
+        return structures(ContentReader(session, pool), session.manifest(commit))
+    return {}
 
 
 def dense_files(reader: ContentReader, manifest: Manifest) -> dict[str, Iterable[Bytes | bytes]]:

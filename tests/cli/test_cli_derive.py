@@ -242,3 +242,33 @@ class TestWeights:
 def loaded(program, ref):
     """Return the tensors of a commit."""
     return repository.open(program.root).load(ref, framework="numpy")
+
+
+class TestOtherCommands:
+    """What they say of such a commit."""
+
+    def test_show_and_diff(self, program, committed):
+        """Which heads are kept, and how many neurons."""
+        committed("bert")
+        made = program.json(*ZIPLM, "--branch", "small")["parameters"]
+        [found] = program.json("show", "small")["structures"]
+        assert (found["path"], found["heads"], found["neurons"]) == ("", 4, 512)
+        assert program.json("show", "main")["structures"] == []
+        heads, neurons = ([int(n) for n in made[kind].split()] for kind in ("heads", "neurons"))
+        text = program.out("show", "small")
+        for number in range(2):
+            assert f"layer {number}: {heads[number]} of 4 heads" in text
+            assert f"{neurons[number]} of 512 neurons" in text
+        [changed] = program.json("diff", "main", "small")["structures"]
+        assert [layer["old"] for layer in changed["layers"]] == [{"heads": "0-3", "neurons": "0-511"}] * 2
+        assert [layer["new"] for layer in changed["layers"]] == found["layers"]
+        assert "heads 0-3 -> " in program.out("diff", "main", "small", "--tensors")
+        assert program.json("diff", "main", "main")["structures"] == []
+
+    def test_merge(self, program, committed):
+        """Models of other shapes are not merged, and it is said why."""
+        committed("bert")
+        program.run(*ZIPLM, "--branch", "small")
+        assert "no history in common" in program.err("merge", "small", code=1)
+        said = program.err("merge", "small", "--allow-unrelated-histories", code=3)
+        assert "added on both sides, with tensors of other shapes: no part of one is taken into the other" in said

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,8 +134,7 @@ def command(
                 assert sparsity is not None, "it was checked"
                 found, digest = _calibration(session, source, calibration, texts, stack)
                 transform = PruneTransform(sparsity, found, digest)
-            chosen = {"tensors": patterns, "exact": exact, "level": level, "chained": True}
-            request = CompressRequest(source, transform, None, branch, message, **chosen)
+            request = CompressRequest(source, transform, None, branch, message, patterns, exact, level, chained=True)
             result = compress(session, request, actor, terminal_progress())
     if as_json:
         emit("mvc.derive/1", **_document(result))
@@ -147,7 +146,7 @@ def command(
 
 def _check_options(
     method: str,
-    ziplm: dict[str, object],
+    ziplm: Mapping[str, object],
     sparsity: float | None,
     texts: tuple[str | None, str | None],
     patterns: tuple[str, ...],
