@@ -11,7 +11,7 @@ from mvc.lossy.sparse import sparsified
 def layer(seed=0, inputs=160):
     """Return weights and H of inputs that depend on each other."""
     rng = np.random.default_rng(seed)
-    x = rng.normal(size=(600, inputs)) @ rng.normal(size=(inputs, inputs)) / np.sqrt(inputs)
+    x = rng.normal(size=(600, inputs // 4)) @ rng.normal(size=(inputs // 4, inputs)) + rng.normal(size=(600, inputs))
     return rng.normal(size=(40, inputs)), 2 * x.T @ x / len(x)
 
 
@@ -23,13 +23,13 @@ def loss(weights, made, hessian):
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.8])
 def test_shares(share):
-    """As many zeros as asked for, and far less lost than by dropping the smallest weights."""
+    """As many zeros as asked for, and far less lost than with the smallest weights."""
     weights, hessian = layer()
     made = sparsified(weights, gptq_factor(hessian), share)
     assert abs((made == 0).mean() - share) < 0.01
     smallest = np.where(np.abs(weights) <= np.quantile(np.abs(weights), share), 0, weights)
     if share:
-        assert loss(weights, made, hessian) < 0.7 * loss(weights, smallest, hessian)
+        assert loss(weights, made, hessian) < 0.67 * loss(weights, smallest, hessian)
     else:
         assert np.array_equal(made, weights)
 
