@@ -72,8 +72,8 @@ class Magnitude(Pruner):
 class Bench:
     """The classifier, its texts, and a repository that holds it."""
 
-    def __init__(self, cache: Path, scratch: Path, effort: Effort, calibration: int) -> None:
-        self.calibration = calibration
+    def __init__(self, cache: Path, scratch: Path, effort: Effort, texts: tuple[int, int]) -> None:
+        self.calibration, self.search = texts
         self.classifier = Classifier(MiniLM(), cache / MiniLM.name)
         self.model = self.classifier.model
         self.env, self.effort = Environment(), effort
@@ -92,7 +92,7 @@ class Bench:
     def pruner(self) -> Pruner:
         """Return what prunes."""
         first = HELD_OUT + self.calibration
-        chosen = self.batches(HELD_OUT, self.calibration), self.batches(first, SEARCH)
+        chosen = self.batches(HELD_OUT, self.calibration), self.batches(first, self.search)
         return Pruner(self.model, structure_of(self.model), *chosen, self.env, self.effort, print)
 
     def cells(self, model: Any) -> dict[str, object]:  # noqa: ANN401 - transformers has no types
@@ -212,12 +212,15 @@ def main() -> None:
     parser.add_argument("--tries", type=int, default=Effort().tries)
     parser.add_argument("--samples", type=int, default=Effort().samples)
     parser.add_argument("--calibration", type=int, default=CALIBRATION)
+    parser.add_argument("--search", type=int, default=SEARCH)
     parser.add_argument("--out", type=Path, default=RESULTS / "derive-ziplm.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     tables: dict[str, list[dict[str, object]]] = {"Speed and answers": [], "Bytes": [], "Chain": []}
     with tempfile.TemporaryDirectory() as scratch:
-        bench = Bench(options.cache, Path(scratch), Effort(options.samples, options.tries), options.calibration)
+        bench = Bench(
+            options.cache, Path(scratch), Effort(options.samples, options.tries), (options.calibration, options.search)
+        )
         pruner = bench.pruner()
         magnitude = Magnitude(pruner)
         for target in options.targets:

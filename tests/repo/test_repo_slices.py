@@ -175,8 +175,9 @@ def test_frames_that_need_ever_more_frames(lab, monkeypatch):
             part, reader = Kept.of((1, width + 1), [None, [*range(width)]]), ContentReader(lab.session, pool)
             made, above = sliced(reader, ids[-1], part), reader.open(ids[-1]).envelope
             below = (Reference("whole", ids[-1], above.depth),)  # as a writer has it that follows no slices
-            envelope, count = replace(made.envelope, parameters=Slice(part).parameters, references=below), -(-width // 2)
-            envelope = replace(envelope, frame_words=2, table=envelope.table * count)
+            count, table = -(-width // 2), made.envelope.table * -(-width // 2)
+            envelope = replace(made.envelope, parameters=Slice(part).parameters, references=below)
+            envelope = replace(envelope, frame_words=2, table=table)
             batch.put(EntryKind.TENSOR, envelope.id, envelope.header + made.frames * count)
             batch.commit()
         lab.session.refresh(force=True)

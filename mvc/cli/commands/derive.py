@@ -99,7 +99,7 @@ def command(
     level: Level,
     as_json: bool,
 ) -> None:
-    """Make a commit of a smaller or faster model from that of another one, also from one that was derived.
+    """Make a commit of a smaller or faster model from that of another one.
 
     ziplm takes attention heads and neurons away until a forward pass is so much faster, those first without which the
     others can best make up for what is lost. What only became smaller takes next to no space: it is stored as which
@@ -108,8 +108,8 @@ def command(
     prune sets weights of linear layers to zero, and changes the others to make up for it. quant8 rounds matrices to 8
     bits, row by row. Files keep their shapes and types.
 
-    The commit records its source, the method and what was lost. It has no parent: the source may go. ziplm and prune
-    need torch and transformers.
+    The commit records its source, which may be derived itself, the method and what was lost. It has no parent: the
+    source may go. ziplm and prune need torch and transformers.
     """
     effort = Effort(samples=samples or Effort().samples, tries=Effort().tries if search is None else search)
     given = {"speedup": speedup, "env": env, "search": search, "samples": samples, "seed": seed}
