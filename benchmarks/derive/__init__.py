@@ -1,1 +1,1 @@
-"""What models that were made from others keep: healing, adapters on compressed models."""
+"""What models keep that were made from others: healed, with adapters, with fewer heads and neurons."""

@@ -39,6 +39,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "compress": "Make a commit that stands for another one, smaller and with a recorded loss.",
         "adapt": "Make the adapter of a model one of its compressed stand-in.",
         "recover": "Heal a commit that has lost something: it learns to answer as what it was made from.",
+        "derive": "Make a commit of a smaller or faster model from that of another one.",
     },
     "Other machines": {
         "clone": "Make a repository with all that a remote has.",

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
 
+from mvc.cli.notes import tell
 from mvc.repo.progress import Progress, Tick, silent
 
-__all__ = ["terminal_progress"]
+__all__ = ["terminal_progress", "terminal_stages"]
 
 
 def terminal_progress() -> Progress:
     """Return what shows bars if stderr is a terminal, and nothing otherwise."""
     return _bar if sys.stderr.isatty() else silent
+
+
+def terminal_stages() -> Callable[[str], None]:
+    """Return what says what is done next, if stderr is a terminal, and nothing otherwise."""
+    return _stage if sys.stderr.isatty() else lambda _: None
+
+
+def _stage(name: str) -> None:
+    tell("note", name)
 
 
 @contextmanager

@@ -90,6 +90,25 @@ class Selection:
         """Shape of what is left."""
         return tuple(n if s is None else len(s) for n, s in zip(self.whole, self.kept, strict=True))
 
+    def then(self, inner: Selection) -> Selection:
+        """Return what is left if of what this one leaves only `inner` stays.
+
+        Raises
+        ------
+        InvalidInputError
+            If that is a selection of another shape.
+
+        Examples
+        --------
+        >>> Selection.of((4, 3), [[0, 2, 3], None]).then(Selection.of((3, 3), [[1, 2], [0]])).kept
+        (array([2, 3]), array([0]))
+        """
+        if inner.whole != self.shape:
+            raise InvalidInputError(f"a selection of {list(inner.whole)} is none of {list(self.shape)}")
+        pairs = zip(self.kept, inner.kept, strict=True)
+        kept = [new if old is None else old if new is None else old[new] for old, new in pairs]
+        return Selection(self.whole, tuple(kept))
+
     @property
     def encoded(self) -> bytes:
         """The parameter ``keep``."""

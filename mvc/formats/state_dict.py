@@ -14,7 +14,7 @@ from mvc.formats.safetensors import LENGTH_BYTES, MAX_HEADER_BYTES, METADATA_KEY
 from mvc.types import TensorSpec
 from mvc.types.limits import MAX_NAME_BYTES, MAX_TENSORS, is_tensor_name
 
-__all__ = ["StateDictFile", "StateDictTensor", "safetensors_header", "state_dict_file"]
+__all__ = ["StateDictFile", "StateDictTensor", "file_order", "safetensors_header", "state_dict_file"]
 
 _ORDER: Final = (
     *("U64", "I64", "F64", "C64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16"),
@@ -113,13 +113,26 @@ def state_dict_file(tensors: Mapping[str, object], metadata: Mapping[str, str] |
     if len(tensors) > MAX_TENSORS:
         raise InvalidInputError(f"{len(tensors)} tensors are more than the {MAX_TENSORS} that a commit can hold")
     specs = {_checked_name(name): _checked_spec(name, value) for name, value in tensors.items()}
-    names = sorted(specs, key=lambda name: (_RANK[specs[name].dtype.name], name))
+    names = file_order(specs)
     header = safetensors_header([(name, specs[name]) for name in names], metadata)
     position, found = len(header), []
     for name in names:
         found.append(StateDictTensor(name, specs[name], position, tensors[name]))
         position += specs[name].nbytes
     return StateDictFile(header, tuple(found))
+
+
+def file_order(specs: Mapping[str, TensorSpec]) -> list[str]:
+    """Return names in the order in which the safetensors library writes their tensors.
+
+    Raises
+    ------
+    InvalidInputError
+        If safetensors has no such type.
+    """
+    for name, spec in specs.items():
+        _check_dtype(name, spec)
+    return sorted(specs, key=lambda name: (_RANK[specs[name].dtype.name], name))
 
 
 def _checked_name(name: object) -> str:

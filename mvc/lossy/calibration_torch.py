@@ -8,7 +8,7 @@ and H is diagonal.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,9 @@ __all__ = ["hessians", "inputs_first", "shared_names"]
 Moments = npt.NDArray[np.float32]
 
 
-def hessians(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> dict[str, Moments]:
+def hessians(
+    model: nn.Module, batches: Iterable[Mapping[str, Any]], only: Collection[str] | None = None
+) -> dict[str, Moments]:
     """Return H of every linear layer and embedding that the batches reach, by the name of its weight as a parameter.
 
     Parameters
@@ -37,6 +39,8 @@ def hessians(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> dict[str
     batches : iterable of mappings
         The keyword arguments of each forward pass, whose tensors have one sample a row. Tokens for which
         ``attention_mask`` is 0 do not count.
+    only : collection of str, optional
+        Names of weights to look at; all by default.
 
     Returns
     -------
@@ -50,7 +54,12 @@ def hessians(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> dict[str
     """
     import torch  # noqa: PLC0415
 
-    sums = {f"{name}.weight" if name else "weight": (layer, _sum_of(name, layer)) for name, layer in _layers(model)}
+    layers = {f"{name}.weight" if name else "weight": (name, layer) for name, layer in _layers(model)}
+    sums = {
+        weight: (layer, _sum_of(name, layer))
+        for weight, (name, layer) in layers.items()
+        if only is None or weight in only
+    }
     with torch.inference_mode(), ExitStack() as stack:
         for layer, moments in sums.values():
             stack.enter_context(_hooked(layer, moments))

@@ -9,7 +9,8 @@ from pathlib import Path
 from mvc.errors import InvalidInputError
 from mvc.lossy.calibration import Matrix, Vector
 from mvc.lossy.calibration_torch import hessians, inputs_first, shared_names
-from mvc.lossy.models_transformers import load_model, running, tensor_name
+from mvc.lossy.models_transformers import load_model, running
+from mvc.runtime.loading import tensor_name
 
 __all__ = ["Calibrated", "calibrate"]
 

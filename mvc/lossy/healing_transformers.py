@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 from mvc.errors import InvalidInputError
 from mvc.lossy.distillation_torch import Recipe, order_of
 from mvc.lossy.healing_torch import Healed, heal
-from mvc.lossy.models_transformers import batches_of, load_tokenizer, load_weights, running, tensor_name
+from mvc.lossy.models_transformers import batches_of, load_tokenizer, running
 from mvc.lossy.outputs_torch import Expected
 from mvc.lossy.trainings_torch import NewTensor, Training
+from mvc.runtime import load
 from mvc.runtime.attaching import attach, attach_lora, modules_in
+from mvc.runtime.loading import tensor_name
 from mvc.runtime.peft import Lora
 from mvc.types import DType
 
@@ -154,12 +156,12 @@ def heal_model(
         raise InvalidInputError(
             "the commit has modules beside its weights already", hint="take the one that these were made for"
         )
-    model, encode = load_weights(student), load_tokenizer(tokenizer)
+    model, encode = load(student), load_tokenizer(tokenizer)
     rest, held = samples.split(recipe.seed)
     rest = rest[: recipe.steps * _BATCH]
     classes = [samples.classes(model, places) for places in (rest, held)]
     labels = (classes[0], classes[1]) if classes[0] is not None and classes[1] is not None else None
-    master = load_weights(teacher)
+    master = load(teacher)
     if type(master) is not type(model):
         raise InvalidInputError(
             f"the teacher is a {type(master).__name__}, and what is to be healed a {type(model).__name__}",

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from mvc.errors import InvalidInputError, MvcError
+from mvc.runtime import load
 
-__all__ = [
-    "BATCH",
-    "batches_of",
-    "load_model",
-    "load_tokenizer",
-    "load_weights",
-    "read_labels",
-    "read_texts",
-    "running",
-    "tensor_name",
-]
+__all__ = ["BATCH", "batches_of", "load_model", "load_tokenizer", "read_labels", "read_texts", "running"]
 
 BATCH: Final = 8
 """Texts that run at once: memory grows with it, and on a processor speed hardly does."""
@@ -99,7 +90,7 @@ def load_model(directory: Path, tokenizer: Path, texts: Sequence[str], length: i
     InvalidInputError
         If model or tokenizer cannot be loaded.
     """
-    model = load_weights(directory)
+    model = load(directory)
     return model, batches_of(model, load_tokenizer(tokenizer), texts, length)
 
 
@@ -136,43 +127,17 @@ def running() -> Iterator[None]:
         ) from error
 
 
-def load_weights(directory: Path) -> Any:  # noqa: ANN401 - of whatever class it is
-    """Return a model in float32, ready to run; errors as of `load_model`."""
-    import transformers  # noqa: PLC0415
-
-    with _loading():
-        config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
-        kinds = [getattr(transformers, name, None) for name in config.architectures or ()]
-        kind = next((kind for kind in kinds if kind is not None), transformers.AutoModel)
-        return kind.from_pretrained(directory, local_files_only=True, torch_dtype="float32").eval()
-
-
 def load_tokenizer(directory: Path) -> Any:  # noqa: ANN401 - of whatever class it is
     """Return a tokenizer that can pad; errors as of `load_model`."""
     import transformers  # noqa: PLC0415
 
-    with _loading():
+    try:
         encode = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise InvalidInputError(
+            f"the tokenizer cannot be loaded: {str(error).splitlines()[0]}",
+            hint="--tokenizer DIR says where it is, if not in the commit",
+        ) from error
     if encode.pad_token is None:  # as GPT-2's; which it is does not matter, for padding is masked
         encode.pad_token = encode.eos_token or encode.convert_ids_to_tokens(0)
     return encode
-
-
-@contextmanager
-def _loading() -> Iterator[None]:
-    """Have what transformers raises while it loads be an error of ours."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError) as error:
-        raise InvalidInputError(
-            f"the model cannot be loaded: {str(error).splitlines()[0]}",
-            hint="the commit must hold config.json; --tokenizer DIR says where its tokenizer is, if not there too",
-        ) from error
-
-
-def tensor_name(layers: Collection[str], names: Collection[str], prefix: str) -> str | None:
-    """Return what the files call a weight that has some names: with the prefix of the whole model, or without."""
-    candidates = (
-        name for layer in sorted(layers) for name in (layer, layer.removeprefix(f"{prefix}."), f"{prefix}.{layer}")
-    )
-    return next((name for name in candidates if name in names), None)

@@ -14,7 +14,7 @@ from mvc.errors import InvalidInputError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Expected", "TorchOutputs", "difference", "rows"]
+__all__ = ["Expected", "TorchOutputs", "difference", "fields_of", "rows"]
 
 _MOST_BYTES: Final = 1 << 30
 """Of outputs that are kept to compare with: 20,000 tokens of a model of 50,000 words, 700,000 of an encoder's 384."""
@@ -158,9 +158,14 @@ def rows(outputs: Any, mask: Tensor | None) -> Tensor:  # noqa: ANN401 - of what
     """Return the outputs for a batch as one vector, without what is padding."""
     import torch  # noqa: PLC0415
 
+    return torch.cat([values.reshape(-1) for values in fields_of(outputs, mask).values()])
+
+
+def fields_of(outputs: Any, mask: Tensor | None) -> dict[str, Tensor]:  # noqa: ANN401 - of whatever class the model has
+    """Return the logits of a model, or its last hidden states if it has none, without what is of padding."""
     hidden = "last_hidden_state"
     fields = {n: v for n, v in outputs.items() if n.endswith("logits")} or {hidden: outputs[hidden]}
-    return torch.cat([_counted(name, value.float(), mask).reshape(-1) for name, value in fields.items()])
+    return {name: _counted(name, value.float(), mask) for name, value in fields.items()}
 
 
 def difference(outputs: Any, batch: Mapping[str, Any], expected: Tensor) -> Tensor:  # noqa: ANN401 - as for `rows`

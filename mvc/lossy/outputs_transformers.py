@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mvc.errors import InvalidInputError
-from mvc.lossy.models_transformers import load_model, running, tensor_name
+from mvc.lossy.models_transformers import load_model, running
 from mvc.lossy.outputs_torch import TorchOutputs
+from mvc.runtime.loading import tensor_name
 
 __all__ = ["outputs"]
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from mvc.codecs import Bytes
 from mvc.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -21,14 +23,16 @@ from mvc.objects.manifest import FileEntry, Manifest
 from mvc.objects.operation import RefChange, apply_changes
 from mvc.objects.refnames import BRANCHES, HEAD, TAGS, THINNED
 from mvc.repo.clock import Actor
-from mvc.repo.export import export, remove_files, supply_files
+from mvc.repo.export import export, remove_files, supply_files, write_pieces
 from mvc.repo.layout import DIRECTORY
+from mvc.repo.materialize import ContentReader
 from mvc.repo.presence import check_contents, check_not_named, check_not_thinned, check_present
 from mvc.repo.progress import Progress, silent
 from mvc.repo.refs import SYMBOLIC, RefState, attach, thinned_in
 from mvc.repo.scan import scan
 from mvc.repo.session import Session
 from mvc.repo.status import Status, status
+from mvc.repo.structures import dense_files
 from mvc.repo.tree import covers, worktree_source
 from mvc.repo.worktree import Tracked, WorkTree
 from mvc.types import ObjectId, object_id
@@ -84,18 +88,26 @@ def _differs(session: Session, manifest: Manifest, path: str) -> bool:
 
 
 def export_commit(
-    session: Session, commit: ObjectId, to: Path, paths: Sequence[str] = (), progress: Progress = silent
+    session: Session,
+    commit: ObjectId,
+    to: Path,
+    paths: Sequence[str] = (),
+    progress: Progress = silent,
+    *,
+    dense: bool = False,
 ) -> CheckoutResult:
     """Write the files of `commit` below `to`, which is made if need be, and touch nothing else.
 
-    Files at these paths are replaced; others below `to` stay.
+    Files at these paths are replaced; others below `to` stay. If `dense`, models that have lost heads or neurons get
+    zeros in their places, so that whatever opens the model that they come from opens them.
 
     Raises
     ------
     NotFoundError
         If a path is not in the commit.
     InvalidInputError
-        If `to` is a file, holds the work tree, lies in ``.mvc``, or something in it is in the way.
+        If `to` is a file, holds the work tree, lies in ``.mvc``, or something in it is in the way; if no model has lost
+        anything, and they are to be dense.
     DirtyWorkTreeError
         If `to` lies in the work tree, and a file there that no commit holds would be overwritten.
     """
@@ -108,8 +120,21 @@ def export_commit(
             to.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"{to} cannot be made: {error.strerror}") from error
-        export(session, files, to, pool, progress)
+        padded = _dense(session, commit, files, pool) if dense else {}
+        export(session, [file for file in files if file.path not in padded], to, pool, progress)
+        for path, pieces in padded.items():
+            write_pieces(session, to, path, pieces)
     return CheckoutResult(commit, None, len(files), 0)
+
+
+def _dense(
+    session: Session, commit: ObjectId, files: Sequence[FileEntry], pool: Executor
+) -> dict[str, Iterable[Bytes | bytes]]:
+    """Return those of the files that are to be written with zeros for what has gone."""
+    supply_files(session, files)
+    wanted = {file.path for file in files}
+    found = dense_files(ContentReader(session, pool), session.manifest(commit))
+    return {path: pieces for path, pieces in found.items() if path in wanted}
 
 
 def _check_target(session: Session, to: Path, files: Sequence[FileEntry]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from mvc.errors import ConflictError, InvalidInputError, ReadOnlyError, StorageError
 from mvc.repo.branches import check_new_branch, create_branch
@@ -12,9 +13,10 @@ from mvc.repo.presence import check_present
 from mvc.repo.press import CompressRequest, CompressResult, Press
 from mvc.repo.progress import Progress, silent
 from mvc.repo.session import Session
+from mvc.settings import Level
 from mvc.types import ObjectId
 
-__all__ = ["compress"]
+__all__ = ["Frame", "compress", "pressed"]
 
 
 def compress(session: Session, request: CompressRequest, actor: Actor, progress: Progress = silent) -> CompressResult:
@@ -42,28 +44,75 @@ def compress(session: Session, request: CompressRequest, actor: Actor, progress:
         If there is such a branch.
     """
     session.check_writable()
-    _check_lossless(session, request.source)
-    state = session.refs.state()
-    if request.branch is not None:
-        check_new_branch(state, request.branch)
+    if not request.chained:
+        _check_lossless(session, request.source)
+
+    def work(press: Press) -> CompressResult:
+        """Compress into the batch."""
+        result = press.compress(request, actor, progress)
+        if result is None:
+            raise _nothing_to_change(request)
+        return result
+
     pins = [request.source, *([request.base] if request.base else [])]
-    with session.index.connected(), session.store.leases.take("compress", pins) as lease, session.pool() as pool:
-        check_present(session, state, pins)
+    return pressed(session, Frame("compress", pins, request.branch, request.level), actor, work)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a command that makes a commit of other commits' tensors does around its work.
+
+    Parameters
+    ----------
+    command : str
+        Its name.
+    pins : sequence of ObjectId
+        Commits that must stay meanwhile.
+    branch : str or None
+        Short name of a new branch.
+    level : Level
+        How hard to try to be small.
+    """
+
+    command: str
+    pins: Sequence[ObjectId]
+    branch: str | None
+    level: Level = "default"
+
+
+def pressed(session: Session, frame: Frame, actor: Actor, work: Callable[[Press], CompressResult]) -> CompressResult:
+    """Have a commit made, then everything durable, the index up to date, and the branch there.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If there is such a branch.
+    ConflictError
+        If what was stored may be gone.
+    """
+    session.check_writable()
+    state = session.refs.state()
+    if frame.branch is not None:
+        check_new_branch(state, frame.branch)
+    with (
+        session.index.connected(),
+        session.store.leases.take(frame.command, list(frame.pins)) as lease,
+        session.pool() as pool,
+    ):
+        check_present(session, state, frame.pins)
         with session.store.begin() as batch:
-            press = Press(session, pool, batch, request.level)
-            result = press.compress(request, actor, progress)
-            if result is None:
-                raise _nothing_to_change(request)
+            press = Press(session, pool, batch, frame.level)
+            result = work(press)
             (added,) = press.commit()
         result = replace(result, stored_bytes=batch.stored_bytes)
         if not lease.renew():
             raise ConflictError(
-                "this process was taken for dead, and what it stored may be gone", hint="compress again"
+                "this process was taken for dead, and what it stored may be gone", hint=f"{frame.command} again"
             )
         with suppress(StorageError, ReadOnlyError):  # derived: the next command will see to it
             session.follow_objects(added)
-        if request.branch is not None:
-            create_branch(session, request.branch, result.commit.id, actor)
+        if frame.branch is not None:
+            create_branch(session, frame.branch, result.commit.id, actor)
     return result
 
 

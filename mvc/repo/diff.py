@@ -14,7 +14,9 @@ from mvc.repo.compare import TensorDistance, distance
 from mvc.repo.materialize import ContentReader
 from mvc.repo.scan import Content, scan
 from mvc.repo.session import Session
+from mvc.repo.structures import structures_of
 from mvc.repo.tree import assemble, from_worktree
+from mvc.runtime.structure import Structure
 from mvc.types import ObjectId
 
 __all__ = ["Difference", "Side", "TensorDifference", "commit_side", "diff", "worktree_side"]
@@ -80,6 +82,9 @@ class Difference:
         Paths of files.
     tensors : tuple of TensorDifference
         In the order of the files.
+    structures : pair of mappings of str to Structure
+        By directories of models, what they have kept of their heads and neurons, on either side, where that may differ:
+        where tensors are not of the same names and shapes.
     """
 
     old: str
@@ -88,6 +93,7 @@ class Difference:
     removed: tuple[str, ...]
     modified: tuple[str, ...]
     tensors: tuple[TensorDifference, ...]
+    structures: tuple[Mapping[str, Structure], Mapping[str, Structure]] = ({}, {})
 
     @property
     def empty(self) -> bool:
@@ -144,7 +150,18 @@ def diff(session: Session, old: Side, new: Side, pool: Executor, *, tensors: boo
         tuple(path for path in before if path not in after),
         tuple(path for path in after if path in before and before[path] != after[path]),
         tuple(found),
+        _structures(session, found, old, new),
     )
+
+
+def _structures(
+    session: Session, found: Sequence[TensorDifference], old: Side, new: Side
+) -> tuple[Mapping[str, Structure], Mapping[str, Structure]]:
+    """Return what models have kept on either side, if they have other tensors; of a work tree nothing is known."""
+    if all(item.change == "changed" for item in found) or old.contents or new.contents:
+        return {}, {}
+    sides = [structures_of(session, side.commit) if side.commit else {} for side in (old, new)]
+    return sides[0], sides[1]
 
 
 def _by_place(manifest: Manifest) -> dict[tuple[str, str], TensorEntry]:

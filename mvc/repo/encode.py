@@ -11,7 +11,7 @@ from itertools import chain, groupby
 from operator import attrgetter
 from typing import Final, Protocol
 
-from mvc.codecs import Bytes, FrameSpec, frame_words
+from mvc.codecs import Bytes, Fit, FrameSpec, fitted, frame_words
 from mvc.errors import ConflictError
 from mvc.index import BlobRecord
 from mvc.objects.blob import Envelope
@@ -271,7 +271,11 @@ class Encoder:
         """Return a range of a side tensor: from its source if this batch stores it, since it cannot be decoded yet."""
         if side.id not in self._written:
             return self._reader.side(side.id, target, start, words)
-        return self._written[side.id].load(start, words)
+        content = self._written[side.id]
+        fit = None if content.spec == target else Fit.between(content.spec, target)
+        if fit is None:
+            return content.load(start, words)
+        return fitted(fit, start, words, target.dtype.word_bytes, content.load)
 
     def _samples(self, content: Content, sides: Sequence[Side]) -> list[Range]:
         starts, words = sample_places(content.spec)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import closing, suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK
 
+from mvc.codecs import Bytes
 from mvc.errors import IntegrityError, InvalidInputError, MvcError
 from mvc.objects.manifest import FileEntry
 from mvc.repo.materialize import ContentReader
@@ -17,7 +18,7 @@ from mvc.repo.session import Session
 from mvc.repo.worktree import Stamp, Tracked
 from mvc.store.fs import FileSystem, Placer
 
-__all__ = ["export", "remove_files", "supply_files"]
+__all__ = ["export", "remove_files", "supply_files", "write_pieces"]
 
 
 def export(
@@ -84,22 +85,57 @@ def _device(directory: Path) -> int | None:
         return None
 
 
+def write_pieces(session: Session, root: Path, path: str, pieces: Iterable[Bytes | bytes]) -> None:
+    """Write a file that is in no commit, piece by piece, as `export` writes those that are.
+
+    Raises
+    ------
+    InvalidInputError, StorageError
+        As for `export`.
+    """
+    directories = _make_parents(session.fs, root, path)
+    target = root / path
+
+    def fill(placer: Placer) -> None:
+        """Write the pieces one after the other."""
+        offset = 0
+        for piece in pieces:
+            view = memoryview(piece if isinstance(piece, bytes) else piece.data).cast("B")
+            placer.put(offset, view)
+            placer.advance(view.nbytes)
+            offset += view.nbytes
+
+    _place(session.fs, _draft(session, target), target, 0o644, fill)
+    for directory in directories:
+        session.fs.fsync_dir(directory)
+
+
 def _write(fs: FileSystem, reader: ContentReader, file: FileEntry, draft: Path, target: Path, tick: Tick) -> Tracked:
+    def fill(placer: Placer) -> None:
+        """Write the segments, in whatever order they are decoded."""
+        written = 0
+        with closing(reader.place([segment.id for segment in file.segments], placer.put)) as counts:
+            for count in counts:
+                placer.advance(count)
+                tick(count)
+                written += count
+        if written != file.size:
+            raise IntegrityError(
+                f"{file.path!r} has {written:,} bytes; its manifest says {file.size:,}", hint="mvc fsck"
+            )
+
+    _place(fs, draft, target, file.mode, fill)
+    return Tracked(file.mode, file.size, Stamp.of(target.stat()))
+
+
+def _place(fs: FileSystem, draft: Path, target: Path, mode: int, fill: Callable[[Placer], None]) -> None:
+    """Have a file written beside its place, flush it, and rename it over what stands there."""
     if target.is_dir() and not target.is_symlink():
         raise InvalidInputError(f"{target} is a directory where a file must go", hint="move it away")
-    handle = fs.create(draft, file.mode)
+    handle = fs.create(draft, mode)
     try:
         try:
-            placer, written = Placer(fs, handle), 0
-            with closing(reader.place([segment.id for segment in file.segments], placer.put)) as counts:
-                for count in counts:
-                    placer.advance(count)
-                    tick(count)
-                    written += count
-            if written != file.size:
-                raise IntegrityError(
-                    f"{file.path!r} has {written:,} bytes; its manifest says {file.size:,}", hint="mvc fsck"
-                )
+            fill(Placer(fs, handle))
             fs.fsync(handle)
         finally:
             fs.close(handle)
@@ -108,7 +144,6 @@ def _write(fs: FileSystem, reader: ContentReader, file: FileEntry, draft: Path, 
         with suppress(MvcError):
             fs.unlink(draft)
         raise
-    return Tracked(file.mode, file.size, Stamp.of(target.stat()))
 
 
 def _make_parents(fs: FileSystem, root: Path, path: str) -> list[Path]:

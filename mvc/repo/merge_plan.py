@@ -164,10 +164,18 @@ def _merge_content(
     if not conflicting:
         return file, []
     if base is None:
-        return file, [MergeConflict(path, None, "added on both sides")]
+        return file, [MergeConflict(path, None, f"added on both sides{_shapes(ours, theirs)}")]
     if not _same_layout(base, ours, theirs):
-        return file, [MergeConflict(path, None, "changed on both sides")]
+        return file, [MergeConflict(path, None, f"changed on both sides{_shapes(ours, theirs)}")]
     return _merge_tensors(base, ours, theirs, favour)
+
+
+def _shapes(ours: ScannedFile, theirs: ScannedFile) -> str:
+    """Return what to add of tensors that have other shapes: nothing is mapped from one onto the other."""
+    known = {tensor.name: tensor.spec.shape for tensor in ours.tensors}
+    if any(known.get(tensor.name, tensor.spec.shape) != tensor.spec.shape for tensor in theirs.tensors):
+        return ", with tensors of other shapes: no part of one is taken into the other"
+    return ""
 
 
 _Ids: TypeAlias = tuple[ObjectId, ObjectId, ObjectId]

@@ -6,7 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from operator import attrgetter
 from typing import Final
+
+import numpy as np
 
 from mvc.codecs import Bytes
 from mvc.errors import ConflictError, InvalidInputError
@@ -27,16 +30,23 @@ from mvc.repo.record import additions, put_commit
 from mvc.repo.reliance import rely_on
 from mvc.repo.scan import Content
 from mvc.repo.session import Session
+from mvc.repo.slices import SliceBlob
+from mvc.repo.sources import BytesSource
 from mvc.repo.stored_source import StoredSource
 from mvc.repo.transforms import SourceTensor, Transform
 from mvc.settings import Delta, Level
 from mvc.store.batch import WriteBatch
-from mvc.types import ObjectId
+from mvc.store.layout import EntryKind
+from mvc.types import DType, ObjectId, TensorSpec
 
 __all__ = ["CompressRequest", "CompressResult", "Press", "shared_tensors"]
 
 _BOUNDS: Final = Delta(depth=MAX_DEPTH - 1, read_factor=float("inf"))
 """Of the delta policy: what was made to be near to its base is stored as a delta of it, however deep that is."""
+
+
+_MATRIX: Final = 2
+"""Dimensions of what is stored against zeros."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,8 @@ class CompressRequest:
         How hard to try to be small.
     gate : str or None
         The condition on metrics that the caller holds the commit to, for the record.
+    chained : bool
+        Whether the source may have lost something already: the loss is then against the source as it is.
     """
 
     source: ObjectId
@@ -74,6 +86,7 @@ class CompressRequest:
     exact: tuple[str, ...] = ()
     level: Level = "default"
     gate: str | None = None
+    chained: bool = False
 
     @property
     def parameters(self) -> dict[str, Scalar]:
@@ -131,6 +144,7 @@ class Press:
         self._reader = ContentReader(session, pool)
         self._encoder = Encoder(self._reader, pool, 2 * session.threads, level, _BOUNDS)
         self._stored: dict[ObjectId, Stored] = {}
+        self._slices: dict[ObjectId, SliceBlob] = {}
         self._made: list[CompressResult] = []
 
     def compress(self, request: CompressRequest, actor: Actor, progress: Progress = silent) -> CompressResult | None:
@@ -145,14 +159,19 @@ class Press:
         with progress("compressing", work.bytes) as tick:
             result = work.run(actor, tick)
         if result is not None:
-            self._made.append(result)
+            self.add(result)
         return result
+
+    def add(self, result: CompressResult) -> None:
+        """Count a commit that was put into the batch among those that are made visible."""
+        self._made.append(result)
 
     def commit(self) -> tuple[Additions, ...]:
         """Make everything durable and visible; return what to tell the index, commit by commit."""
         self._encoder.confirm(self._stored.values())
         places = self._batch.commit()
         blobs = [item.record(places[oid]) for oid, item in self._stored.items()]
+        blobs += [item.record(places[oid]) for oid, item in self._slices.items()]
         parts = [blobs] + [[]] * (len(self._made) - 1)
         return tuple(
             additions(made.commit, made.manifest, places, part) for made, part in zip(self._made, parts, strict=True)
@@ -168,16 +187,26 @@ class Press:
         for item in self._encoder.store(tasks, self._batch):
             self._stored[item.content.id] = item
 
+    def put_slice(self, blob: SliceBlob) -> None:
+        """Store what is left of a tensor, as which part of it that is."""
+        oid = blob.envelope.id
+        if self._batch.put(EntryKind.TENSOR, oid, [blob.envelope.header, blob.frames]):
+            self._slices[oid] = blob
+
+    def full_bytes(self, content: Content) -> float:
+        """Return about what a tensor would take if it were stored on its own."""
+        return min(option.stored_bytes for option in self._encoder.options(content, ()))
+
     def is_stored(self, oid: ObjectId) -> bool:
         """Return whether a tensor is in the batch, or in the store, where the batch then protects it."""
-        if oid in self._stored:
+        if oid in self._stored or oid in self._slices:
             return True
         there = self._session.chains([oid])
         return oid in there and rely_on(oid, there, self._batch)
 
     def protect(self, contents: Iterable[ObjectId]) -> None:
         """Have the batch protect what is in the store of contents that a new commit names or needs."""
-        shared = {*contents} - self._stored.keys()
+        shared = {*contents} - self._stored.keys() - self._slices.keys()
         there = self._session.chains(shared)
         for oid in sorted(shared):
             if oid not in there or not rely_on(oid, there, self._batch):
@@ -196,6 +225,7 @@ class Press:
         wanted = {*tensors}
         records = self._session.index.blobs(wanted)
         known = {oid: self._stored[oid].stored_bytes for oid in wanted & self._stored.keys()}
+        known |= {oid: self._slices[oid].envelope.stored_bytes for oid in wanted & self._slices.keys()}
         return {oid: record.location.length for oid, record in records.items()} | known
 
     @property
@@ -253,6 +283,7 @@ class _Compression:
             )
         self._wanted = self._chosen()
         self._derived: dict[ObjectId, DerivedTensor] = {}
+        self._zeros: dict[DType, ObjectId] = {}
 
     @property
     def bytes(self) -> int:
@@ -265,11 +296,14 @@ class _Compression:
         press, request = self._press, self._request
         self._session.supply(self._read_contents())
         request.transform.prepare(lambda: self._sources(lambda _: None), self._rest)
+        if request.transform.on_zeros:
+            self._put_zeros()
         press.store(self._tasks(tick))
         if not self._derived:
             return None
         manifest = self._replaced()
-        press.protect({oid for _, oid in manifest.segments()} | {entry.id for entry in self._bases.values()})
+        needed = {entry.id for entry in self._bases.values()} | {*self._zeros.values()}
+        press.protect({oid for _, oid in manifest.segments()} | needed)
         sizes = press.sizes(entry.id for entry in manifest.tensors)
         commit = self._commit(manifest, sizes, actor)
         put_commit(press.batch, commit, manifest)
@@ -338,8 +372,21 @@ class _Compression:
                 self._sides(tensor),
             )
 
+    def _put_zeros(self) -> None:
+        """Store a matrix of one zero of each type: fitted to another shape (spec-v1, section 5) it is all zeros."""
+        specs = {entry.spec for entry in self._manifest.tensors if entry.id in self._wanted}
+        for dtype in sorted({spec.dtype for spec in specs if len(spec.shape) == _MATRIX}, key=attrgetter("name")):
+            spec = TensorSpec(dtype, (1,) * _MATRIX)
+            words = np.zeros(spec.nbytes, np.uint8)
+            oid = self._zeros[dtype] = tensor_id(spec, words.data)
+            if not self._press.is_stored(oid):
+                source = BytesSource("zeros", words.tobytes())
+                self._press.store([(Content("tensor", oid, spec, source, 0, (), words), ())])
+
     def _sides(self, tensor: SourceTensor) -> tuple[Side, ...]:
-        """Return the base of a tensor as what its new elements may be stored against."""
+        """Return the base of a tensor, or zeros, as what its new elements may be stored against."""
+        if tensor.spec.dtype in self._zeros and len(tensor.spec.shape) == _MATRIX:
+            return (self._press.side(self._zeros[tensor.spec.dtype]),)
         base = self._bases.get(tensor.id)
         if base is None or base.spec != tensor.spec or tensor.spec.nbytes < SMALL_BYTES:
             return ()

@@ -79,6 +79,9 @@ class Transform(ABC):
     reads_bases: ClassVar[bool] = True
     """Whether it looks at tensors of the base."""
 
+    on_zeros: ClassVar[bool] = False
+    """Whether what it makes of matrices is best told as how far it lies from zeros."""
+
     calibration: ObjectId | None = None
     """BLAKE3 of the file of calibration, if there is one."""
 

@@ -121,7 +121,7 @@ MEASURES = {"changed_fraction", "relative_l2", "cosine", "max_abs", "norm_old", 
 def test_diff(story):
     """``diff`` tells files and tensors; measures are null unless they are asked for."""
     found = story.json("diff", "main~1", "main")
-    assert list(found) == ["schema", "old", "new", "added", "removed", "modified", "tensors"]
+    assert list(found) == ["schema", "old", "new", "added", "removed", "modified", "tensors", "structures"]
     assert (found["schema"], found["old"], found["new"]) == ("mvc.diff/1", "main~1", "main")
     assert found["modified"] == ["model.safetensors"]
     tensor = found["tensors"][0]

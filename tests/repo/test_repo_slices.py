@@ -9,6 +9,7 @@ import pytest
 from mvc.codecs import Selection as Kept
 from mvc.codecs import Slice
 from mvc.errors import IntegrityError, MvcError
+from mvc.objects.blob import Reference
 from mvc.objects.commit import Commit
 from mvc.objects.operation import RefChange
 from mvc.repo import materialize
@@ -171,9 +172,12 @@ def test_frames_that_need_ever_more_frames(lab, monkeypatch):
     ids = [tensors[0].id]
     for width in range(39, 35, -1):
         with lab.session.pool() as pool, lab.session.store.begin() as batch:
-            made = sliced(ContentReader(lab.session, pool), ids[-1], Kept.of((1, width + 1), [None, [*range(width)]]))
-            count = -(-width // 2)
-            envelope = replace(made.envelope, frame_words=2, table=made.envelope.table * count)
+            part, reader = Kept.of((1, width + 1), [None, [*range(width)]]), ContentReader(lab.session, pool)
+            made, above = sliced(reader, ids[-1], part), reader.open(ids[-1]).envelope
+            below = (Reference("whole", ids[-1], above.depth),)  # as a writer has it that follows no slices
+            count, table = -(-width // 2), made.envelope.table * -(-width // 2)
+            envelope = replace(made.envelope, parameters=Slice(part).parameters, references=below)
+            envelope = replace(envelope, frame_words=2, table=table)
             batch.put(EntryKind.TENSOR, envelope.id, envelope.header + made.frames * count)
             batch.commit()
         lab.session.refresh(force=True)

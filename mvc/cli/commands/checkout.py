@@ -32,6 +32,7 @@ from mvc.repo.thinned import standing_for
 @click.argument("ref", metavar="REF", shell_complete=complete_ref)
 @click.argument("paths", metavar="[PATH]...", nargs=-1)
 @click.option("--to", metavar="DIR", help="Write the files below DIR, and touch nothing else.")
+@click.option("--dense", is_flag=True, help="With --to: fill up with zeros what mvc derive has taken from models.")
 @click.option("--allow-lossy", is_flag=True, help="Take what stands in for a commit that was thinned.")
 @force_option
 @json_option
@@ -43,6 +44,7 @@ def command(
     ref: str,
     paths: tuple[str, ...],
     to: str | None,
+    dense: bool,
     allow_lossy: bool,
     force: bool,
     as_json: bool,
@@ -52,6 +54,9 @@ def command(
     With --to, writes them below DIR; without, with PATH, brings these files of the work tree back to what they are in
     REF, as mvc restore does; without both, brings the whole work tree and HEAD to REF, as mvc switch does.
 
+    A model that mvc derive has made smaller is for mvc.runtime.load; with --dense, what has gone is filled up with
+    zeros, and transformers can open it.
+
     Of a commit whose contents were let go (mvc thin), --allow-lossy brings the commit that stands in for it.
     """
     keep_freed_memory()
@@ -59,7 +64,9 @@ def command(
     revision = resolve(session, ref)
     stand_in = standing_for(session.refs.state().thinned, revision.commit) if allow_lossy else None
     wanted, revision = revision.commit, Revision(stand_in) if stand_in else revision
-    result = _run(app, session, revision, paths, to, force=force)
+    if dense and to is None:
+        raise click.UsageError("--dense takes --to: a work tree holds what commits hold", click.get_current_context())
+    result = _run(app, session, revision, paths, to, force=force, dense=dense)
     if stand_in:
         method = printable(session.record(stand_in).method or "")
         tell("note", f"{short(wanted)} was thinned: this is {short(stand_in)}, which stands in for it by {method}")
@@ -77,14 +84,14 @@ def command(
 
 
 def _run(
-    app: App, session: Session, revision: Revision, paths: Sequence[str], to: str | None, *, force: bool
+    app: App, session: Session, revision: Revision, paths: Sequence[str], to: str | None, *, force: bool, dense: bool
 ) -> CheckoutResult:
     progress = terminal_progress()
     wanted = app.tree_paths(session.layout.root, paths)
     if to is not None:
         if not to:
             raise click.BadParameter("the directory has no name", param_hint="--to")
-        return export_commit(session, revision.commit, app.path(to), wanted, progress)
+        return export_commit(session, revision.commit, app.path(to), wanted, progress, dense=dense)
     if paths:
         return check_out_paths(session, revision.commit, wanted, force=force, progress=progress)
     branch = revision.ref if revision.ref and revision.ref.startswith(BRANCHES) else None

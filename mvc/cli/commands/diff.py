@@ -16,6 +16,7 @@ from mvc.cli.group import command as make_command
 from mvc.cli.notes import tell
 from mvc.cli.options import complete_ref, json_option
 from mvc.cli.remotes import open_session
+from mvc.cli.structures import change_documents, change_lines
 from mvc.cli.text import columns, counted
 from mvc.objects.manifest import Manifest, TensorEntry
 from mvc.repo.compare import TensorDistance
@@ -76,6 +77,7 @@ def _document(found: Difference) -> dict[str, object]:
         "removed": found.removed,
         "modified": found.modified,
         "tensors": [_tensor(item) for item in found.tensors],
+        "structures": change_documents(*found.structures),
     }
 
 
@@ -108,6 +110,7 @@ def _lines(found: Difference, *, tensors: bool) -> Iterable[str]:
             f"{n:,} {change}" for change, n in totals.items()
         )
         tell("hint", "--tensors shows how far each moved")
+    yield from change_lines(*found.structures)
 
 
 def _row(item: TensorDifference) -> tuple[str, ...]:

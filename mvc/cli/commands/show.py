@@ -12,10 +12,12 @@ from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
 from mvc.cli.history import RefNames, commit_document, full_text
 from mvc.cli.options import complete_ref, json_option
+from mvc.cli.structures import structure_documents, structure_lines
 from mvc.cli.text import columns, counted, percent, short, size
 from mvc.repo.revisions import resolve
 from mvc.repo.session import Session
 from mvc.repo.show import CommitView, TensorView, show, tensor_views
+from mvc.repo.structures import structures_of
 
 
 @make_command("show", "mvc show", "mvc show main~1 --encodings")
@@ -37,13 +39,17 @@ def command(app: App, /, *, ref: str, encodings: bool, as_json: bool) -> None:
     view, names = show(session, commit), RefNames(session)
     tensors = tensor_views(session, commit) if encodings else None
     derivation = session.commit(commit).derivation if view.record.method else None
+    kept = structures_of(session, commit) if derivation else {}
     if as_json:
-        derived = {"derivation": derivation_document(derivation, view.manifest)} if derivation else {}
+        derived: dict[str, object] = (
+            {"derivation": derivation_document(derivation, view.manifest)} if derivation else {}
+        )
+        derived["structures"] = structure_documents(kept)
         emit("mvc.show/1", **commit_document(view.record, names) | derived, **_document(view, tensors))
         return
     lines = [*full_text(view.record, names), "", *_files(view), "", _totals(view)]
     if derivation:
-        lines += ["", *derivation_lines(derivation, view.manifest)]
+        lines += ["", *derivation_lines(derivation, view.manifest), *structure_lines(kept)]
     click.echo("\n".join(lines + (["", *_table(tensors)] if tensors else [])))
 
 
