@@ -253,20 +253,31 @@ class Receiver:
             with self._session.store.begin() as batch:
                 for arrival, envelope in level:
                     if envelope.spec.nbytes < LOOSE_BYTES:
-                        kind = EntryKind.TENSOR if envelope.kind == "tensor" else EntryKind.LITERAL
-                        batch.put(kind, arrival.id, arrival.read(0, arrival.length))
+                        _put(arrival, envelope, batch)
                     elif arrival.take is not None:
                         batch.adopt(arrival.id, arrival.take(), arrival.length)
                     else:
                         _copy(arrival, batch)
                 places = batch.commit()
-                records += (BlobRecord.of(envelope, places[arrival.id]) for arrival, envelope in level)
                 stored += batch.stored_bytes
+            if beside := [(arrival, envelope) for arrival, envelope in level if not places[arrival.id].length]:
+                with self._session.store.begin() as batch:  # what is in their way may be damaged
+                    for arrival, envelope in beside:
+                        _put(arrival, envelope, batch)
+                    places |= batch.commit()
+                    stored += batch.stored_bytes
+            records += (BlobRecord.of(envelope, places[arrival.id]) for arrival, envelope in level)
         return Received(records, stored)
 
     def settle(self, received: Received) -> None:
         """Read what was stored from the store: what it has arrived in is not looked at any more."""
         self._good |= {record.id: record.location for record in received.records}
+
+
+def _put(arrival: Arrival, envelope: Envelope, batch: WriteBatch) -> None:
+    """Put a blob into the pack of a batch."""
+    kind = EntryKind.TENSOR if envelope.kind == "tensor" else EntryKind.LITERAL
+    batch.put(kind, arrival.id, arrival.read(0, arrival.length))
 
 
 def _copy(arrival: Arrival, batch: WriteBatch) -> None:

@@ -11,8 +11,16 @@ from threading import Lock
 from types import TracebackType
 from typing import Final, Self
 
-from mvc.errors import AlreadyExistsError, InvalidInputError, NotFoundError, ReadOnlyError
+from mvc.errors import (
+    AlreadyExistsError,
+    InvalidInputError,
+    MalformedError,
+    NotFoundError,
+    ReadOnlyError,
+    StorageError,
+)
 from mvc.store.fs import FileSystem
+from mvc.store.handles import OpenFile
 from mvc.store.layout import Buffer, EntryKind, Location
 from mvc.store.loose import LooseBlobs
 from mvc.store.packs import PackWriter, pack_path
@@ -26,6 +34,10 @@ PACK_LIMIT: Final = 256 << 20
 
 _FLUSHERS: Final = 2
 """Threads that wait for the disk while others work: two, so that it has the next blob when it is done with one."""
+_TRIES: Final = 2
+"""Times that a blob asks for its name: what has it may be garbage that goes just then."""
+_COMPARED_BYTES: Final = 8 << 20
+"""Bytes of each of two files that are in memory while they are compared."""
 _UNFLUSHED: Final = 8
 """Blobs that may wait to be flushed. Each is an open file."""
 
@@ -64,6 +76,7 @@ class WriteBatch:
         self._draft: Draft | None = None
         self._writer: PackWriter | None = None
         self._locations: dict[ObjectId, Location] = {}
+        self._taken: set[ObjectId] = set()
         self._directories: set[Path] = set()
         self._relied_on: dict[Path, int | None] = {}
         self._flushers = ThreadPoolExecutor(_FLUSHERS, thread_name_prefix="mvc-flush")
@@ -154,12 +167,33 @@ class WriteBatch:
                 if replace:
                     draft.publish(path)
                 else:
-                    with suppress(AlreadyExistsError):
-                        draft.claim(path)
+                    self._claim(draft, path)
             except BaseException as error:
                 self._flush_error = error
                 self._open = False
                 raise
+
+    def _claim(self, draft: Draft, path: Path) -> None:
+        """Name a blob, unless one is there already: that is kept from being collected, and compared with this one."""
+        for _ in range(_TRIES):
+            try:
+                return draft.claim(path)
+            except AlreadyExistsError:
+                with suppress(NotFoundError, ReadOnlyError):  # it has gone; or it is another user's, who may remove it
+                    self._fs.touch(path)
+                    if self._agree(draft.path, path):
+                        return None
+        self._taken.add(self._loose.id_of(path))
+        return None
+
+    def _agree(self, one: Path, other: Path) -> bool:
+        """Return whether two files have the same bytes; False if one of them is gone, or cannot be read."""
+        try:
+            left, right = OpenFile(self._fs, one), OpenFile(self._fs, other)
+            pieces = ((min(_COMPARED_BYTES, left.size - at), at) for at in range(0, left.size, _COMPARED_BYTES))
+            return left.size == right.size and all(left.pread(*piece) == right.pread(*piece) for piece in pieces)
+        except (NotFoundError, StorageError, MalformedError):
+            return False
 
     def rely_on(self, oid: ObjectId, location: Location) -> bool:
         """Have the batch refer to an object that is stored already; return False if it must be put after all.
@@ -189,7 +223,8 @@ class WriteBatch:
     def commit(self) -> dict[ObjectId, Location]:
         """Make everything durable and visible; return where each object is.
 
-        Contents have been flushed before they got their names; here the names are, each directory once.
+        Contents have been flushed before they got their names; here the names are, each directory once. Of a loose blob
+        that gave way to one with other bytes the length is 0: that may be another encoding, or damaged.
         """
         with self._writing():
             for flushed in self._flushing:
@@ -199,7 +234,7 @@ class WriteBatch:
             for directory in sorted(self._directories):
                 self._fs.fsync_dir(directory)
             self._open = False
-            return self._locations
+            return self._locations | dict.fromkeys(self._taken, Location(None, 0, 0))
 
     def abort(self) -> None:
         """Drop what is not visible yet; does nothing after `commit`."""
