@@ -8,11 +8,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Executor
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from itertools import chain
 from threading import Lock, local
-from typing import Final, TypeVar
-from weakref import WeakMethod
+from typing import Final
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from mvc.objects.blob import Envelope, Frame, Reference
 from mvc.objects.ids import Hasher, content_hasher, finish
 from mvc.repo.frame_cache import FrameCache
 from mvc.repo.parallel import ordered_map
+from mvc.repo.remembering import remembering
 from mvc.repo.session import Session
 from mvc.store.layout import Location
 from mvc.store.object_store import StoredRange
@@ -42,8 +42,6 @@ _LEAST_WORK: Final = 1 << 18
 """Words that the decoding of a frame counts for at least: a call of a codec takes about as long as they do."""
 _NO_FRAME: Final = Frame(0, 0, 0, 0, 0)
 """Stands for those of a content without elements, which has an id like any other."""
-
-_T = TypeVar("_T")
 
 Locate = Callable[[Iterable[ObjectId]], Mapping[ObjectId, Location]]
 """Returns where contents are stored, and may return more; what is missing is left out."""
@@ -144,8 +142,8 @@ class ContentReader:
         self._lost: dict[_Place, str] = {}
         self._work = _Work()
         self._healed: set[ObjectId] = set()
-        self._opened = lru_cache(maxsize=_BLOBS_KEPT)(_weakly(self._open))
-        self._copies = lru_cache(maxsize=_BLOBS_KEPT)(_weakly(self._find_copies))
+        self._opened = remembering(self._open, _BLOBS_KEPT)
+        self._copies = remembering(self._find_copies, _BLOBS_KEPT)
 
     def prepare(self, ids: Iterable[ObjectId]) -> None:
         """Look up where `ids` and what they are deltas of are stored, in a few queries instead of one for each."""
@@ -508,19 +506,6 @@ class ContentReader:
         if spec != envelope.spec:
             raise IntegrityError(f"{reference.id} has not the shape of {envelope.id}", hint="mvc fsck")
         return self.words(reference.id, frame.start, frame.words, depth)
-
-
-def _weakly(method: Callable[[ObjectId], _T]) -> Callable[[ObjectId], _T]:
-    """Return what calls a method of an object that keeps it: in a circle, what the object keeps would stay with it."""
-    known = WeakMethod(method)
-
-    def call(oid: ObjectId) -> _T:
-        """Call it; whoever does so holds the object."""
-        found = known()
-        assert found is not None, "it is called by the object"
-        return found(oid)
-
-    return call
 
 
 class _Spares:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 from mvc.errors import ConflictError, IntegrityError, NotFoundError
 from mvc.objects.operation import VIEW_INTERVAL, Operation, RefChange, Refs, apply_changes
 from mvc.objects.refnames import BRANCHES, HEAD, THINNED, check_ref_names
 from mvc.repo.clock import Actor, now
+from mvc.repo.remembering import remembering
 from mvc.store.op_head import OpHead
 from mvc.store.operations import OperationStore
 from mvc.types import ObjectId, object_id
@@ -110,7 +110,7 @@ class RefLog:
     def __init__(self, operations: OperationStore, head: OpHead) -> None:
         self._operations = operations
         self._head = head
-        self._operation = lru_cache(maxsize=_KEPT)(self._read)
+        self._operation = remembering(self._read, _KEPT)
 
     def newest(self) -> tuple[int, ObjectId]:
         """Return number and id of the newest operation.

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from mvc.objects.ids import COMMIT, MANIFEST, TAG
 from mvc.objects.manifest import Manifest, SegmentKind
 from mvc.repo.layout import Layout
 from mvc.repo.refs import RefState
+from mvc.repo.remembering import remembering
 from mvc.repo.shallow import read_shallow, shallow_version
 from mvc.repo.thinned import refuse_thinned
 from mvc.repo.workspace import Workspace
@@ -71,7 +72,7 @@ class Session(Workspace):
         self.store = ObjectStore(layout.directory, self.fs)
         self.promisor: Promisor | None = None
         self._shallow: tuple[object, frozenset[ObjectId]] = (None, frozenset())
-        self._manifest = lru_cache(maxsize=_MANIFESTS_KEPT)(self._read_manifest)
+        self._manifest = remembering(self._read_manifest, _MANIFESTS_KEPT)
 
     @classmethod
     def find(cls, start: Path) -> Session:

@@ -317,3 +317,18 @@ def test_a_reader_that_is_done_with(lab):
             assert known() is None
     finally:
         gc.enable()
+
+
+def test_a_session_that_is_done_with(lab):
+    """Lets go of its store at once: a server maps what is pushed for a session, and hardly ever searches for garbage."""
+    head = lab.committed(lab.model(rows=64))
+    gc.disable()
+    try:
+        session = lab.again().session
+        known = weakref.ref(session), weakref.ref(session.store), weakref.ref(session.refs)
+        assert session.refs.state().head == head
+        assert session.manifest(head) is session.manifest(head)
+        del session
+        assert [one() for one in known] == [None] * 3
+    finally:
+        gc.enable()
