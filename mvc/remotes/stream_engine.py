@@ -105,7 +105,6 @@ class StreamEngine(Engine):
     def read(self, key: str, offset: int, length: int) -> bytes:
         """See `Engine.read`."""
         check_key(key)
-        self._open_more()
         with self._channel() as channel:
             self._ask(channel, {"verb": "read", "key": key, "offset": offset, "length": length})
             return self._whole_body(channel, length)
@@ -158,9 +157,9 @@ class StreamEngine(Engine):
         return result
 
     def _open_more(self) -> None:
-        """Let more streams be opened, once it is known that the remote is far."""
+        """Let more streams be opened, once it is known that the remote is far, for whom no open one is left."""
         with self._guard:
-            if _FAR_SECONDS <= self._soonest < inf:
+            if self._idle.empty() and _FAR_SECONDS <= self._soonest < inf:
                 for _ in range(self._more):
                     self._idle.put(None)
                 self._more = 0
@@ -195,8 +194,8 @@ class StreamEngine(Engine):
     @contextmanager
     def _channel(self) -> Iterator[Channel]:
         """Lend a channel that is greeted. One whose use ended in anything but a told error is closed."""
-        kept = self._idle.get()
-        channel = kept
+        self._open_more()
+        channel = self._idle.get()
         keep = False
         try:
             channel = channel or self._greeted()

@@ -13,14 +13,14 @@ import pytest
 
 from mvc.errors import IntegrityError, MalformedError, RemoteError
 from mvc.objects.canonical import decode, encode
-from mvc.remotes.engine import Engine
+from mvc.remotes.engine import Body, Engine
 from mvc.remotes.keys import head_key, pack_key
 from mvc.remotes.posix import PosixEngine
 from mvc.remotes.stream_engine import Channel, StreamEngine
 from mvc.remotes.wire import MAGIC, BrokenStreamError, Stream
 from mvc.server.service import Scope, Service
 from mvc.server.stdio import Opened, serve_stream
-from mvc.types import ObjectId
+from mvc.types import ObjectId, object_id
 
 HELLO = MAGIC + b"\x01\x00"
 KEY = pack_key(ObjectId("0" * 64))
@@ -324,6 +324,12 @@ class FarEngine(PosixEngine):
         self.together.wait()
         return super().read(key, offset, length)
 
+    def create(self, key: str, body: Body) -> bool:
+        """See `Engine.create`."""
+        if key != KEY:
+            self.together.wait()
+        return super().create(key, body)
+
 
 @pytest.mark.parametrize(("seconds", "streams"), [(0.0, 2), (0.1, 4)])
 def test_how_many_streams_there_are(tmp_path, seconds, streams):
@@ -343,6 +349,43 @@ def test_how_many_streams_there_are(tmp_path, seconds, streams):
         with ThreadPoolExecutor(4) as pool:
             assert list(pool.map(lambda _: far.read(KEY, 0, 8), range(2 * streams))) == [bytes(8)] * 2 * streams
     assert len(dialled) == streams
+
+
+def test_streams_that_are_not_needed(tmp_path):
+    """Are not opened, however far the other side is: who reads one thing after the other has one."""
+    engine = FarEngine(tmp_path / "store", 0.03, 1)
+    engine.create(KEY, bytes(8))
+    dialled: list[Served] = []
+
+    def dial() -> Served:
+        """Open one more."""
+        dialled.append(Served(engine))
+        return dialled[-1]
+
+    with StreamEngine("server", dial) as far:
+        assert far.touch(KEY)
+        assert [far.read(KEY, 0, 8) for _ in range(4)] == [bytes(8)] * 4
+    assert len(dialled) == 1
+
+
+def test_streams_to_a_far_side_that_is_written_to(tmp_path):
+    """Are as many as of one that is read: bytes take as long to get there."""
+    engine = FarEngine(tmp_path / "store", 0.03, 4)
+    engine.create(KEY, bytes(8))
+    dialled: list[Served] = []
+
+    def dial() -> Served:
+        """Open one more."""
+        dialled.append(Served(engine))
+        return dialled[-1]
+
+    with StreamEngine("server", dial) as far:
+        assert far.touch(KEY)
+        with ThreadPoolExecutor(4) as pool:
+            assert all(
+                pool.map(lambda number: far.create(pack_key(object_id(f"{number:064x}")), bytes(8)), range(8, 16))
+            )
+    assert len(dialled) == 4
 
 
 def test_a_body_of_those_who_may_not_write(repository):
