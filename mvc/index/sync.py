@@ -64,7 +64,8 @@ def extend(database: Database, store: ObjectStore, before: ObjectId, operation: 
     database : Database
         Changed in one transaction.
     store : ObjectStore
-        Only asked for the sizes of new loose blobs.
+        Only asked for the sizes of new loose blobs, and whether new packs are there: a repack may have taken one
+        apart.
     before, operation : ObjectId
         The operation, and its parent.
     added : Additions
@@ -77,8 +78,10 @@ def extend(database: Database, store: ObjectStore, before: ObjectId, operation: 
         as it was stored. Then `synchronise` is to be called.
     """
     loose = ((blob.id, blob.location.length) for blob in added.blobs if blob.location.is_loose)
-    with database.updating():
+    with database.updating():  # looked at below this: who removes something has the index follow afterwards
         if not database.is_complete_at(before) or any(store.loose.size(oid) != length for oid, length in loose):
+            return False
+        if any(store.fs.size(store.path(pack, pack)) is None for pack in added.packs):
             return False
         blobs, commits = _blobs(database, added.blobs, ()), _in_history(database, added.commits, ())
         database.apply(Update(operation, added.packs, (), blobs, (), added.objects, commits))

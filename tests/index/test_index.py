@@ -570,6 +570,14 @@ class TestExtending:
         assert not extend(bench.database, bench.store, before, bench.described, Additions([record_]))
         assert bench.database.operation() == before
 
+    def test_a_pack_that_is_gone(self, bench):
+        """Is refused: a repack has taken it apart, and the index knows already where what it held is now."""
+        bench.follow()
+        before = bench.described
+        record_ = BlobRecord(oid(1), "tensor", Location(oid(70), 32, 9), 100, "planes", (), 0, 9)
+        assert not extend(bench.database, bench.store, before, before, Additions([record_]))
+        assert bench.database.packs() == {*bench.store.pack_ids()}
+
     def test_while_a_commit_lacks_its_manifest(self, bench):
         """Is refused: what is added may be the manifest."""
         made = Commit(Manifest((), ()).id, (), "Ada", 0, "orphan")
