@@ -90,10 +90,10 @@ before* are errors on 160 training texts; the rest is measured on 640 held-out o
     ),
     "derive-ziplm": (
         "Faster models",
-        """A fine-tune of MiniLM after 400 steps, 29 classes, with heads and neurons taken away until a forward pass of 8
-texts of 64 tokens in one thread is so much faster. The other ways may take as long by the same table of times. Answers
-to 640 held-out texts, with a standard error of 2 points of accuracy (binomial); *KL* is from the answers of the dense
-model. *Derived commit* is what the store grows by, *small encoder raw* its encoder as plain fp32.""",
+        """A fine-tune of MiniLM after 400 steps, 29 classes, with heads and neurons taken away until a forward pass of
+8 texts of 64 tokens in one thread is so much faster. The other ways may take as long by the same table of times.
+Answers to 640 held-out texts, with a standard error of 2 points of accuracy (binomial); *KL* is from the answers of the
+dense model. *Derived commit* is what the store grows by, *small encoder raw* its encoder as plain fp32.""",
     ),
     "thinning": (
         "Letting go of old epochs",
