@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mvc.errors import InvalidInputError
+from mvc.runtime.narrowing_torch import layers_of, narrow
 from mvc.runtime.structure import KEY, Structure
 
 __all__ = ["load", "tensor_name"]
@@ -56,8 +57,6 @@ def load(directory: str | Path) -> Any:  # noqa: ANN401 - transformers has no ty
 def _narrowed(kind: Any, config: Any, file: Path) -> Any:  # noqa: ANN401 - transformers has no types
     """Return a model of a structure, with its weights."""
     from safetensors.torch import load_file  # noqa: PLC0415
-
-    from mvc.runtime.narrowing_torch import layers_of, narrow  # noqa: PLC0415 - takes torch
 
     structure = Structure.read(getattr(config, KEY))
     if not all(structure.counts("heads")):
