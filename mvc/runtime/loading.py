@@ -16,7 +16,7 @@ _WEIGHTS: Final = "model.safetensors"
 
 
 def load(directory: str | Path) -> Any:  # noqa: ANN401 - transformers has no types
-    """Return the model in a directory, ready to run, in float32 unless it has a structure of its own.
+    """Return the model in a directory, ready to run, in float32.
 
     Parameters
     ----------

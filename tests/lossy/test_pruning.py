@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from mvc.errors import InvalidInputError
 from mvc.lossy.pruning import (
+    Choice,
     Environment,
     Module,
     Search,
@@ -30,8 +31,9 @@ MODULES = tuple(
     for layer in range(3)
     for part in (module("heads", head_levels(4)), module("neurons", neuron_levels(128), 1 + layer))
 )
-TIMES: dict[tuple[Kind, int], float] = {("heads", kept): 1.0 + kept for kept in range(5)} | {
-    ("neurons", kept): 0.5 + kept / 16 for kept in neuron_levels(128)
+TIMES: dict[tuple[Kind, int], float] = {
+    **{("heads", kept): 1.0 + kept for kept in range(5)},
+    **{("neurons", kept): 0.5 + kept / 16 for kept in neuron_levels(128)},
 }
 TABLE = Table(2.0, TIMES)
 WHOLE = tuple(part.levels[0] for part in MODULES)
@@ -81,8 +83,8 @@ def test_budgets():
 @pytest.mark.parametrize("speedup", [1.2, 2.0, 4.0])
 def test_search(speedup):
     """Every choice that is scored fits, the best one is returned, it is no worse than the uniform one, and repeats."""
+    scored: dict[Choice, float] = {}
     budget = TABLE.budget(MODULES, speedup)
-    scored: dict[tuple[int, ...], float] = {}
     costs = tuple(part.shares for part in MODULES)
 
     def score(choice):
