@@ -320,7 +320,7 @@ def test_a_reader_that_is_done_with(lab):
 
 
 def test_a_session_that_is_done_with(lab):
-    """Lets go of its store at once: a server maps what is pushed for a session, and hardly ever searches for garbage."""
+    """Lets go of its store at once: a server maps what is pushed, and hardly ever searches for garbage."""
     head = lab.committed(lab.model(rows=64))
     gc.disable()
     try:
