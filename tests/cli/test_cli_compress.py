@@ -48,6 +48,7 @@ class TestCompress:
         assert "no branch holds it, and gc will remove it: mvc branch NAME " in loose.stderr
         program.run("branch", "kept", loose.stderr.split()[-1])
         assert program.json("show", "kept")["parents"] == []
+        assert program.out("fsck").endswith(", 4 lossy tensors measured again: no faults\n")
 
     @pytest.mark.parametrize(
         ("options", "parameters"),
