@@ -211,6 +211,7 @@ def test_moves_of_head(lab, story, tmp_path):
         "branch": "side",
         "written": 1,
         "removed": 0,
+        "stands_in_for": None,
     }
     assert story.json("checkout", "main") == {
         "schema": "mvc.checkout/1",
@@ -224,7 +225,12 @@ def test_moves_of_head(lab, story, tmp_path):
     exported = story.json("checkout", "side", "--to", str(tmp_path / "to"))
     assert (exported["branch"], exported["written"], exported["to"]) == (None, 2, str(tmp_path / "to"))
     lab.write("config.json", "changed")
-    assert story.json("restore", "config.json") == {"schema": "mvc.restore/1", "commit": heads["main"], "written": 1}
+    assert story.json("restore", "config.json") == {
+        "schema": "mvc.restore/1",
+        "commit": heads["main"],
+        "written": 1,
+        "stands_in_for": None,
+    }
 
 
 def test_cat(story, tmp_path):

@@ -22,6 +22,7 @@ from mvc.repo.merge import MergeRequest, merge
 from mvc.repo.press import CompressRequest
 from mvc.repo.refs import thinned_in
 from mvc.repo.repack import repack
+from mvc.repo.revisions import resolve
 from mvc.repo.show import tensor_views
 from mvc.repo.thin import Older, ThinRequest, thin
 from mvc.repo.thin_plan import Best, Keep
@@ -49,7 +50,7 @@ def run(lab):
 def thinned(lab, actor, older=ROUNDED, ref="HEAD", *, dry_run=False, **keep):
     """Thin a run, all but its tip if nothing else is said."""
     lab.again()
-    request = ThinRequest(lab.repo._readable(ref, allow_lossy=False).commit, Keep(**keep or {"last": 1}), older)
+    request = ThinRequest(resolve(lab.session, ref).commit, Keep(**keep or {"last": 1}), older)
     if dry_run:
         request = ThinRequest(request.tip, request.keep, request.older, dry_run=True)
     return thin(lab.session, request, actor)
