@@ -302,7 +302,6 @@ class TestWhatIsRefused:
         assert result.bases == (made[2],)
         assert lab.check().clean
 
-
     def test_merging_what_only_a_remote_names(self, run, actor):
         """A branch of a remote may be at a thinned commit: it is refused all the same, and nothing is recorded."""
         lab, made = run
