@@ -78,6 +78,7 @@ def test_show(story):
     assert found["files"][1].keys() == {"path", "mode", "format", "size"}
     assert (found["files"][1]["mode"], found["files"][1]["format"]) == ("644", "safetensors")
     assert found["logical_bytes"] == sum(file["size"] for file in found["files"])
+    assert found["inherited_loss"] is None
     assert (found["added"], found["modified"], found["removed"]) == ([], ["model.safetensors"], [])
 
 

@@ -12,12 +12,14 @@ import pytest
 from mvc.lossy import Loss, Precision, measured
 from mvc.objects.operation import RefChange
 from mvc.objects.refnames import branch_ref
+from mvc.repo.checkout import switch
 from mvc.repo.commit import CommitRequest, Target, commit
 from mvc.repo.compress import compress
 from mvc.repo.fsck import TensorUse, fsck
 from mvc.repo.gptq_transform import EntropyCoded, GptqTransform
 from mvc.repo.press import CompressRequest
 from mvc.repo.record import put_commit
+from mvc.repo.show import Inherited, inherited_loss
 from mvc.repo.thin import Older, ThinRequest, thin
 from mvc.repo.thin_plan import Keep
 from mvc.repo.transforms import PrecisionTransform
@@ -200,6 +202,24 @@ def test_tensors_of_many_frames_are_measured_piece_by_piece(lab, press):
 
     assert (fsck(lab.again().session, progress=Stage).faults, made.derivation.tensors[0].largest > 0) == ((), True)
     assert seen["measuring"] == [2200 * 1024 * 2] * 2
+
+
+def test_what_is_on_top_of_a_loss(lab, press):
+    """A later commit counts the rounded tensors that it still has; one without any, and one beside it, have nothing."""
+    model = {"a": lab.weights("F32", (64, 32)), "b": lab.weights("BF16", (64, 32), 1)}
+    source = lab.committed(model)
+    made = press(source)
+    switch(lab.again().session, made.id, ACTOR)
+    lab.write("notes.txt", "on top")
+    both = lab.again().commit("notes").commit
+    switch(lab.again().session, both, ACTOR)
+    exact = {entry.name: entry.id for entry in lab.manifest(source).tensors}
+    lab.write("model.safetensors", {**model, "b": lab.tuned(model, 1)["b"]})
+    none = lab.again().commit("trained").commit
+    session = lab.again().session
+    assert inherited_loss(session, both) == Inherited(made.id, 2)
+    assert {entry.name: entry.id for entry in session.manifest(none).tensors}["a"] == exact["a"]
+    assert [inherited_loss(session, oid) for oid in (none, made.id, source)] == [None] * 3
 
 
 def test_what_is_not_finite_is_no_small_error():
