@@ -9,6 +9,7 @@ import click
 
 from mvc.cli.text import counted, facts, iso_time, local_time, printable, short
 from mvc.index import CommitRecord
+from mvc.objects.commit import Metadata
 from mvc.objects.refnames import BRANCHES, HEAD, REMOTES, TAGS
 from mvc.repo.metrics import Metrics
 from mvc.repo.notes import Notes
@@ -47,6 +48,10 @@ class RefNames:
     def evaluations(self, commit: ObjectId) -> Metrics:
         """Return the metrics of a commit that were measured later."""
         return self._notes.of(commit)
+
+    def values(self, record: CommitRecord) -> Metadata:
+        """Return what a commit records, and what was measured later, which wins."""
+        return {**record.metadata, **self._notes.of(record.id)}
 
     def thinned(self, commit: ObjectId) -> dict[str, object] | None:
         """Return what ``--json`` says of a commit whose contents were let go; None of any other."""
@@ -110,7 +115,7 @@ def one_line(record: CommitRecord, names: RefNames) -> str:
         line += f"  {click.style(_derived(record), fg='magenta')}"
     if fate := names.fate(record.id):
         line += f"  {click.style(f'thinned: {fate}', fg='magenta')}"
-    known = {**record.metadata, **names.evaluations(record.id)}
+    known = names.values(record)
     return f"{line}  {click.style(facts(known), dim=True)}" if known else line
 
 

@@ -14,7 +14,7 @@ from mvc.errors import MvcError
 from mvc.objects.refnames import BRANCHES, HEAD, REMOTES, TAGS, THINNED
 from mvc.repo.workspace import Workspace
 
-__all__ = ["complete_ref", "force_option", "json_option", "max_count_option", "remote_options"]
+__all__ = ["allow_lossy_option", "complete_ref", "force_option", "json_option", "max_count_option", "remote_options"]
 
 
 def complete_ref(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -49,6 +49,10 @@ _REMOTE_OPTIONS: Final = (
 )
 
 json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+allow_lossy_option: Final = click.option(
+    "--allow-lossy", is_flag=True, help="Take what stands in for a commit that was thinned."
+)
 
 force_option: Final = click.option("--force", is_flag=True, help="Overwrite changes that no commit holds.")
 

@@ -74,7 +74,7 @@ class Loss:
     values: Squares = field(default_factory=Squares)
 
     def __add__(self, other: Loss) -> Loss:
-        largest = max(self.largest, other.largest)
+        largest = float(np.maximum(self.largest, other.largest))  # NaN if either is
         return Loss(largest, self.errors + other.errors, self.values + other.values)
 
     @property

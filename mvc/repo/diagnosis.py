@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mvc.errors import MvcError, NotFoundError
@@ -12,6 +12,7 @@ from mvc.repo.check_copies import Copies, Copy, State, check_copies
 from mvc.repo.check_history import History, check_history
 from mvc.repo.check_index import Agreement, compare, damage_of_index
 from mvc.repo.check_log import LogCheck, check_log
+from mvc.repo.check_losses import LossCheck, check_losses
 from mvc.repo.check_promised import promised_contents, refs_of_remotes, without_contents
 from mvc.repo.features import is_partial
 from mvc.repo.layout import check_format
@@ -51,6 +52,8 @@ class Diagnosis:
         In what the index agrees with the store, if it was compared and does.
     promised : int
         Contents that are absent, and that remotes promise; `history` and `missing` are without them.
+    losses : LossCheck
+        What commits say of their losses, measured again; nothing for a quick check.
     """
 
     settings: Mapping[str, str]
@@ -62,6 +65,7 @@ class Diagnosis:
     index: str | None
     agreement: Agreement | None = None
     promised: int = 0
+    losses: LossCheck = field(default_factory=LossCheck)
 
     @property
     def complete(self) -> bool:
@@ -106,7 +110,8 @@ def diagnose(session: Session, *, quick: bool = False, progress: Progress = sile
     session : Session
         The repository.
     quick : bool
-        Read headers and metadata only; otherwise every copy of every content is decoded.
+        Read headers and metadata only; otherwise every copy of every content is decoded, and every recorded loss
+        measured.
     progress : callable
         Told how far the work is.
     """
@@ -118,6 +123,9 @@ def diagnose(session: Session, *, quick: bool = False, progress: Progress = sile
     while (lost := found.lost - tried) and session.store.rescue(lost):
         tried |= lost
         found = _diagnose_still(session, settings, progress, quick=quick)
+    if not quick:
+        losses = check_losses(session, found.copies, found.history.commits.values(), progress)
+        found = replace(found, losses=losses)
     operation = found.log.line[0] if found.log.line else None
     index = damage_of_index(session)
     if index is None and operation is not None and found.sound:

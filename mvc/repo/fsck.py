@@ -22,9 +22,10 @@ from mvc.types import ObjectId
 
 __all__ = ["Fault", "FaultKind", "FsckReport", "TensorUse", "fsck", "report"]
 
-FaultKind = Literal["corrupt", "missing", "derived"]
+FaultKind = Literal["corrupt", "missing", "derived", "record"]
 """``corrupt``: stored bytes are wrong. ``missing``: something needed is not stored. ``derived``: wrong, but can be made
-again from what is stored: no content is lost."""
+again from what is stored: no content is lost. ``record``: all contents are what their ids promise, but what a commit
+says of the loss of one does not hold."""
 
 _UNREACHED: Final = "; no ref reaches it"
 
@@ -68,7 +69,7 @@ class Fault:
     reachable : bool
         Whether a ref reaches the object.
     tensors : tuple of TensorUse
-        Every tensor that cannot be read because of it.
+        Every tensor that cannot be read because of it, or of which something is said that does not hold.
     """
 
     object: str
@@ -101,6 +102,8 @@ class FsckReport:
         there are none if anything is wrong.
     promised : int
         Contents that refs reach besides, which are absent by design, and which a remote promises.
+    losses : int
+        Tensors that were compared with those that they stand for; 0 for a quick check.
     """
 
     operations: int
@@ -112,6 +115,7 @@ class FsckReport:
     set_aside: int
     known_commits: int = 0
     promised: int = 0
+    losses: int = 0
 
     @property
     def clean(self) -> bool:
@@ -165,6 +169,7 @@ def report(session: Session, found: Diagnosis) -> FsckReport:
         tuple(_Faults(session.store, found).all()),
         _set_aside(session),
         promised=found.promised,
+        losses=found.losses.measured,
     )
 
 
@@ -192,6 +197,7 @@ class _Faults:
         yield from self._copies()
         yield from self._missing()
         yield from self._circles()
+        yield from self._losses()
         if self._found.index is not None:
             yield Fault("index.sqlite", self._found.index, kind="derived", place="index.sqlite")
 
@@ -264,6 +270,17 @@ class _Faults:
             copy = self._found.copies.good[oid]
             problem = f"the blob is a {copy.content} of {copy.raw_bytes} bytes, which a manifest contradicts"
             yield self._fault(oid, problem, "corrupt", self._place_of(oid, copy.location))
+
+    def _losses(self) -> Iterator[Fault]:
+        """Yield what commits say of their losses and what does not hold, tensor by tensor."""
+        for wrong in self._found.losses.wrong:
+            made, commits = wrong.tensor, self._found.history.commits
+            found = uses(self._store, self._found.copies, {wrong.commit: commits[wrong.commit]}, {made.id})
+            places = [(use.path, name) for use in found.get(made.id, ()) for name in use.tensors]
+            tensors = tuple(TensorUse(wrong.commit, path, name) for path, name in places)
+            names = ", ".join(f"{path}:{name}" for path, name in places) or made.id
+            problem = f"what it says of the loss of {names}, which stands for {made.source[:12]}, does not hold"
+            yield Fault(wrong.commit, f"{problem}: {wrong.problem}", kind="record", tensors=tensors)
 
     def _fault(self, oid: ObjectId, problem: str, kind: FaultKind, place: str | None) -> Fault:
         reachable = oid in self._reachable

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from mvc.errors import IntegrityError, InvalidInputError
 from mvc.index import CommitRecord
-from mvc.objects.commit import Scalar
+from mvc.objects.commit import Metadata, Scalar
 from mvc.repo.session import Session
 from mvc.types import ObjectId
 
@@ -86,7 +86,7 @@ _OPERATORS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A condition on one metadata value; a commit without it, or with one of another kind, does not meet it.
+    """A condition on one value of a commit; one without it, or with one of another kind, does not meet it.
 
     Parameters
     ----------
@@ -102,11 +102,11 @@ class Comparison:
     operator: str
     operand: Scalar
 
-    def __call__(self, record: CommitRecord) -> bool:
-        """Return True if the commit meets the condition."""
-        if self.key not in record.metadata:
+    def __call__(self, values: Metadata) -> bool:
+        """Return True if what a commit records, or what is noted of it, meets the condition."""
+        if self.key not in values:
             return False
-        value = record.metadata[self.key]
+        value = values[self.key]
         if self.operator in {"=", "==", "!="} or _ordered(value, self.operand):
             return _OPERATORS[self.operator](value, self.operand)
         return False
@@ -118,7 +118,7 @@ def _ordered(one: Scalar, other: Scalar) -> bool:
 
 
 def parse_condition(text: str) -> Comparison:
-    """Return the condition that `text` states about a commit's metadata: ``loss<0.3``, ``epoch>=2``, ``run=a7``.
+    """Return the condition that `text` states about the values of a commit: ``loss<0.3``, ``epoch>=2``, ``run=a7``.
 
     Raises
     ------

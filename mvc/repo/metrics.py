@@ -9,18 +9,23 @@ from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 from mvc.errors import InvalidInputError, MalformedError
+from mvc.types import ObjectId
 
-__all__ = ["MOST_BYTES", "Metrics", "decode_metrics", "encode_metrics", "parse_metrics"]
+__all__ = ["MOST_BYTES", "MOST_NOTES_BYTES", "Metrics", "decode_notes", "encode_notes", "parse_metrics"]
 
 Metrics: TypeAlias = Mapping[str, bool | int | float | str]
 """Values by name; every number is finite."""
 
 MOST_BYTES: Final = 1 << 20
-"""Bytes of a file of metrics, and of the end of a command's output that is looked at: 10,000 numbers with names."""
+"""Bytes of the metrics of a commit, and of the end of a command's output: 10,000 numbers with names."""
+
+MOST_NOTES_BYTES: Final = 1 << 24
+"""Bytes of a file that says what was measured of many commits: some 100,000 of them, and little memory."""
 
 _TOKEN: Final = re.compile(
     r"([^\s=]+)=([+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|nan|inf(?:inity)?))[,;]?", re.IGNORECASE | re.ASCII
 )
+_ID: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _INTEGER: Final = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
 
@@ -71,32 +76,45 @@ def _tokens(line: str) -> dict[str, bool | int | float | str]:
     return {match[1]: int(match[2]) if _INTEGER.fullmatch(match[2]) else float(match[2]) for match in found}
 
 
-def encode_metrics(metrics: Metrics) -> bytes:
-    """Return the file that keeps metrics.
+def encode_notes(notes: Mapping[ObjectId, Metrics]) -> bytes:
+    """Return the file that says what was measured of some commits: one line for each, sorted.
 
     Raises
     ------
     InvalidInputError
-        If it would be longer than 1 MiB.
+        If what is said of one would be longer than 1 MiB.
     """
-    data = json.dumps(dict(sorted(metrics.items())), allow_nan=False).encode() + b"\n"
-    if len(data) > MOST_BYTES:
-        raise InvalidInputError(f"the metrics of a commit take {len(data):,} bytes; {MOST_BYTES:,} are allowed")
-    return data
+    lines = [f'"{oid}": {_line(metrics)}' for oid, metrics in sorted(notes.items())]
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
-def decode_metrics(data: bytes) -> Metrics:
-    """Return the metrics that a file keeps.
+def _line(metrics: Metrics) -> str:
+    text = json.dumps(dict(sorted(metrics.items())), allow_nan=False)  # ASCII alone
+    if len(text) > MOST_BYTES:
+        raise InvalidInputError(f"the metrics of a commit take {len(text):,} bytes; {MOST_BYTES:,} are allowed")
+    return text
+
+
+def decode_notes(data: bytes) -> dict[ObjectId, Metrics]:
+    """Return what a file says of some commits.
 
     Raises
     ------
     MalformedError
-        If it keeps none.
+        If it says nothing that could be said.
     """
     try:
-        found = _object(data.decode())
-    except UnicodeDecodeError:
+        found = json.loads(data.decode())
+    except (ValueError, RecursionError):
         found = None
-    if found is None or any(isinstance(value, float) and not math.isfinite(value) for value in found.values()):
-        raise MalformedError("a note is no JSON object of finite numbers, texts and booleans")
-    return found
+    if not isinstance(found, dict) or not all(_ID.fullmatch(name) and _is_metrics(found[name]) for name in found):
+        raise MalformedError("a note is no JSON object of objects of finite numbers, texts and booleans, by commits")
+    return {ObjectId(name): metrics for name, metrics in found.items()}
+
+
+def _is_metrics(value: object) -> bool:
+    """Return whether something is an object of finite numbers, texts and booleans."""
+    return isinstance(value, dict) and all(
+        isinstance(item, bool | int | str) or (isinstance(item, float) and math.isfinite(item))
+        for item in value.values()
+    )

@@ -1,8 +1,13 @@
-"""Metrics of commits that were measured after these were made, kept as git keeps notes (spec-v1, section 4)."""
+"""Metrics of commits that were measured after these were made, kept as git keeps notes (spec-v1, section 4).
+
+Each commit of notes takes over what is no longer than itself of those before it, as a binary counter carries: so a note
+is written again as often as their number doubles, and all are read from as many files.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
@@ -13,23 +18,42 @@ from mvc.objects.refnames import NOTES
 from mvc.repo.clock import Actor
 from mvc.repo.commit import CommitRequest, Target, commit
 from mvc.repo.materialize import ContentReader
-from mvc.repo.metrics import MOST_BYTES, Metrics, decode_metrics, encode_metrics
+from mvc.repo.metrics import MOST_NOTES_BYTES, Metrics, decode_notes, encode_notes
 from mvc.repo.refs import RefState
 from mvc.repo.session import Session
 from mvc.repo.sources import BytesSource
 from mvc.repo.tree import Selection
 from mvc.types import ObjectId, object_id
 
-__all__ = ["METRICS", "Notes", "metrics_of", "record_metrics"]
+__all__ = ["METRICS", "Layer", "Notes", "metrics_of", "record_metrics"]
 
 METRICS: Final = NOTES + "metrics"
 """The ref."""
 
-_AT_ONCE_BYTES: Final = 8 << 10
-"""Bytes of all notes up to which they are read together. That is some 200; they take as long as 24 of them apart."""
+_FILE: Final = "metrics.json"
+"""In the commits that it leads to."""
 
 _ATTEMPTS: Final = 100
 """Tries to move the ref; each failure means that another process has recorded metrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one commit of notes says.
+
+    Parameters
+    ----------
+    commit : ObjectId
+        The commit.
+    metrics : mapping of ObjectId to Metrics
+        By the commit that was measured.
+    bytes : int
+        Size of its file.
+    """
+
+    commit: ObjectId
+    metrics: Mapping[ObjectId, Metrics]
+    bytes: int
 
 
 class Notes:
@@ -46,7 +70,6 @@ class Notes:
     def __init__(self, session: Session, state: RefState) -> None:
         self._session = session
         self.commit = object_id(state.refs[METRICS]) if METRICS in state.refs else None
-        self._read: dict[str, bytes] = {}
 
     def of(self, commit: ObjectId) -> Metrics:
         """Return what is noted of a commit; nothing if nothing is.
@@ -54,37 +77,42 @@ class Notes:
         Raises
         ------
         MalformedError
-            If its note is none.
+            If a file of notes is none.
         IntegrityError
-            If that is missing or corrupt.
+            If one is missing or corrupt.
         """
-        file = self._files.get(_path(commit))
-        if file is None:
-            return {}
-        if file.size > MOST_BYTES:
-            raise MalformedError(f"the note {file.path} has {file.size:,} bytes; {MOST_BYTES:,} are allowed")
-        if file.path not in self._read:
-            self._read |= self._contents([*self._files.values()] if self._are_few else [file])
-        return decode_metrics(self._read[file.path])
+        return next((layer.metrics[commit] for layer in self.layers if commit in layer.metrics), {})
 
     @cached_property
-    def _files(self) -> Mapping[str, FileEntry]:
-        return self._session.manifest(self.commit).by_path if self.commit else {}
+    def layers(self) -> Sequence[Layer]:
+        """What is noted, the newest first: what a layer says of a commit is all that counts of it."""
+        if self.commit is None:
+            return ()
+        with self._session.index.connected():
+            return self._read(dict(self._files(self.commit)))
 
-    @cached_property
-    def _are_few(self) -> bool:
-        return sum(file.size for file in self._files.values()) <= _AT_ONCE_BYTES
-
-    def _contents(self, files: Sequence[FileEntry]) -> dict[str, bytes]:
-        """Read files, together."""
+    def _read(self, files: Mapping[ObjectId, FileEntry | None]) -> Sequence[Layer]:
+        """Read files together, each of one commit."""
+        wanted = [segment.id for file in files.values() if file for segment in file.segments]
         with self._session.pool() as pool:
-            ids = [segment.id for file in files for segment in file.segments]
-            parts = ContentReader(self._session, pool).contents(ids)
-            return {file.path: b"".join(next(parts).tobytes() for _ in file.segments) for file in files}
+            parts = ContentReader(self._session, pool).contents(wanted)
+            contents = {
+                oid: b"".join(next(parts).tobytes() for _ in file.segments) for oid, file in files.items() if file
+            }
+        notes = {oid: decode_notes(content) for oid, content in contents.items()}
+        return [Layer(oid, notes.get(oid, {}), len(contents.get(oid, b""))) for oid in files]
 
-
-def _path(commit: ObjectId) -> str:
-    return f"{commit[:2]}/{commit[2:]}.json"
+    def _files(self, newest: ObjectId) -> Iterator[tuple[ObjectId, FileEntry | None]]:
+        """Yield the commits of notes, the newest first, with the file of each, if it has one."""
+        oid: ObjectId | None = newest
+        while oid is not None:
+            file = self._session.manifest(oid).by_path.get(_FILE)
+            if file is not None and file.size > MOST_NOTES_BYTES:
+                raise MalformedError(
+                    f"the note {_FILE} of {oid[:12]} has {file.size:,} bytes; {MOST_NOTES_BYTES:,} are allowed"
+                )
+            yield oid, file
+            oid = next(iter(self._session.commit(oid).parents), None)
 
 
 def metrics_of(session: Session, commit: ObjectId) -> Metadata:
@@ -98,6 +126,8 @@ def record_metrics(session: Session, found: Mapping[ObjectId, Metrics], actor: A
 
     Raises
     ------
+    InvalidInputError
+        If those of a commit are too long.
     ConflictError
         If other processes were faster every time.
     """
@@ -105,15 +135,30 @@ def record_metrics(session: Session, found: Mapping[ObjectId, Metrics], actor: A
         notes = Notes(session, session.refs.state())
         before = {oid: notes.of(oid) for oid in found}
         after = {oid: {**before[oid], **metrics} for oid, metrics in found.items()}
-        files = {_path(oid): encode_metrics(after[oid]) for oid in found if after[oid] != before[oid]}
-        if not files:
+        changed = {oid: metrics for oid, metrics in after.items() if metrics != before[oid]}
+        if not changed:
             return
-        sources = tuple(BytesSource(path, content) for path, content in sorted(files.items()))
-        target = Target(METRICS, notes.commit, (notes.commit,) if notes.commit else ())
+        content, parent = _layered(changed, notes)
+        selection = Selection((BytesSource(_FILE, content),), ("",), in_worktree=False)
+        target = Target(METRICS, notes.commit, (parent,) if parent else ())
         request = CommitRequest("metrics of " + ", ".join(sorted(oid[:12] for oid in found)), allow_empty=True)
         try:
-            commit(session, Selection(sources, tuple(sorted(files)), in_worktree=False), request, actor, target=target)
+            commit(session, selection, request, actor, target=target)
         except ConflictError:  # another process has noted something
             continue
         return
     raise ConflictError(f"{_ATTEMPTS} other processes were faster", hint="evaluate again")
+
+
+def _layered(changed: Mapping[ObjectId, Metrics], notes: Notes) -> tuple[bytes, ObjectId | None]:
+    """Return the file of a new layer, which takes over those below that are no longer, and the commit of the next."""
+    content = encode_notes(changed)
+    for layer in notes.layers:
+        if layer.bytes > len(content):
+            return content, layer.commit
+        both = {**layer.metrics, **changed}
+        longer = encode_notes(both)
+        if len(longer) > MOST_NOTES_BYTES:
+            return content, layer.commit
+        changed, content = both, longer
+    return content, None

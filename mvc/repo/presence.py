@@ -52,10 +52,9 @@ def check_present(session: Session, state: RefState, wanted: Iterable[ObjectId],
     ThinnedError
         If one is thinned.
     """
-    values = {*state.naming.values()}
-    new = {oid for oid in wanted if oid not in values}
-    targets = {_target(session, oid) for oid in new}
-    check_not_thinned(session, state, targets)
+    wanted, values = {*wanted}, {*state.naming.values()}
+    check_not_thinned(session, state, wanted)  # also what refs name: those of remotes may be at what is thinned here
+    targets = {_target(session, oid) for oid in wanted - values}
     for oid in sorted(targets - reached(session, state, targets)):
         try:
             _check_whole(session, [Root(oid, "branches", oid[:12])], state, complete)

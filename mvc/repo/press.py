@@ -39,7 +39,7 @@ from mvc.store.batch import WriteBatch
 from mvc.store.layout import EntryKind
 from mvc.types import DType, ObjectId, TensorSpec
 
-__all__ = ["CompressRequest", "CompressResult", "Press", "shared_tensors"]
+__all__ = ["CompressRequest", "CompressResult", "Press", "shared_tensors", "stored_tensors"]
 
 _BOUNDS: Final = Delta(depth=MAX_DEPTH - 1, read_factor=float("inf"))
 """Of the delta policy: what was made to be near to its base is stored as a delta of it, however deep that is."""
@@ -272,7 +272,7 @@ class _Compression:
         self._session = press.session
         self._request = request
         self._manifest = self._session.manifest(request.source)
-        self._names = {entry.id: self._manifest.names[entry.id] for entry in _stored(self._manifest)}
+        self._names = {entry.id: self._manifest.names[entry.id] for entry in stored_tensors(self._manifest)}
         base = press.manifest(request.base) if request.base else None
         self._bases = shared_tensors(self._manifest, base) if base else {}
         self._shared = {entry.id for entry in base.tensors} if base else set()
@@ -431,7 +431,7 @@ def _fits(names: Collection[str], patterns: Collection[str]) -> bool:
     return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
-def _stored(manifest: Manifest) -> Iterator[TensorEntry]:
+def stored_tensors(manifest: Manifest) -> Iterator[TensorEntry]:
     """Yield the tensors that a file is made of; those without elements are nowhere."""
     ids = {oid for _, oid in manifest.segments()}
     return (entry for entry in manifest.tensors if entry.id in ids)
@@ -443,12 +443,12 @@ def shared_tensors(source: Manifest, base: Manifest) -> dict[ObjectId, TensorEnt
     Those that are views are left out.
     """
     theirs: dict[tuple[str | None, str], TensorEntry] = {}
-    for entry in _stored(base):
+    for entry in stored_tensors(base):
         if entry.view is None:
             for path in (base.files[entry.file].path, None):
                 theirs.setdefault((path, entry.name), entry)
     found: dict[ObjectId, TensorEntry] = {}
-    for entry in _stored(source):
+    for entry in stored_tensors(source):
         path = source.files[entry.file].path
         near = theirs.get((path, entry.name)) or theirs.get((None, entry.name))
         if near is not None and near.spec == entry.spec:

@@ -25,11 +25,10 @@ from mvc.repo.log import history
 from mvc.repo.merge import FastForward, MergeRequest, MergeResult, merge
 from mvc.repo.merge_plan import Side
 from mvc.repo.progress import Progress, silent
-from mvc.repo.revisions import Revision, resolve
+from mvc.repo.revisions import resolve, resolve_readable
 from mvc.repo.session import Session
 from mvc.repo.sources import StateDictSource
 from mvc.repo.status import Status
-from mvc.repo.thinned import standing_for
 from mvc.repo.tree import Selection, from_directory, from_worktree
 from mvc.settings import Level
 
@@ -162,16 +161,8 @@ class Repository:
         IntegrityError
             If stored content is corrupt.
         """
-        commit_id = self._readable(ref, allow_lossy=allow_lossy).commit
+        commit_id = resolve_readable(self.session, ref, allow_lossy=allow_lossy).commit
         return load_tensors(self.session, commit_id, names=names, path=path, framework=framework)
-
-    def _readable(self, ref: str, *, allow_lossy: bool) -> Revision:
-        """Return the commit that `ref` stands for, or what stands in for it."""
-        revision = resolve(self.session, ref)
-        if not allow_lossy:
-            return revision
-        stand_in = standing_for(self.session.refs.state().thinned, revision.commit)
-        return Revision(stand_in) if stand_in else revision
 
     def checkout(
         self,
@@ -206,7 +197,7 @@ class Repository:
         DirtyWorkTreeError
             If changes would be lost.
         """
-        revision = self._readable(ref, allow_lossy=allow_lossy)
+        revision = resolve_readable(self.session, ref, allow_lossy=allow_lossy)
         if to is not None:
             return export_commit(self.session, revision.commit, Path(to), paths)
         if paths:

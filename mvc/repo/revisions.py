@@ -11,9 +11,10 @@ from mvc.index import CommitRecord
 from mvc.objects.refnames import BRANCHES, HEAD, REMOTES, TAGS
 from mvc.repo.refs import RefState
 from mvc.repo.session import Session
+from mvc.repo.thinned import standing_for
 from mvc.types import ObjectId, object_id
 
-__all__ = ["Revision", "resolve"]
+__all__ = ["Revision", "resolve", "resolve_readable"]
 
 _LEAST_DIGITS: Final = 4
 """Hexadecimal digits that abbreviate an id, as in git."""
@@ -32,10 +33,13 @@ class Revision:
         The commit.
     ref : str or None
         Full name of the branch or tag, if the text was just its name.
+    stands_in_for : ObjectId or None
+        The commit that was asked for, where that is thinned and `commit` stands in for it.
     """
 
     commit: ObjectId
     ref: str | None = None
+    stands_in_for: ObjectId | None = None
 
 
 def resolve(session: Session, text: str) -> Revision:
@@ -57,6 +61,21 @@ def resolve(session: Session, text: str) -> Revision:
     for sign, count in steps:
         revision = Revision(_step(session, revision.commit, sign, count, text))
     return revision
+
+
+def resolve_readable(session: Session, text: str, *, allow_lossy: bool) -> Revision:
+    """Return the commit that `text` stands for, or, if `allow_lossy`, what stands in for it if it is thinned.
+
+    Raises
+    ------
+    ThinnedError
+        If `allow_lossy`, and nothing stands in for it.
+    NotFoundError, AmbiguousRefError, InvalidInputError
+        As for `resolve`.
+    """
+    revision = resolve(session, text)
+    stand_in = standing_for(session.refs.state().thinned, revision.commit) if allow_lossy else None
+    return Revision(stand_in, stands_in_for=revision.commit) if stand_in else revision
 
 
 def _split(text: str) -> tuple[str, list[tuple[str, int]]]:

@@ -8,10 +8,11 @@ from typing import Final, Literal
 
 from mvc.index import BlobRecord, CommitRecord
 from mvc.objects.manifest import Manifest, TensorEntry
+from mvc.repo.log import CommitPages
 from mvc.repo.session import Session
 from mvc.types import ObjectId
 
-__all__ = ["CommitView", "Policy", "TensorView", "show", "tensor_views"]
+__all__ = ["CommitView", "Inherited", "Policy", "TensorView", "inherited_loss", "show", "tensor_views"]
 
 Policy = Literal["dedupe", "full", "previous", "base", "companion", "slice", "promised", "thinned", "missing"]
 """What the delta policy made of a tensor: stored by an earlier commit already; on its own; as a delta against the
@@ -77,6 +78,42 @@ def show(session: Session, commit: ObjectId) -> CommitView:
         tuple(path for path, file in new.by_path.items() if path in old and old[path] != file),
         tuple(path for path in old if path not in new.by_path),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What an exact commit still has of a lossy one that it is on top of.
+
+    Parameters
+    ----------
+    commit : ObjectId
+        The nearest such commit.
+    tensors : int
+        How many tensors are its, of those that it had changed.
+    """
+
+    commit: ObjectId
+    tensors: int
+
+
+def inherited_loss(session: Session, commit: ObjectId) -> Inherited | None:
+    """Return what is rounded or quantized in a commit that says nothing of a loss; None if nothing is.
+
+    Nothing of this is recorded: the nearest lossy commit among its first parents is looked for in the index, and what
+    that has changed is compared with what the commit has. What was trained on from there is new, and not counted.
+    """
+    pages = CommitPages(session)
+    record = pages.get(commit)
+    while record.method is None:
+        if record.first_parent is None:
+            return None
+        record = pages.get(record.first_parent)
+    derivation = session.commit(record.id).derivation
+    if record.id == commit or derivation is None:
+        return None
+    here = {entry.id for entry in session.manifest(commit).tensors}
+    count = len({tensor.id for tensor in derivation.tensors} & here)
+    return Inherited(record.id, count) if count else None
 
 
 def tensor_views(session: Session, commit: ObjectId) -> list[TensorView]:

@@ -25,7 +25,7 @@ from mvc.repo.features import may_be_thinned, set_feature
 from mvc.repo.gc import BASES, foresee
 from mvc.repo.gptq_transform import EntropyCoded, GptqTransform
 from mvc.repo.notes import Notes
-from mvc.repo.press import CompressRequest, CompressResult, Press, shared_tensors
+from mvc.repo.press import CompressRequest, CompressResult, Press, shared_tensors, stored_tensors
 from mvc.repo.progress import Progress, silent
 from mvc.repo.prune_plan import SHARED, PrunePlan
 from mvc.repo.refs import RefState
@@ -315,6 +315,9 @@ class _Thinning:
         """Make stand-ins, oldest first; return the commits that have none, and why."""
         exact: dict[ObjectId, str] = {}
         for oid in plan.of("thinned"):
+            if not any(True for _ in stored_tensors(self._session.manifest(oid))):
+                exact[oid] = _EXACT
+                continue
             base = self._base(press, plan, oid)
             request = CompressRequest(oid, self._request.older.transform(), base, level=self._request.level)
             made = press.compress(request, self._actor, self._progress)

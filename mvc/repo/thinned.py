@@ -45,5 +45,5 @@ def _refusal(commit: ObjectId, stand_in: ObjectId | None) -> ThinnedError:
         )
     return ThinnedError(
         f"commit {commit[:12]} was thinned: only {stand_in[:12]}, which stands in for it with a loss, is kept",
-        hint=f"mvc checkout {commit[:12]} --allow-lossy, or name {stand_in[:12]}",
+        hint=f"mvc checkout {commit[:12]} --allow-lossy, which switch and restore take, too; or name {stand_in[:12]}",
     )

@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 from hypothesis.stateful import RuleBasedStateMachine
 
 from mvc.errors import IntegrityError, MvcError, NotFoundError, StorageError
+from mvc.objects.refnames import THINNED
 from mvc.remotes.remote_store import RemoteStore
 from mvc.repo.session import Session
 from mvc.store.fs import FileSystem
@@ -24,6 +25,7 @@ from mvc.testing.invariants import (
     fsck_finds_nothing,
     index_is_as_rebuilt,
     log_is_history,
+    notes_are_those_of_the_model,
     operations_are_those_of_the_model,
     refs_are_those_of_the_model,
     remote_is_whole,
@@ -38,6 +40,13 @@ __all__ = ["Beside"]
 
 _DAMAGES_INDEX: Final = frozenset({"torn", "zero"})
 """Modes of a crash that leave an index that is none."""
+
+
+class _Excuses(NamedTuple):
+    """Why an action may be refused, as in `Beside.act`."""
+
+    needed: Iterable[ObjectId | None]
+    or_else: type[MvcError] | None
 
 
 class Beside(RuleBasedStateMachine):
@@ -94,16 +103,21 @@ class Beside(RuleBasedStateMachine):
         refs_are_those_of_the_model(session, self.model)
         operations_are_those_of_the_model(session, self.model)
         log_is_history(session, self.model)
-        reachable = self.model.reachable()
+        notes_are_those_of_the_model(session, self.model, self.known)
+        whole = self.model.whole()
         with session.index.connected():
-            commits_come_back(session, self.model, sorted(reachable - self.compared), self.scratch)
-        self.compared |= reachable
+            commits_come_back(session, self.model, sorted(whole - self.compared), self.scratch)
+        self.compared |= whole
         fsck_finds_nothing(session)
         index_is_as_rebuilt(session)
         remote_is_whole(self.opened_remote(), self.model, self.compared_there, self.scratch)
 
     def act(
-        self, action: Callable[[Session], object], predict: Callable[[Model], None], *needed: ObjectId | None
+        self,
+        action: Callable[[Session], object],
+        predict: Callable[[Model], None],
+        *needed: ObjectId | None,
+        or_else: type[MvcError] | None = None,
     ) -> bool:
         """Do something to both, and compare what comes of it.
 
@@ -115,6 +129,8 @@ class Beside(RuleBasedStateMachine):
             Does it to a model; raises what `action` must raise.
         *needed : ObjectId or None
             Commits without which it cannot be done: if something of them may have been collected, it may be refused.
+        or_else : type, optional
+            How it may be refused although the model does not: then nothing has changed.
 
         Returns
         -------
@@ -125,12 +141,12 @@ class Beside(RuleBasedStateMachine):
         refusal = _raised(predict, after)
         danger, self.danger = self.danger, None
         if danger:
-            self._act_in_danger(action, after, refusal, danger, needed)
+            self._act_in_danger(action, after, refusal, danger, _Excuses(needed, or_else))
             return False
         try:
             action(self.session)
         except MvcError as error:
-            self._become(self._check_refusal(error, refusal, after, needed))
+            self._become(self._check_refusal(error, refusal, after, _Excuses(needed, or_else)))
             self.tally["refused"] += 1
             return False
         self.tally["done"] += 1
@@ -138,16 +154,16 @@ class Beside(RuleBasedStateMachine):
         self._become(after)
         return True
 
-    def _check_refusal(
-        self, error: MvcError, refusal: MvcError | None, after: Model, needed: Iterable[ObjectId | None]
-    ) -> Model:
+    def _check_refusal(self, error: MvcError, refusal: MvcError | None, after: Model, excuses: _Excuses) -> Model:
         """Assert that an error is the one that was expected, or says that something was collected.
 
         Returns the model that it leaves: what a refused action had done before, as a pull that has fetched, stays.
         """
         if type(error) is type(refusal):
             return after
-        collected = not all(self.model.is_safe(oid) for oid in needed)
+        if refusal is None and type(error) is excuses.or_else:
+            return self.model
+        collected = not all(self.model.is_safe(oid) for oid in excuses.needed)
         if not (collected and isinstance(error, NotFoundError | IntegrityError)):
             raise error
         return self.model
@@ -158,7 +174,7 @@ class Beside(RuleBasedStateMachine):
         after: Model,
         refusal: MvcError | None,
         danger: tuple[int, CrashMode, int],
-        needed: Iterable[ObjectId | None],
+        excuses: _Excuses,
     ) -> None:
         """Do something while the machine crashes: what is left is the old state, or the new one."""
         step, mode, seed = danger
@@ -170,7 +186,7 @@ class Beside(RuleBasedStateMachine):
             except SimulatedCrash:
                 pass
             except MvcError as error:
-                after = self._check_refusal(error, refusal, after, needed)
+                after = self._check_refusal(error, refusal, after, excuses)
             finished = finished and not fs.crashed
             if not fs.crashed:
                 fs.crash()
@@ -219,12 +235,15 @@ class Beside(RuleBasedStateMachine):
     def _become(self, after: Model) -> None:
         """Take over a state, with the id of what is new in it."""
         found = dict(self.session.refs.state().refs)
-        new = [ObjectId(found[name]) for name, value in after.refs.items() if value == NEW and name in found]
-        if new:
-            after = after.named(new[0])
+        wanted = {name: value for name, value in after.refs.items() if value.startswith(NEW) and name in found}
+        if wanted:
+            after = after.named({value: ObjectId(found[name]) for name, value in wanted.items()})
+        for oid in [ObjectId(found[name]) for name in wanted if name.startswith(THINNED)]:
+            after.set_parents(oid, self.session.commit(oid).parents)
         self.model = after
         self.model.settle()
-        self.known += [oid for oid in after.commits if oid not in self.known]
+        made = (oid for oid, commit in after.commits.items() if not commit.is_note)
+        self.known += [oid for oid in made if oid not in self.known]
 
     def opened(self, fs: FileSystem | None = None) -> Session:
         """Open the repository once more."""

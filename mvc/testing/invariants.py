@@ -18,6 +18,7 @@ from mvc.repo.checkout import export_commit
 from mvc.repo.fsck import fsck
 from mvc.repo.layout import DIRECTORY
 from mvc.repo.log import history
+from mvc.repo.notes import Notes
 from mvc.repo.session import Session
 from mvc.repo.survey import way_of
 from mvc.repo.tips import commits_of_refs
@@ -33,6 +34,7 @@ __all__ = [
     "fsck_finds_nothing",
     "index_is_as_rebuilt",
     "log_is_history",
+    "notes_are_those_of_the_model",
     "nothing_is_condemned",
     "only_reachable_is_stored",
     "operations_are_those_of_the_model",
@@ -124,6 +126,13 @@ def log_is_history(session: Session, model: Model) -> None:
         assert line == sorted(model.ancestors([model.head]), key=places.__getitem__)
 
 
+def notes_are_those_of_the_model(session: Session, model: Model, commits: Iterable[ObjectId]) -> None:
+    """Promise that what was noted of each of `commits` is noted still, whatever became of it."""
+    notes = Notes(session, session.refs.state())
+    for oid in commits:
+        assert notes.of(oid) == model.noted(oid), f"other metrics are noted of {oid}"
+
+
 def commits_come_back(session: Session, model: Model, commits: Iterable[ObjectId], scratch: Path) -> None:
     """Every one of `commits`, written into an empty directory, is byte for byte what was committed."""
     for oid in commits:
@@ -159,12 +168,12 @@ def nothing_is_condemned(session: Session) -> None:
 
 
 def only_reachable_is_stored(session: Session, model: Model) -> None:
-    """No commit is stored that no ref reaches, and no content that no such commit needs."""
+    """No commit is stored that no ref reaches, and no content that no such commit needs which is not thinned."""
     session.store.packs.refresh()
     stored = list(session.store.locations())
     needed = chain(session, model)
     assert {item.oid for item in stored if not _is_metadata(item)} == needed.keys(), "contents"
-    assert {item.oid for item in stored if item.kind is EntryKind.COMMIT} == model.reachable(), "commits"
+    assert {item.oid for item in stored if item.kind is EntryKind.COMMIT} == model.kept(), "commits"
 
 
 def _is_metadata(item: StoredObject) -> bool:
@@ -174,7 +183,7 @@ def _is_metadata(item: StoredObject) -> bool:
 def chain(session: Session, model: Model) -> dict[ObjectId, BlobRecord]:
     """Return how everything that refs reach is stored, bases included; nothing of it may be missing."""
     with session.index.connected():
-        manifests = [session.manifest(commit) for commit in model.reachable()]
+        manifests = [session.manifest(commit) for commit in model.whole()]
         wanted = {segment.id for manifest in manifests for file in manifest.files for segment in file.segments}
         found = session.chains(wanted)
     assert wanted <= found.keys()

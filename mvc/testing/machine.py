@@ -1,9 +1,9 @@
 """The real repository beside the model of it: a Hypothesis state machine that does to both whatever comes to its mind.
 
-It commits, branches, switches, undoes, collects and repacks, merges, pushes and pulls (`mvc.testing.remote_rules`); it
-crashes in the middle of any of these; it leaves sessions open and comes back to them when what they know is old. After
-every step refs and work tree must be those of the model, and every few steps everything else
-(`mvc.testing.invariants`).
+It commits, branches, switches, undoes, collects and repacks, merges, pushes and pulls (`mvc.testing.remote_rules`),
+thins (`mvc.testing.thin_rules`); it crashes in the middle of any of these; it leaves sessions open and comes back to
+them when what they know is old. After every step refs and work tree must be those of the model, and every few steps
+everything else (`mvc.testing.invariants`).
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ from mvc.testing.invariants import (
     remote_refs_are_those_of_the_model,
     worktree_is_that_of_the_model,
 )
-from mvc.testing.remote_rules import RemoteRules
+from mvc.testing.model import thinned_by
 from mvc.testing.scenarios import ACTOR, age, checkpoint
+from mvc.testing.thin_rules import ThinRules
 from mvc.testing.weights import CHANGES, Weights, adapter, fresh, tuned, with_large
 from mvc.types import ObjectId
 
@@ -69,7 +70,7 @@ _seeds = st.integers(0, 5)
 _force = st.booleans()
 
 
-class RepositoryMachine(RemoteRules):
+class RepositoryMachine(ThinRules):
     """The rules.
 
     Attributes
@@ -237,12 +238,13 @@ class RepositoryMachine(RemoteRules):
     def undo(self, force: bool) -> None:  # noqa: FBT001
         """Take back the newest operation."""
         newest = self.model.newest_of_its_own()
-        before = newest[0].values() if newest else ()
-        self.act(
-            lambda session: undo(session, ACTOR, force=force),
-            lambda model: model.undo(force=force),
-            *(ObjectId(value) for value in before if not value.startswith(SYMBOLIC)),
+        before, after = newest or ({}, {})
+        held = [ObjectId(value) for value in before.values() if not value.startswith(SYMBOLIC)]
+        filled = thinned_by(after).keys() - thinned_by(before).keys()
+        done = self.act(
+            lambda session: undo(session, ACTOR, force=force), lambda model: model.undo(force=force), *held, *filled
         )
+        self.tally["thinning undone"] += done and bool(filled)
 
     @precondition(lambda self: self.known)
     @rule(which=_few, paths=st.lists(st.sampled_from(_PATHS), min_size=1, max_size=2, unique=True), force=_force)
@@ -260,6 +262,8 @@ class RepositoryMachine(RemoteRules):
     def export(self, which: int) -> None:
         """Write a commit elsewhere; one that nothing holds may be gone."""
         target = self.recent(which)
+        if target in self.model.thinned:
+            return  # `read_thinned` does
         try:
             commits_come_back(self.session, self.model, [target], self.scratch)
         except (NotFoundError, IntegrityError):
@@ -314,6 +318,23 @@ class RepositoryMachine(RemoteRules):
         self.commit_new_model(seed, _MODELS[0])
         if self.known:
             self.abandon(which, which + 1, as_object=seed % 2 == 0)
+
+    @precondition(lambda self: self.model.head)
+    @rule(seed=_seeds, places=st.sampled_from([None, 9]), bounds=st.sampled_from([_EAGER, Gc()]))
+    def collect_what_was_thinned(self, seed: int, places: int | None, bounds: Gc) -> None:
+        """Train, thin, collect garbage, and take the thinning back: the operation log still holds the contents."""
+        self.commit_epoch(seed, "tuned", "fast")
+        self.thin_current_run(1, places)
+        self.collect(bounds, old=True)
+        self.undo(force=True)
+
+    @precondition(lambda self: self.model.head)
+    @rule(seed=_seeds, places=st.sampled_from([None, 9]))
+    def free_what_was_thinned(self, seed: int, places: int | None) -> None:
+        """Train, thin, and free what that lets go of, and nothing else."""
+        self.commit_epoch(seed, "tuned", "fast")
+        self.thin_current_run(1, places)
+        self.collect_everything()
 
     @rule(bounds=st.sampled_from(_BOUNDS), old=st.booleans())
     def collect(self, bounds: Gc, old: bool) -> None:  # noqa: FBT001
@@ -437,7 +458,8 @@ class RepositoryMachine(RemoteRules):
         """Check what must hold right after garbage was collected, and count what alone held something."""
         nothing_is_condemned(self.session)
         reachable, tips = self.model.reachable(), self.model.tips(without=HEAD)
-        of_log = [oid for oid in self.known if oid not in reachable and self.model.is_safe(oid)]
+        loose = set(self.known) - self.model.kept() - self.model.thinned.keys()
+        of_log = [oid for oid in self.known if oid in loose and self.model.is_safe(oid)]
         commits_come_back(self.opened(), self.model, of_log, self.scratch)
         self.tally["held by HEAD"] += reachable != self.model.ancestors(tips.values())
         self.tally["held by the log"] += bool(of_log)

@@ -1,29 +1,39 @@
 """A repository in plain dicts: what every verb must come to, without a store, an index or a codec.
 
 It refuses what the real one refuses, with the same errors. What the real repository alone can know, the id of a new
-commit or tag, is `NEW` until `Model.named` says it.
+commit or tag, is `NEW`, or begins so, until `Model.named` says it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
-from mvc.errors import AlreadyExistsError, ConflictError, DirtyWorkTreeError, InvalidInputError, NotFoundError
-from mvc.objects.refnames import BRANCHES, HEAD, REMOTES, TAGS
+from mvc.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    DirtyWorkTreeError,
+    InvalidInputError,
+    NotFoundError,
+    ThinnedError,
+)
+from mvc.objects.refnames import BRANCHES, HEAD, NOTES, REMOTES, TAGS, THINNED, thinned_ref
 from mvc.repo.merge import FastForward
 from mvc.repo.merge_plan import Side
 from mvc.repo.refs import SYMBOLIC
 from mvc.testing.model_merge import Files, merged_files
+from mvc.testing.model_notes import FILE, Noted, layered, noted_in
+from mvc.testing.model_thin import has_tensors, rounded_files
 from mvc.types import ObjectId
 
-__all__ = ["NEW", "Files", "Model", "ModelCommit", "below"]
+__all__ = ["NEW", "Files", "Model", "ModelCommit", "below", "thinned_by"]
 
 NEW: Final = ObjectId("new")
-"""The id of what the newest action made."""
+"""The id of what the newest action made; if there are several, the others begin so."""
 _TRACKING: Final = REMOTES + "origin/"
+_METRICS: Final = NOTES + "metrics"
 Refs = Mapping[str, str]
 """Full ref name -> value."""
 _FIRST_HEAD: Final = SYMBOLIC + BRANCHES + "main"
@@ -43,12 +53,18 @@ class ModelCommit:
         Why.
     metadata : mapping
         Metrics.
+    is_stand_in : bool
+        It stands in for a commit that was thinned. What it is stored against, its parent, is taken from the repository.
+    is_note : bool
+        It is no commit of the run, but of notes.
     """
 
     parents: tuple[ObjectId, ...]
     files: Files
     message: str
     metadata: Mapping[str, int]
+    is_stand_in: bool = False
+    is_note: bool = False
 
 
 @dataclass
@@ -69,6 +85,8 @@ class Model:
         Files.
     may_be_gone : set of ObjectId
         Commits and tag objects that were unreachable when everything unreachable was collected, or never came here.
+    emptied : set of ObjectId
+        Commits that were thinned when everything unreachable was collected, and have been since.
     remote : dict of str to str
         Refs of the remote.
     remote_operations : int
@@ -81,6 +99,7 @@ class Model:
     operations: list[tuple[dict[str, str], dict[str, str]]] = field(default_factory=list)
     worktree: dict[str, bytes] = field(default_factory=dict)
     may_be_gone: set[ObjectId] = field(default_factory=set)
+    emptied: set[ObjectId] = field(default_factory=set)
     remote: dict[str, str] = field(default_factory=lambda: {HEAD: _FIRST_HEAD})
     remote_operations: int = 0
 
@@ -89,7 +108,8 @@ class Model:
         other = copy(self)
         other.commits, other.tags, other.refs = dict(self.commits), dict(self.tags), dict(self.refs)
         other.operations, other.worktree = list(self.operations), dict(self.worktree)
-        other.may_be_gone, other.remote = set(self.may_be_gone), dict(self.remote)
+        other.may_be_gone, other.emptied = set(self.may_be_gone), set(self.emptied)
+        other.remote = dict(self.remote)
         return other
 
     def rewound(self, operations: int) -> Self:
@@ -99,17 +119,17 @@ class Model:
         other = self.copy()
         other.refs = dict(other.operations[-operations][0])
         del other.operations[-operations:]
-        other.commits.pop(NEW, None)
-        other.tags.pop(NEW, None)
+        other.commits = {oid: commit for oid, commit in self.commits.items() if not oid.startswith(NEW)}
+        other.tags = {oid: target for oid, target in self.tags.items() if not oid.startswith(NEW)}
         return other
 
-    def named(self, oid: ObjectId) -> Self:
-        """Return the model in which what was `NEW` has the id `oid`."""
+    def named(self, ids: Mapping[str, ObjectId]) -> Self:
+        """Return the model in which what was `NEW`, or begins so, has its id."""
         other = self.copy()
-        other.commits = {_named(key, oid): commit for key, commit in self.commits.items()}
-        other.tags = {_named(key, oid): target for key, target in self.tags.items()}
-        other.refs = _all_named(self.refs, oid)
-        other.operations = [(_all_named(old, oid), _all_named(new, oid)) for old, new in self.operations[-1:]]
+        other.commits = {ids.get(key, key): commit for key, commit in self.commits.items()}
+        other.tags = {ids.get(key, key): target for key, target in self.tags.items()}
+        other.refs = _all_named(self.refs, ids)
+        other.operations = [(_all_named(old, ids), _all_named(new, ids)) for old, new in self.operations[-1:]]
         other.operations = self.operations[:-1] + other.operations
         return other
 
@@ -147,8 +167,9 @@ class Model:
         return {name: oid for name, oid in self.tips_of(self.refs).items() if name != without}
 
     def tips_of(self, refs: Mapping[str, str]) -> dict[str, ObjectId]:
-        """Return the commits that `refs` hold."""
-        held = {name: ObjectId(value) for name, value in refs.items() if not value.startswith(SYMBOLIC)}
+        """Return the commits that `refs` hold; what stands in for others is held by those."""
+        named = {name: value for name, value in refs.items() if not name.startswith(THINNED)}
+        held = {name: ObjectId(value) for name, value in named.items() if not value.startswith(SYMBOLIC)}
         return {name: self.tags.get(oid, oid) for name, oid in held.items()}
 
     def ancestors(self, commits: Iterable[ObjectId]) -> set[ObjectId]:
@@ -165,6 +186,32 @@ class Model:
     def reachable(self) -> set[ObjectId]:
         """Return the commits that refs reach."""
         return self.ancestors(self.tips().values())
+
+    def kept(self) -> set[ObjectId]:
+        """Return the commits that refs reach, and what stands in for those of them that are thinned."""
+        found = self.reachable()
+        while more := self.ancestors(self.stand_ins(found)) - found:
+            found |= more
+        return found
+
+    def whole(self) -> set[ObjectId]:
+        """Return those commits of `kept` that must come back byte for byte."""
+        return self.kept() - self.thinned.keys()
+
+    @property
+    def thinned(self) -> dict[ObjectId, ObjectId | None]:
+        """The commits whose contents may be absent, and what stands in for them."""
+        return thinned_by(self.refs)
+
+    def stand_ins(self, commits: Iterable[ObjectId]) -> set[ObjectId]:
+        """Return what stands in for those of `commits` that are thinned."""
+        thinned = self.thinned
+        return {stand_in for oid in commits if (stand_in := thinned.get(oid)) is not None}
+
+    def check_whole(self, commit: ObjectId | None) -> None:
+        """Refuse a commit that is thinned."""
+        if commit in self.thinned:
+            raise ThinnedError(f"{commit} is thinned")
 
     def bases(self, ours: ObjectId, theirs: ObjectId) -> set[ObjectId]:
         """Return the common ancestors of two commits that no other one descends from."""
@@ -204,13 +251,14 @@ class Model:
             return
         straight = ours is None or bases == {ours}
         if straight and fast_forward != "never":
-            self._bring(self.files(theirs), force=False)
+            self._bring(self.files(theirs), force=False, commit=theirs)
             self._move({self.branch or HEAD: theirs})
             return
         if fast_forward == "only":
             raise ConflictError("not a fast-forward")
         if ours is None or not bases:
             raise InvalidInputError("nothing in common")
+        self.check_whole(theirs)
         tree = merged_files(self.files(min(bases)), self.tree, self.files(theirs), favour)
         self._bring(tree, force=False)
         self.commits[NEW] = ModelCommit((ours, theirs), tree, message, {})
@@ -254,8 +302,18 @@ class Model:
         self.remote = {**self.remote, name: oid}
         self.remote_operations += 1
 
+    def lacks_thinned(self, names: Iterable[str]) -> bool:
+        """Return whether a push of refs would have to bring a thinned commit to where it is not yet."""
+        there = self.ancestors(oid for oid in self.tips_of(self.remote).values() if oid in self.reachable())
+        return not self.thinned.keys().isdisjoint(
+            self.ancestors(oid for name, oid in self.tips().items() if name in {*names}) - there
+        )
+
     def fetch(self, *, prune: bool = False) -> None:
-        """Follow the branches of the remote, and take those tags whose commits are here then."""
+        """Follow the branches of the remote, and take those tags whose commits are here then.
+
+        What comes, since nothing has reached it any more, is not thinned any more; its tags come the next time.
+        """
         moves: dict[str, str | None] = {}
         if prune:
             moves |= {name: None for name in self.refs if name.startswith(_TRACKING)}
@@ -265,8 +323,11 @@ class Model:
             name: value
             for name, value in self.remote.items()
             if name.startswith(TAGS) and name not in self.refs and self.tags.get(ObjectId(value), value) in here
+            if self.tags.get(ObjectId(value), value) not in self.thinned
         }
-        self._move({**moves, **heads, **tags})
+        brought = self.ancestors(map(ObjectId, heads.values())) - self.reachable()
+        whole = {thinned_ref(oid): None for oid in self.thinned.keys() & brought}
+        self._move({**moves, **heads, **tags, **whole})
 
     def pull(self, name: str, message: str, favour: Side | None) -> None:
         """Fetch, and merge a branch; what was fetched stays if that is refused."""
@@ -288,6 +349,7 @@ class Model:
             raise AlreadyExistsError(name)
         if ref == self.branch:
             raise InvalidInputError(f"{name} is the current branch")
+        self.check_whole(commit)
         self._move({ref: commit})
 
     def delete_branch(self, name: str, *, force: bool) -> None:
@@ -305,6 +367,7 @@ class Model:
         """Make or move a tag."""
         if TAGS + name in self.refs and not force:
             raise AlreadyExistsError(name)
+        self.check_whole(commit)
         if as_object:
             self.tags[NEW] = commit
         self._move({TAGS + name: NEW if as_object else commit})
@@ -319,7 +382,7 @@ class Model:
         """Bring the work tree to a commit, and HEAD there."""
         if create and branch in self.refs:
             raise AlreadyExistsError(branch)
-        self._bring(self.files(commit), force=force)
+        self._bring(self.files(commit), force=force, commit=commit)
         made: dict[str, str | None] = {branch: commit} if create and branch else {}
         self._move({HEAD: SYMBOLIC + branch if branch else commit, **made})
 
@@ -334,11 +397,26 @@ class Model:
             raise InvalidInputError("there is nothing to undo")
         before, after = operation
         back = {name: before.get(name) for name in _changed(before, after) if not name.startswith(REMOTES)}
-        if self._went_elsewhere(before, after):
-            self._bring(self.files(self.head_of(before)), force=force)
         if any(self.refs.get(name) != after.get(name) for name in back):
-            raise ConflictError("a tag came from the remote meanwhile")
+            moved = "a tag came from the remote meanwhile, or what was thinned"
+        elif held := self._held_again(back):
+            moved = f"{held} would be thinned"
+        else:
+            moved = ""
+        if self._went_elsewhere(before, after):
+            target = self.head_of(before)
+            self._bring(self.files(target), force=force, commit=target)
+        if moved:
+            raise ConflictError(moved)
         self._move(back)
+
+    def _held_again(self, back: Mapping[str, str | None]) -> set[ObjectId]:
+        """Return the commits that would be thinned by `back`, and that something has come to name."""
+        refs = {name: value for name, value in {**self.refs, **back}.items() if value is not None}
+        named = {oid for name, oid in self.tips_of(refs).items() if not name.startswith(REMOTES)}
+        after = thinned_by(refs)
+        again = thinned_by({name: value for name, value in back.items() if value is not None})
+        return again.keys() & {*named, *after.values()}
 
     def _went_elsewhere(self, before: Refs, after: Refs) -> bool:
         """Return True if an operation took HEAD elsewhere than to a commit on top of it, and not by committing."""
@@ -375,10 +453,11 @@ class Model:
             raise NotFoundError("a path is not in the commit")
         if not force and any(path in self.worktree and path not in self.tree for path in files):
             raise DirtyWorkTreeError("a file that HEAD does not hold")
+        self.check_whole(commit)
         self.worktree = {**self.worktree, **files}
 
-    def _bring(self, new: Files, *, force: bool) -> None:
-        """Bring the work tree from HEAD to a tree."""
+    def _bring(self, new: Files, *, force: bool, commit: ObjectId | None = None) -> None:
+        """Bring the work tree from HEAD to a tree, that of a commit if it is one."""
         old, here = self.tree, self.worktree
         differing = {path for path, content in new.items() if old.get(path) != content}
         gone = old.keys() - new.keys()
@@ -386,6 +465,7 @@ class Model:
         overwritten = {path for path in differing & dirty if here[path] != new[path]}
         if not force and (overwritten or gone & dirty):
             raise DirtyWorkTreeError("changes would be lost")
+        self.check_whole(commit)
         written = new.keys() if force else differing
         kept = {path: content for path, content in here.items() if path not in gone}
         self.worktree = {**kept, **{path: new[path] for path in written}}
@@ -395,18 +475,102 @@ class Model:
     def collect(self) -> None:
         """Remove everything that no ref reaches, as far as that is possible."""
         self.may_be_gone |= (self.commits.keys() | self.tags.keys()) - self._held()
+        self.emptied |= self.thinned.keys()
 
     def is_safe(self, oid: ObjectId | None) -> bool:
         """Return True if nothing that a commit or tag object needs, nor itself, can have been collected."""
-        return oid is None or self.may_be_gone.isdisjoint({oid, *self.ancestors([self.tags.get(oid, oid)])})
+        if oid is None:
+            return True
+        needed = {oid, *self.ancestors([self.tags.get(oid, oid)])}
+        return self.may_be_gone.isdisjoint(needed | self.stand_ins(needed)) and oid not in self.emptied
 
     def settle(self) -> None:
         """Take note that everything that refs reach is there."""
         self.may_be_gone -= self._held()
+        self.emptied &= self.thinned.keys()
 
     def _held(self) -> set[ObjectId]:
-        """Return the commits and tag objects that refs reach."""
-        return self.reachable() | {ObjectId(value) for value in self.refs.values() if value in self.tags}
+        """Return the commits and tag objects that refs reach, and what stands in for such commits."""
+        return self.kept() | {ObjectId(value) for value in self.refs.values() if value in self.tags}
+
+    # Notes.
+
+    def notes(self) -> list[tuple[ObjectId, Noted]]:
+        """Return what is noted, in layers, the newest first."""
+        found = []
+        oid = ObjectId(self.refs[_METRICS]) if _METRICS in self.refs else None
+        while oid is not None:
+            found.append((oid, noted_in(self.files(oid)[FILE])))
+            oid = next(iter(self.commits[oid].parents), None)
+        return found
+
+    def noted(self, commit: ObjectId) -> Mapping[str, float]:
+        """Return what is noted of a commit."""
+        return next((noted[commit] for _, noted in self.notes() if commit in noted), {})
+
+    def note(self, commit: ObjectId, metrics: Mapping[str, float]) -> None:
+        """Note metrics of a commit."""
+        before = self.noted(commit)
+        after = {**before, **metrics}
+        if after == before:
+            return
+        content, parent = layered({commit: after}, self.notes())
+        message = f"metrics of {commit[:12]}"
+        parents = () if parent is None else (parent,)
+        self.commits[NEW] = ModelCommit(parents, {FILE: content}, message, {}, is_note=True)
+        self._move({_METRICS: NEW})
+
+    # Thinning.
+
+    def thin(self, tip: ObjectId, keep: Collection[int], places: int | None) -> None:
+        """Let go of the contents of a run; of those places, counted from the tip, that are not to be kept.
+
+        Parameters
+        ----------
+        tip : ObjectId
+            Its end.
+        keep : collection of int
+            How many whole commits before the tip those are that stay.
+        places : int or None
+            Binary places of what stands in for the others; None if nothing does.
+        """
+        changes: dict[str, str | None] = {}
+        named = {*self.tips().values(), *([self.head] if self.head else ()), *self.thinned.values()}
+        whole = [oid for oid in self._line(tip) if oid not in self.thinned]
+        for place, oid in enumerate(whole):
+            source = self.commits[oid]
+            if place in keep or oid in named:
+                continue
+            if places is None:
+                changes[thinned_ref(oid)] = oid
+            elif not source.is_stand_in and has_tensors(source.files):
+                files = rounded_files(source.files, places)
+                if files != source.files:
+                    stand_in = ObjectId(f"{NEW} {oid}")
+                    subject = source.message.partition("\n")[0]
+                    self.commits[stand_in] = ModelCommit(
+                        (), files, f"{subject} (precision:{places})", {}, is_stand_in=True
+                    )
+                    changes[thinned_ref(oid)] = stand_in
+        self._move(changes)
+
+    def _line(self, tip: ObjectId) -> list[ObjectId]:
+        """Return a commit and its first parents."""
+        found = [tip]
+        while parents := self.commits[found[-1]].parents:
+            found.append(parents[0])
+        return found
+
+    def set_parents(self, oid: ObjectId, parents: tuple[ObjectId, ...]) -> None:
+        """Take note of what a stand-in is stored against."""
+        assert all(self.commits[parent].is_stand_in for parent in parents)
+        self.commits[oid] = replace(self.commits[oid], parents=parents)
+
+
+def thinned_by(refs: Mapping[str, str]) -> dict[ObjectId, ObjectId | None]:
+    """Return the commits that `refs` say are thinned, and what stands in for them."""
+    found = {name.removeprefix(THINNED): value for name, value in refs.items() if name.startswith(THINNED)}
+    return {ObjectId(name): None if value == name else ObjectId(value) for name, value in found.items()}
 
 
 def below(prefixes: Iterable[str], path: str) -> bool:
@@ -424,15 +588,11 @@ def _changed(before: Refs, after: Refs) -> set[str]:
 
 def _is_hearsay(before: Refs, after: Refs) -> bool:
     """Return whether refs only followed the remote: its branches, and tags that were not here before."""
-    names = _changed(before, after)
+    names = {name for name in _changed(before, after) if name in after or not name.startswith(THINNED)}
     new_tags = {name for name in names if name.startswith(TAGS) and name not in before}
     followed = {name for name in names if name.startswith(REMOTES)}
     return bool(followed) and names == followed | new_tags
 
 
-def _named(value: ObjectId, oid: ObjectId) -> ObjectId:
-    return oid if value == NEW else value
-
-
-def _all_named(refs: Mapping[str, str], oid: ObjectId) -> dict[str, str]:
-    return {name: oid if value == NEW else value for name, value in refs.items()}
+def _all_named(refs: Mapping[str, str], ids: Mapping[str, ObjectId]) -> dict[str, str]:
+    return {name: ids.get(value, value) for name, value in refs.items()}

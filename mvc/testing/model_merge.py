@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from mvc.errors import ConflictError
 from mvc.repo.merge_plan import Side
 
-__all__ = ["Files", "merged_files"]
+__all__ = ["Files", "header_of", "merged_files"]
 
 Files = Mapping[str, bytes]
 """Path -> content."""
@@ -34,7 +34,7 @@ def merged_files(base: Files, ours: Files, theirs: Files, favour: Side | None) -
 def _file(base: bytes | None, ours: bytes | None, theirs: bytes | None, favour: Side | None) -> bytes | None:
     versions = base, ours, theirs
     if base is not None and ours is not None and theirs is not None:
-        tables = [_header(content) for content in (base, ours, theirs)]
+        tables = [header_of(content) for content in (base, ours, theirs)]
         if None not in tables and tables[0] == tables[1] == tables[2]:
             return _tensors(base, ours, theirs, favour)
     return _pick(*versions, favour)
@@ -50,7 +50,7 @@ def _pick(base: T, ours: T, theirs: T, favour: Side | None) -> T:
     return ours if favour == "ours" else theirs
 
 
-def _header(content: bytes) -> bytes | None:
+def header_of(content: bytes) -> bytes | None:
     """Return the header of a safetensors file, with its length; None if it is another file."""
     end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
     return content[:end] if content[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{" and end <= len(content) else None
@@ -58,7 +58,7 @@ def _header(content: bytes) -> bytes | None:
 
 def _tensors(base: bytes, ours: bytes, theirs: bytes, favour: Side | None) -> bytes:
     """Return three files with one header as one."""
-    header = _header(base) or b""
+    header = header_of(base) or b""
     result = bytearray(header)
     places = [item["data_offsets"] for name, item in json.loads(header[_LENGTH_BYTES:]).items() if name[:2] != "__"]
     for start, end in sorted(places):

@@ -11,6 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
+from mvc.errors import ThinnedError
 from mvc.objects.refnames import BRANCHES, TAGS
 from mvc.remotes.clone import CloneRequest, clone
 from mvc.remotes.collect import collect_remote
@@ -154,6 +155,7 @@ class RemoteRules(Beside):
         done = self.act(
             lambda session: push(session, self.remote(session.fs), _ORIGIN, request, ACTOR),
             lambda model: model.push(names, force=force),
+            or_else=ThinnedError if self.model.lacks_thinned(names) else None,
         )
         self.tally["pushed"] += done and before != self.model.remote
 

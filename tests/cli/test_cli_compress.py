@@ -48,6 +48,12 @@ class TestCompress:
         assert "no branch holds it, and gc will remove it: mvc branch NAME " in loose.stderr
         program.run("branch", "kept", loose.stderr.split()[-1])
         assert program.json("show", "kept")["parents"] == []
+        small = program.json("show", "small")["id"][:12]
+        program.run("switch", "small")
+        program.run("commit", "--allow-empty", "-m", "on top")
+        assert f"on top of lossy commit {small}, which made 4 tensors with a loss" in program.out("show")
+        assert program.json("show")["inherited_loss"]["tensors"] == 4
+        assert program.out("fsck").endswith(", 4 lossy tensors measured again: no faults\n")
 
     @pytest.mark.parametrize(
         ("options", "parameters"),

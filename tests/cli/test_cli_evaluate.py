@@ -46,6 +46,23 @@ class TestEvaluate:
         assert program.out("log").count("Eval:") == 1
         assert program.out("log", "--oneline").splitlines()[1].endswith(f"tuned  loss=0.5 ok=true on=cpu size={size}")
 
+    def test_found_by_conditions(self, lab, program, head):
+        """``log --where`` sees what was measured later, which wins over what the commit says of itself."""
+        lab.write("more", "x")
+        program.run("commit", "-m", "more", "--metric", "loss=0.25")
+        program.run("evaluate", head, "--cmd", "echo acc=0.75 loss=0.125")
+
+        def found(*conditions, options=()):
+            """Return the subjects of the commits that meet conditions."""
+            asked = [part for condition in conditions for part in ("--where", condition)]
+            return [commit["message"] for commit in program.json("log", *asked, *options)["commits"]]
+
+        assert found("acc > 0.5") == found("acc > 0.5", "loss < 0.2") == ["tuned"]
+        assert found("acc > 0.8") == found("loss = 0.5") == []
+        assert found("loss < 0.3") == ["more", "tuned"]
+        assert found("loss < 0.3", options=("-n", "1")) == ["more"]
+        assert program.out("log", "--graph", "--oneline", "--where", "acc=0.75").count("tuned") == 1
+
     def test_not_in_the_way(self, program, head):
         """The history of notes is no history of branches; it can be looked at, and taken back."""
         program.run("evaluate", "main", "--cmd", "echo acc=1")

@@ -78,6 +78,7 @@ def test_show(story):
     assert found["files"][1].keys() == {"path", "mode", "format", "size"}
     assert (found["files"][1]["mode"], found["files"][1]["format"]) == ("644", "safetensors")
     assert found["logical_bytes"] == sum(file["size"] for file in found["files"])
+    assert found["inherited_loss"] is None
     assert (found["added"], found["modified"], found["removed"]) == ([], ["model.safetensors"], [])
 
 
@@ -163,7 +164,8 @@ def test_fsck(story):
     """``fsck`` tells what it checked."""
     found = story.json("fsck")
     keys = ["schema", "clean", "quick", "operations", "commits", "contents", "checked_bytes", "faults"]
-    assert list(found) == [*keys, "copies", "set_aside", "dry_run", "repairs", "restored", "known_commits", "promised"]
+    keys += ["copies", "set_aside", "dry_run", "repairs", "restored", "known_commits", "promised", "losses"]
+    assert list(found) == keys
     assert (found["clean"], found["quick"], found["commits"], found["faults"]) == (True, False, 3, [])
     assert found["checked_bytes"] > 0
     assert story.json("fsck", "--quick")["checked_bytes"] == 0
@@ -210,6 +212,7 @@ def test_moves_of_head(lab, story, tmp_path):
         "branch": "side",
         "written": 1,
         "removed": 0,
+        "stands_in_for": None,
     }
     assert story.json("checkout", "main") == {
         "schema": "mvc.checkout/1",
@@ -223,7 +226,12 @@ def test_moves_of_head(lab, story, tmp_path):
     exported = story.json("checkout", "side", "--to", str(tmp_path / "to"))
     assert (exported["branch"], exported["written"], exported["to"]) == (None, 2, str(tmp_path / "to"))
     lab.write("config.json", "changed")
-    assert story.json("restore", "config.json") == {"schema": "mvc.restore/1", "commit": heads["main"], "written": 1}
+    assert story.json("restore", "config.json") == {
+        "schema": "mvc.restore/1",
+        "commit": heads["main"],
+        "written": 1,
+        "stands_in_for": None,
+    }
 
 
 def test_cat(story, tmp_path):

@@ -76,6 +76,55 @@ def test_from_a_dry_run_to_the_collected_repository(lab, run, tmp_path):
     assert bias.any()
 
 
+def test_work_trees_of_stand_ins(lab, run):
+    """``switch`` and ``restore`` refuse a thinned commit as ``checkout`` does, and bring what stands in for it."""
+    program, made = run
+    program.run("thin", "--keep-last", "1", "--older", "precision:12")
+    stand_in = program.json("show", made[0])["thinned"]["stand_in"]
+    note = f"note: {made[0][:12]} was thinned: this is {stand_in[:12]}, which stands in for it by precision"
+    exact, refs = lab.read("model.safetensors"), program.json("log", "-n", "1")
+    for command in (
+        ("restore", "model.safetensors", "--source", made[0]),
+        ("switch", "--detach", made[0]),
+        ("switch", "-c", "old", made[0]),
+    ):
+        refused = program.err(*command, code=1)
+        assert f"was thinned: only {stand_in[:12]}" in refused
+        assert "--allow-lossy" in refused
+    assert (lab.read("model.safetensors"), program.json("log", "-n", "1")) == (exact, refs)
+
+    restored = program.run("restore", "model.safetensors", "--source", made[0], "--allow-lossy")
+    rounded = lab.read("model.safetensors")
+    assert note in restored.stderr
+    assert stand_in[:12] in restored.stdout
+    assert (rounded == exact, len(rounded)) == (False, len(exact))
+    document = program.json("restore", "model.safetensors", "--source", made[0], "--allow-lossy")
+    assert (document["commit"], document["stands_in_for"]) == (stand_in, made[0])
+    assert program.json("restore", "model.safetensors", "--allow-lossy")["stands_in_for"] is None
+    assert lab.read("model.safetensors") == exact
+
+    assert note in program.run("switch", "--detach", made[0], "--allow-lossy").stderr
+    assert lab.read("model.safetensors") == rounded
+    document = program.json("switch", "main", "--allow-lossy")
+    assert (document["branch"], document["stands_in_for"]) == ("main", None)
+    document = program.json("switch", "-c", "old", made[0], "--allow-lossy")
+    assert (document["commit"], document["branch"], document["stands_in_for"]) == (stand_in, "old", made[0])
+    assert lab.read("model.safetensors") == rounded
+
+
+@pytest.mark.parametrize(
+    "command", [("restore", "model.safetensors", "--source"), ("switch", "--detach"), ("switch", "-c", "old")]
+)
+def test_nothing_stands_in(lab, run, command):
+    """What was dropped without a stand-in stays an error, and nothing changes."""
+    program, made = run
+    program.run("thin", "--keep-last", "1", "--older", "drop")
+    before = lab.tree(), program.json("branch")["branches"]
+    for option in ((), ("--allow-lossy",)):
+        assert "nothing stands in for it" in program.err(*command, made[0], *option, code=1)
+    assert (lab.tree(), program.json("branch")["branches"]) == before
+
+
 def test_dropped(run):
     """Nothing stands in, and undo brings it back."""
     program, made = run

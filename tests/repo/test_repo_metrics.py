@@ -11,52 +11,62 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvc.errors import InvalidInputError, MalformedError
-from mvc.repo.metrics import MOST_BYTES, Metrics, decode_metrics, encode_metrics, parse_metrics
+from mvc.repo.metrics import MOST_BYTES, Metrics, decode_notes, encode_notes, parse_metrics
+from mvc.types import ObjectId
 
 VALUES = st.one_of(
     st.integers(-(1 << 63), 1 << 63), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), st.text()
 )
 METRICS = st.dictionaries(st.text(), VALUES, max_size=5)
+IDS = st.text("0123456789abcdef", min_size=64, max_size=64).map(ObjectId)
+A, B = ObjectId("a" * 64), ObjectId("b" * 64)
 
 
-@given(METRICS)
-def test_files_there_and_back(metrics):
-    """A file says what was written, whatever the order, and is one line."""
-    data = encode_metrics(metrics)
-    assert decode_metrics(data) == metrics
-    assert data == encode_metrics(dict(reversed(metrics.items())))
-    assert data.count(b"\n") == 1
+@given(st.dictionaries(IDS, METRICS, max_size=3))
+def test_files_there_and_back(notes):
+    """A file says what was written, whatever the order, and has a line for each commit."""
+    data = encode_notes(notes)
+    assert decode_notes(data) == notes
+    assert data == encode_notes({oid: dict(reversed(notes[oid].items())) for oid in reversed(notes)})
+    assert data.count(b"\n") == 2 + max(len(notes), 1)
 
 
 def test_the_bytes_of_a_file():
     """As they are in every repository from now on."""
-    found = encode_metrics({"n": 3, "acc": 0.5, "ok": True, "on": "caf\u00e9"})
-    assert found == b'{"acc": 0.5, "n": 3, "ok": true, "on": "caf\\u00e9"}\n'
+    found = encode_notes({B: {"n": 3}, A: {"n": 3, "acc": 0.5, "ok": True, "on": "caf\u00e9"}})
+    first = b'"' + b"a" * 64 + b'": {"acc": 0.5, "n": 3, "ok": true, "on": "caf\\u00e9"},\n'
+    assert found == b"{\n" + first + b'"' + b"b" * 64 + b'": {"n": 3}\n}\n'
+    assert encode_notes({}) == b"{\n\n}\n"
 
 
-@pytest.mark.parametrize(
-    "data",
-    [b"", b"x", b"[]", b"1", b'{"a": null}', b'{"a": [1]}', b'{"a": NaN}', b'{"a": 1e999}', b"\xff", b"[" * 99_999],
-)
+@pytest.mark.parametrize("data", [b"", b"x", b"[]", b"1", b'{"a": {}}', b"\xff", b"[" * 99_999])
 def test_malformed_files(data):
     """An error of ours."""
     with pytest.raises(MalformedError):
-        decode_metrics(data)
+        decode_notes(data)
 
 
-@given(st.binary(max_size=40))
+@pytest.mark.parametrize("data", ["1", "[]", "null", '{"a": null}', '{"a": [1]}', '{"a": NaN}', '{"a": 1e999}'])
+def test_malformed_notes(data):
+    """As well, whatever is said of other commits."""
+    assert decode_notes(f'{{"{A}": {{"a": 1}}}}'.encode()) == {A: {"a": 1}}
+    with pytest.raises(MalformedError):
+        decode_notes(f'{{"{A}": {{"a": 1}}, "{B}": {data}}}'.encode())
+
+
+@given(st.one_of(st.binary(max_size=40), st.binary(max_size=40).map(lambda part: b'{"' + A.encode() + b'": ' + part)))
 def test_any_file(data):
     """It is read, or an error of ours."""
-    found: Metrics = {}
+    found: dict[ObjectId, Metrics] = {}
     with suppress(MalformedError):
-        found = decode_metrics(data)
-    assert decode_metrics(encode_metrics(found)) == found
+        found = decode_notes(data)
+    assert decode_notes(encode_notes(found)) == found
 
 
 def test_too_many():
     """A note has a limit, which whoever writes it keeps."""
     with pytest.raises(InvalidInputError, match="are allowed"):
-        encode_metrics({"text": "x" * MOST_BYTES})
+        encode_notes({A: {"text": "x" * MOST_BYTES}})
 
 
 @given(METRICS.filter(bool), st.sampled_from(["", "a line\n", '{"other": 1}\n', "loss=2\n"]))

@@ -23,6 +23,7 @@ from mvc.repo.sources import BytesSource
 from mvc.repo.tree import Selection
 from mvc.repo.undo import undo
 from mvc.settings import Gc, Remote
+from mvc.types import object_id
 from tests.conftest import ACTOR, Lab, safetensors
 
 ENVIRONMENT = {"PATH": os.environ["PATH"], "OF_THE_CALLER": "1"}
@@ -46,11 +47,11 @@ def of_refs(lab):
 
 
 def put(lab, path, content):
-    """Move the ref of metrics to a commit that has one file more."""
+    """Move the ref of metrics to a commit of one file on top."""
     session = lab.again().session
     old = session.refs.state().refs.get(METRICS)
     target = Target(METRICS, old, (old,) if old else ())
-    selection = Selection((BytesSource(path, content),), (path,), in_worktree=False)
+    selection = Selection((BytesSource(path, content),), ("",), in_worktree=False)
     return commit(session, selection, CommitRequest("by hand"), ACTOR, target=target).commit
 
 
@@ -152,7 +153,7 @@ class TestNotes:
         assert of_refs(lab) == before, "what is noted already is not noted again"
 
     def test_where(self, lab, head):
-        """A commit of files, one for each commit that was measured, whose history is that of the evaluations."""
+        """A commit of one file, which takes over what is no longer than it: then it has no parent."""
         lab.write("more", "x")
         other = lab.commit().commit
         evaluate(lab.session, head, echo("acc=0.5"), ACTOR)
@@ -160,15 +161,50 @@ class TestNotes:
         session = lab.again().session
         state = session.refs.state()
         newest = session.record(state.refs[METRICS])
-        assert [file.path for file in session.manifest(newest.id).files] == sorted(
-            f"{oid[:2]}/{oid[2:]}.json" for oid in (head, other)
-        )
-        assert len(newest.parents) == 1
-        assert session.record(newest.parents[0]).parents == ()
+        assert [file.path for file in session.manifest(newest.id).files] == ["metrics.json"]
+        assert newest.parents == ()
+        [layer] = Notes(session, state).layers
+        assert (layer.commit, layer.metrics) == (newest.id, {head: {"acc": 0.5}, other: {"acc": 0.25}})
         assert newest.message == f"metrics of {other[:12]}"
         assert (state.branch, state.head) == ("refs/heads/main", other)
         assert lab.again().status() == ((), (), ())
         assert (noted(lab, head), noted(lab, other)) == ({"acc": 0.5}, {"acc": 0.25})
+
+    def test_layers(self, lab):
+        """As a binary counter carries; the nearest says all of a commit; and none takes over what is too much."""
+        ids = [object_id(f"{number:064x}") for number in range(1, 8)]
+        for oid in ids:
+            record_metrics(lab.session, {oid: {"a": 1}}, ACTOR)
+        session = lab.again().session
+        layers = Notes(session, session.refs.state()).layers
+        assert [sorted(layer.metrics) for layer in layers] == [ids[6:], ids[4:6], ids[:4]]
+        parents = [session.record(layer.commit).parents for layer in layers]
+        assert parents == [(layers[1].commit,), (layers[2].commit,), ()]
+        record_metrics(lab.session, {ids[0]: {"b": 2}}, ACTOR)
+        session = lab.again().session
+        notes = Notes(session, session.refs.state())
+        assert [len(layer.metrics) for layer in notes.layers] == [7], "all that there is"
+        assert [dict(notes.of(oid)) for oid in ids] == [{"a": 1, "b": 2}, *[{"a": 1}] * 6]
+        assert lab.check().clean
+
+    def test_what_many_evaluations_take(self, lab):
+        """Twice as many take about twice as much: a note is not written again with each that comes after it."""
+        sizes, numbers = [lab.session.store.stored_bytes().total], iter(range(1, 1000))
+        for count in (64, 64):
+            for _ in range(count):
+                record_metrics(lab.session, {object_id(f"{next(numbers):064x}"): {"a": 0.5}}, ACTOR)
+            sizes.append(lab.session.store.stored_bytes().total)
+        assert sizes[2] - sizes[1] < 1.25 * (sizes[1] - sizes[0])
+
+    def test_layers_that_would_be_too_long(self, lab, monkeypatch):
+        """They stay apart."""
+        monkeypatch.setattr("mvc.repo.notes.MOST_NOTES_BYTES", 200)
+        ids = [object_id(f"{number:064x}") for number in range(1, 6)]
+        for oid in ids:
+            record_metrics(lab.session, {oid: {"a": 1}}, ACTOR)
+        session = lab.again().session
+        layers = Notes(session, session.refs.state()).layers
+        assert [sorted(layer.metrics) for layer in layers] == [ids[4:], ids[2:4], ids[:2]]
 
     def test_merged_with_metadata(self, lab, head):
         """What was measured later wins."""
@@ -232,12 +268,12 @@ class TestNotes:
         assert noted(lab, head) == {}
         assert METRICS not in of_refs(lab)[1]
 
-    @pytest.mark.parametrize("content", [b"", b"[]", b'{"a": NaN}', b" " * ((1 << 20) + 1)], ids=len)
+    @pytest.mark.parametrize("content", [b"", b"[]", b'{"a": NaN}', b" " * ((1 << 24) + 1)], ids=len)
     def test_notes_that_are_none(self, lab, head, content):
         """An error of ours, before a long one is read; files of other names are let be."""
         put(lab, "README", b"let be")
         assert noted(lab, head) == {}
-        put(lab, f"{head[:2]}/{head[2:]}.json", content)
+        put(lab, "metrics.json", content)
         with pytest.raises(MalformedError, match="note"):
             noted(lab, head)
 

@@ -22,6 +22,7 @@ from mvc.repo.merge import MergeRequest, merge
 from mvc.repo.press import CompressRequest
 from mvc.repo.refs import thinned_in
 from mvc.repo.repack import repack
+from mvc.repo.revisions import resolve
 from mvc.repo.show import tensor_views
 from mvc.repo.thin import Older, ThinRequest, thin
 from mvc.repo.thin_plan import Best, Keep
@@ -49,7 +50,7 @@ def run(lab):
 def thinned(lab, actor, older=ROUNDED, ref="HEAD", *, dry_run=False, **keep):
     """Thin a run, all but its tip if nothing else is said."""
     lab.again()
-    request = ThinRequest(lab.repo._readable(ref, allow_lossy=False).commit, Keep(**keep or {"last": 1}), older)
+    request = ThinRequest(resolve(lab.session, ref).commit, Keep(**keep or {"last": 1}), older)
     if dry_run:
         request = ThinRequest(request.tip, request.keep, request.older, dry_run=True)
     return thin(lab.session, request, actor)
@@ -157,13 +158,17 @@ class TestWhatIsLeft:
 
     def test_epochs_of_nothing_but_text(self, lab, actor):
         """Are kept: no method would change them; they can be dropped."""
-        made = []
+        notes = []
         for number in range(3):
             lab.write("notes.txt", b"%d" % number * 4000)
-            made.append(lab.commit("note").commit)
-        with pytest.raises(InvalidInputError, match="has no tensor"):
-            thinned(lab, actor)
-        assert thinned(lab, actor, DROP).plan.of("thinned") == (*made[:2],)
+            notes.append(lab.commit("note").commit)
+        first = lab.committed(lab.model())
+        lab.committed(lab.tuned(lab.model(), 1))
+        found = thinned(lab, actor).plan
+        assert found.of("thinned") == (first,)
+        reasons = [item.reasons for item in found.verdicts if item.id in notes]
+        assert reasons == [("holds nothing that could be stored with a loss",)] * 3
+        assert thinned(lab, actor, DROP).plan.of("thinned") == (*notes,)
 
     def test_a_deleted_branch_takes_its_stand_ins_along(self, run, actor):
         """They hang on what they stand for, and are no roots."""
@@ -295,6 +300,24 @@ class TestWhatIsRefused:
         assert made[2] in lab.again().session.refs.state().thinned
         result = merge(lab.session, "side", MergeRequest(), actor)
         assert result.bases == (made[2],)
+        assert lab.check().clean
+
+    def test_merging_what_only_a_remote_names(self, run, actor):
+        """A branch of a remote may be at a thinned commit: it is refused all the same, and nothing is recorded."""
+        lab, made = run
+        create_branch(lab.session, "side", made[1], actor)
+        lab.repo.switch("side")
+        lab.write("side.txt", b"on the side")
+        lab.commit("side")
+        thinned(lab, actor, DROP, ref="main", last=1)
+        moved = (RefChange("refs/remotes/o/main", None, made[3]),)
+        lab.session.refs.update(lambda _: moved, actor)
+        assert made[3] in lab.again().session.refs.state().thinned
+        collected(lab)
+        held = refs(lab)
+        with pytest.raises(ThinnedError):
+            merge(lab.again().session, "o/main", MergeRequest(), actor)
+        assert refs(lab) == held
         assert lab.check().clean
 
 

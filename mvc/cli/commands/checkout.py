@@ -9,18 +9,16 @@ import click
 from mvc.cli.app import App
 from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
-from mvc.cli.heads import explain_detached, head_document
+from mvc.cli.heads import explain_detached, explain_stand_in, head_document
 from mvc.cli.memory import keep_freed_memory
-from mvc.cli.notes import tell
-from mvc.cli.options import complete_ref, force_option, json_option
+from mvc.cli.options import allow_lossy_option, complete_ref, force_option, json_option
 from mvc.cli.progress import terminal_progress
 from mvc.cli.remotes import open_session
 from mvc.cli.text import counted, printable, short
 from mvc.objects.refnames import BRANCHES
 from mvc.repo.checkout import CheckoutResult, check_out_paths, export_commit, switch
-from mvc.repo.revisions import Revision, resolve
+from mvc.repo.revisions import Revision, resolve_readable
 from mvc.repo.session import Session
-from mvc.repo.thinned import standing_for
 
 
 @make_command(
@@ -33,7 +31,7 @@ from mvc.repo.thinned import standing_for
 @click.argument("paths", metavar="[PATH]...", nargs=-1)
 @click.option("--to", metavar="DIR", help="Write the files below DIR, and touch nothing else.")
 @click.option("--dense", is_flag=True, help="With --to: fill up with zeros what mvc derive has taken from models.")
-@click.option("--allow-lossy", is_flag=True, help="Take what stands in for a commit that was thinned.")
+@allow_lossy_option
 @force_option
 @json_option
 @click.pass_obj
@@ -61,18 +59,14 @@ def command(
     """
     keep_freed_memory()
     session = open_session(app)
-    revision = resolve(session, ref)
-    stand_in = standing_for(session.refs.state().thinned, revision.commit) if allow_lossy else None
-    wanted, revision = revision.commit, Revision(stand_in) if stand_in else revision
+    revision = resolve_readable(session, ref, allow_lossy=allow_lossy)
     if dense and to is None:
         raise click.UsageError("--dense takes --to: a work tree holds what commits hold", click.get_current_context())
     result = _run(app, session, revision, paths, to, force=force, dense=dense)
-    if stand_in:
-        method = printable(session.record(stand_in).method or "")
-        tell("note", f"{short(wanted)} was thinned: this is {short(stand_in)}, which stands in for it by {method}")
+    explain_stand_in(session, revision)
     if as_json:
         target = None if to is None else str(app.path(to))
-        emit("mvc.checkout/1", **head_document(result), to=target, stands_in_for=wanted if stand_in else None)
+        emit("mvc.checkout/1", **head_document(result), to=target, stands_in_for=revision.stands_in_for)
     elif to is not None or paths:
         target = f" to {to}" if to is not None else ""
         files = counted(result.written, "file")

@@ -51,7 +51,8 @@ def command(
     """Check that everything stored is what its id promises.
 
     Decodes every stored copy of every tensor and literal and computes its id again. Exits with 5 if something is wrong,
-    and says which files of which commits need it.
+    and says which files of which commits need it. What commits say of their losses is measured again wherever the
+    exact tensors are stored, too.
 
     With --repair, what is lost is taken from other copies, from the work tree and from the repositories given by
     --from, and damaged files are moved to .mvc/corrupt. Without it nothing is written.
@@ -111,6 +112,7 @@ def _emit(found: FsckReport, done: RepairResult | None, *, quick: bool, dry_run:
         restored=[{"object": item.oid, "origin": item.origin} for plan in plans for item in plan.restore],
         known_commits=found.known_commits,
         promised=found.promised,
+        losses=found.losses,
     )
 
 
@@ -153,6 +155,8 @@ def _lines(found: FsckReport, *, quick: bool) -> Iterator[str]:
             counted(found.contents, "content"),
         )
     )
+    if found.losses:
+        read += f", {counted(found.losses, 'lossy tensor')} measured again"
     if found.known_commits:
         read += f", {counted(found.known_commits, 'commit')} known from an earlier check"
     yield f"Checked {checked}, {read}: " + (counted(len(found.faults), "fault") if found.faults else "no faults")

@@ -27,7 +27,9 @@ from mvc.repo.tips import commits_of_refs
 )
 @click.argument("ref", metavar="[REF]", shell_complete=complete_ref, default="HEAD")
 @max_count_option
-@click.option("--where", "conditions", metavar="COND", multiple=True, help="Only commits whose metadata meet COND.")
+@click.option(
+    "--where", "conditions", metavar="COND", multiple=True, help="Only commits whose metadata or evaluations meet COND."
+)
 @click.option("--graph", "with_graph", is_flag=True, help="Draw the lines of history.")
 @click.option("--oneline", is_flag=True, help="One line for each commit.")
 @click.option("--all", "everything", is_flag=True, help="History of all branches and tags.")
@@ -47,13 +49,14 @@ def command(
 ) -> None:
     """Show commits, newest first.
 
-    A commit comes before its parents. COND compares a value that was recorded with --metric or --meta:
-    one of = != < <= > >= between a name and a value; commits without the value do not meet it.
+    A commit comes before its parents. COND compares a value that was recorded with --metric or --meta, or noted by
+    mvc evaluate, which wins: one of = != < <= > >= between a name and a value; commits without the value do not meet
+    it.
     """
     session = Session.find(app.start)
-    records = _selected(session, ref, everything=everything, conditions=conditions, keep_lines=with_graph)
-    records = islice(records, max_count)
     names = RefNames(session)
+    records = _selected(session, names, ref, everything=everything, conditions=conditions, keep_lines=with_graph)
+    records = islice(records, max_count)
     if as_json:
         emit("mvc.log/1", commits=[commit_document(record, names) for record in records])
         return
@@ -62,19 +65,23 @@ def command(
 
 
 def _selected(
-    session: Session, ref: str, *, everything: bool, conditions: Iterable[str], keep_lines: bool
+    session: Session, names: RefNames, ref: str, *, everything: bool, conditions: Iterable[str], keep_lines: bool
 ) -> Iterable[CommitRecord]:
     wanted = [parse_condition(text) for text in conditions]
-    held = commits_of_refs(session, session.refs.state()) if everything else {}
+    held = commits_of_refs(session, names.state) if everything else {}
     tips = {oid for name, oid in held.items() if not name.startswith(NOTES)}
     if not everything or ref != "HEAD":
         tips.add(resolve(session, ref).commit)
     records = history(session, tips)
     if not wanted:
         return records
-    if keep_lines:
-        return reduced(records, lambda record: all(condition(record) for condition in wanted))
-    return (record for record in records if all(condition(record) for condition in wanted))
+
+    def meets(record: CommitRecord) -> bool:
+        """Return whether a commit meets all conditions."""
+        values = names.values(record)
+        return all(condition(values) for condition in wanted)
+
+    return reduced(records, meets) if keep_lines else filter(meets, records)
 
 
 def _lines(records: Iterable[CommitRecord], names: RefNames, *, with_graph: bool, oneline: bool) -> Iterator[str]:

@@ -16,7 +16,7 @@ from mvc.cli.structures import structure_documents, structure_lines
 from mvc.cli.text import columns, counted, percent, short, size
 from mvc.repo.revisions import resolve
 from mvc.repo.session import Session
-from mvc.repo.show import CommitView, TensorView, show, tensor_views
+from mvc.repo.show import CommitView, Inherited, TensorView, inherited_loss, show, tensor_views
 from mvc.repo.structures import structures_of
 
 
@@ -40,20 +40,24 @@ def command(app: App, /, *, ref: str, encodings: bool, as_json: bool) -> None:
     tensors = tensor_views(session, commit) if encodings else None
     derivation = session.commit(commit).derivation if view.record.method else None
     kept = structures_of(session, commit) if derivation else {}
+    inherited = inherited_loss(session, commit)
     if as_json:
         derived: dict[str, object] = (
             {"derivation": derivation_document(derivation, view.manifest)} if derivation else {}
         )
         derived["structures"] = structure_documents(kept)
-        emit("mvc.show/1", **commit_document(view.record, names) | derived, **_document(view, tensors))
+        emit("mvc.show/1", **commit_document(view.record, names) | derived, **_document(view, inherited, tensors))
         return
     lines = [*full_text(view.record, names), "", *_files(view), "", _totals(view)]
     if derivation:
         lines += ["", *derivation_lines(derivation, view.manifest), *structure_lines(kept)]
+    if inherited:
+        tensors_of = f"{counted(inherited.tensors, 'tensor')} with a loss"
+        lines += ["", f"on top of lossy commit {short(inherited.commit)}, which made {tensors_of} that this commit has"]
     click.echo("\n".join(lines + (["", *_table(tensors)] if tensors else [])))
 
 
-def _document(view: CommitView, tensors: Sequence[TensorView] | None) -> dict[str, object]:
+def _document(view: CommitView, inherited: Inherited | None, tensors: Sequence[TensorView] | None) -> dict[str, object]:
     files = [
         {"path": file.path, "mode": f"{file.mode:o}", "format": file.format, "size": file.size}
         for file in view.manifest.files
@@ -64,6 +68,7 @@ def _document(view: CommitView, tensors: Sequence[TensorView] | None) -> dict[st
         "added": view.added,
         "modified": view.modified,
         "removed": view.removed,
+        "inherited_loss": {"commit": inherited.commit, "tensors": inherited.tensors} if inherited else None,
     }
     return fields if tensors is None else fields | {"tensors": [_tensor(tensor) for tensor in tensors]}
 
