@@ -46,6 +46,9 @@ _RESOLVE_FROM: Final = 3.0
 _NEAR: Final = 0.01
 """Share of the speed-up that need not be corrected: two measurements of one model differ by as much."""
 
+_MOST_OFF: Final = 0.1
+"""Share by which a budget is corrected at most: a model that is further off says more of what else the machine did."""
+
 
 @dataclass(frozen=True, slots=True)
 class Effort:
@@ -291,7 +294,9 @@ class Pruner:
         if abs(first.measured / speedup - 1) <= _NEAR:
             return first
         least = sum(min(self.table.times[module.kind, kept] for kept in module.levels) for module in self.modules)
-        corrected = max(budget * first.measured / speedup, least)
+        most = self.table.budget(self.modules, (1 + speedup) / 2)
+        factor = min(max(first.measured / speedup, 1 - _MOST_OFF), 1 + _MOST_OFF)
+        corrected = max(min(budget * factor, most), least)
         self._tell("correcting")
         again = search.best(corrected, self.loss, self._effort.tries // 4, seed + 1, found.weights)
         second = self._finished(again, speedup)

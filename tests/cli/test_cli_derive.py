@@ -128,7 +128,8 @@ class TestZiplm:
         program.run(*ZIPLM, "--branch", "small")
         program.run("derive", "small", *ZIPLM[2:], "--branch", "smaller")
         blobs = {tensor["name"]: tensor for tensor in program.json("show", "smaller", "--encodings")["tensors"]}
-        assert {tensor["depth"] for tensor in blobs.values() if tensor["encoding"] == "slice"} <= {1}
+        exact = {name: tensor for name, tensor in blobs.items() if not name.endswith("output.dense.weight")}
+        assert {tensor["depth"] for tensor in exact.values() if tensor["encoding"] == "slice"} <= {1}
         counts = [program.json("show", ref)["derivation"]["parameters"] for ref in ("small", "smaller")]
         widths = [[int(width) for key in ("heads", "neurons") for width in found[key].split()] for found in counts]
         assert all(one >= other for one, other in zip(*widths, strict=True))
