@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mvc.errors import IntegrityError, MvcError
 from mvc.index import Database
 from mvc.index.checked import recall
+from mvc.index.database import _engine_of
 from mvc.objects.commit import Commit
 from mvc.objects.ids import content_hasher, finish
 from mvc.objects.manifest import FileEntry, Manifest, Segment
@@ -361,6 +362,7 @@ def test_an_index_that_cannot_be_written(known, monkeypatch):
     """The check is the same; it is not remembered."""
     forget(known.root)
     monkeypatch.setattr("mvc.index.database._BUSY_SECONDS", 0.01)
+    _engine_of.cache_clear()  # it was opened before
     with closing(sqlite3.connect(known.root / ".mvc" / "index.sqlite")) as other:
         other.execute("BEGIN IMMEDIATE")
         assert seen(known)[:2] == (7, 4)
