@@ -290,8 +290,7 @@ class Pruner:
         first = self._finished(found, speedup)
         if abs(first.measured / speedup - 1) <= _NEAR:
             return first
-        least = sum(min(self.table.times[module.kind, kept] for kept in module.levels) for module in self.modules)
-        corrected = max(budget * first.measured / speedup, least)
+        corrected = max(budget * first.measured / speedup, self.table.least(self.modules))
         self._tell("correcting")
         again = search.best(corrected, self.loss, self._effort.tries // 4, seed + 1, found.weights)
         second = self._finished(again, speedup)

@@ -17,6 +17,7 @@ from mvc.repo.materialize import ContentReader
 from mvc.repo.parallel import ordered_map
 from mvc.repo.progress import Progress
 from mvc.repo.session import Session
+from mvc.repo.smaller import SMALLER
 from mvc.repo.transforms import PrecisionTransform, bound_of
 from mvc.store.layout import Location
 from mvc.types import DType, ObjectId, TensorSpec
@@ -109,7 +110,8 @@ def _agree(one: float, other: float) -> bool:
 def check_losses(session: Session, copies: Copies, commits: Iterable[Commit], progress: Progress) -> LossCheck:
     """Measure the loss of each derived tensor whose source is stored as well, a frame at a time.
 
-    Tensors that cannot be read are left out, since a check of copies says so; and those of types that nothing rounds.
+    Tensors that cannot be read are left out, since a check of copies says so; those of types that nothing rounds; and
+    those that `mvc.repo.smaller` has taken rows or columns of.
 
     Parameters
     ----------
@@ -140,11 +142,17 @@ def check_losses(session: Session, copies: Copies, commits: Iterable[Commit], pr
 
 
 def _claims(copies: Copies, commits: Iterable[Commit]) -> dict[_Pair, list[_Claim]]:
-    """Return what is said of each pair of which both are stored."""
+    """Return what is said of each pair of which both are stored, and of which it is known what stands for what.
+
+    Of a tensor of which rows or columns were taken away the record does not say which those are.
+    """
     found: dict[_Pair, list[_Claim]] = {}
     for commit in commits:
         for tensor in commit.derivation.tensors if commit.derivation else ():
             if commit.derivation and tensor.source in copies.good and tensor.id in copies.good:
+                source, derived = (copies.good[oid] for oid in (tensor.source, tensor.id))
+                if commit.derivation.method == SMALLER and derived.raw_bytes < source.raw_bytes:
+                    continue
                 claim = _Claim(commit.id, commit.derivation, tensor)
                 found.setdefault((tensor.source, tensor.id), []).append(claim)
     return found
