@@ -180,14 +180,18 @@ def _train(model: Pooled, made: list[Bypass], batches: Sequence[dict[str, Tensor
 
 
 def nearest(weight: Tensor, bits: int) -> Tensor:
-    """Return a matrix with each row rounded to 2**bits values from its smallest to its largest.
+    """Return a matrix with each row rounded to 2**bits values, of which one is 0.
 
-    >>> nearest(torch.tensor([[0.0, 0.9, 3.0]]), 2).tolist()
-    [[0.0, 1.0, 3.0]]
+    A grid from the smallest to the largest has no 0 at 2 bits, and leaves nothing: on 64 texts the centred embeddings
+    then have a mean cosine of 0.06 to the exact ones, with a 0 one of 0.42.
+
+    >>> nearest(torch.tensor([[-1.0, 0.1, 0.9, 2.0]]), 2).tolist()
+    [[-1.0, 0.0, 1.0, 2.0]]
     """
-    low, high = weight.amin(1, keepdim=True), weight.amax(1, keepdim=True)
+    low, high = weight.amin(1, keepdim=True).clamp(max=0), weight.amax(1, keepdim=True).clamp(min=0)
     step = (high - low) / (2**bits - 1)
-    return torch.round((weight - low) / step) * step + low
+    zero = torch.round(-low / step)
+    return step * (torch.clamp(torch.round(weight / step) + zero, 0, 2**bits - 1) - zero)
 
 
 def over_seeds(rows: Sequence[Cells]) -> Cells:

@@ -46,6 +46,9 @@ _RESOLVE_FROM: Final = 3.0
 _NEAR: Final = 0.01
 """Share of the speed-up that need not be corrected: two measurements of one model differ by as much."""
 
+_MOST_OFF: Final = 0.1
+"""Share by which a budget is corrected at most: a model that is further off says more of what else the machine did."""
+
 
 @dataclass(frozen=True, slots=True)
 class Effort:
@@ -290,7 +293,9 @@ class Pruner:
         first = self._finished(found, speedup)
         if abs(first.measured / speedup - 1) <= _NEAR:
             return first
-        corrected = max(budget * first.measured / speedup, self.table.least(self.modules))
+        most = self.table.budget(self.modules, (1 + speedup) / 2)
+        factor = min(max(first.measured / speedup, 1 - _MOST_OFF), 1 + _MOST_OFF)
+        corrected = max(min(budget * factor, most), self.table.least(self.modules))
         self._tell("correcting")
         again = search.best(corrected, self.loss, self._effort.tries // 4, seed + 1, found.weights)
         second = self._finished(again, speedup)
