@@ -222,6 +222,8 @@ def _wholes(structure: Structure, entries: Mapping[str, TensorEntry]) -> Iterato
     if named is None:
         raise InvalidInputError(f"the weights have no {bias}, as their structure says")
     prefix = named.removesuffix(bias)
+    if (all_heads := structure.heads * structure.head_size,) != entries[named].spec.shape:
+        raise InvalidInputError(f"{named} is not of {all_heads} elements, as {KEY} says of heads")
     for name, layer, kind, cut in structure.cuts():
         kept = structure.layers[layer].of(kind)
         if len(kept) < structure.full(kind):

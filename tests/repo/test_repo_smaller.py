@@ -267,6 +267,9 @@ def test_dense_of_what_does_not_fit(lab, dense, tmp_path):
     broken = lab.commit("broken").commit
     with pytest.raises(InvalidInputError, match="not as mvc_structure says"):
         export_commit(lab.session, broken, tmp_path / "dense", dense=True)
+    lab.write("config.json", json.dumps({"model_type": "bert", KEY: value | {"head_size": 60000}}))
+    with pytest.raises(InvalidInputError, match="as mvc_structure says of heads"):
+        export_commit(lab.session, lab.commit("wide").commit, tmp_path / "dense", dense=True)
 
 
 def test_as_deep_as_can_be(lab, dense, actor, monkeypatch):
