@@ -14,6 +14,7 @@ from mvc.lossy.models_transformers import read_texts
 from mvc.objects.manifest import Manifest
 from mvc.repo.export import export
 from mvc.repo.session import Session
+from mvc.repo.structures import directory_of
 
 __all__ = ["LENGTH", "TEXTS", "exported_model", "lines_of", "needs_torch", "texts_of"]
 
@@ -55,7 +56,7 @@ def lines_of(data: bytes, name: str) -> list[str]:
 def exported_model(session: Session, manifest: Manifest, prefix: str) -> Iterator[Path]:
     """Yield a directory with those files of a commit that lie below `prefix`, which is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="mvc-model-") as scratch, session.pool() as pool:
-        inside = f"{prefix.strip('/')}/" if prefix else ""
+        inside = directory_of(prefix)
         files = [file for file in manifest.files if file.path.startswith(inside)]
         export(session, files, Path(scratch), pool, terminal_progress())
         yield Path(scratch) / inside

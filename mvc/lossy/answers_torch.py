@@ -22,8 +22,9 @@ _HIDDEN: Final = "last_hidden_state"
 class Answers:
     """What a model answers on some batches.
 
-    Of a model with logits the loss is the mean Kullback-Leibler divergence of the distributions that they stand for; of
-    one without, the squared error of the mean of the last hidden states of each text, by the squares of those means.
+    Of a model with logits the loss is the mean Kullback-Leibler divergence of the distributions that they stand for. A
+    single logit is a number, as of a regression or a ranking, and stands for none: the loss is its squared error, by
+    the squares of those numbers. Without logits it is that of the mean of the last hidden states of each text.
 
     Parameters
     ----------
@@ -67,19 +68,24 @@ class Answers:
     @property
     def kind(self) -> str:
         """What the loss is: ``kl`` or ``mse``."""
-        return "mse" if _HIDDEN in self._expected[0] else "kl"
+        return "mse" if all(map(_is_number, *zip(*self._expected[0].items(), strict=True))) else "kl"
 
 
 def _distance(name: str, values: Tensor, expected: Tensor) -> tuple[float, float]:
     """Return the summed loss of some rows, and what to divide it by."""
-    if name == _HIDDEN:
+    if _is_number(name, expected):
         return float((values - expected).double().square().sum()), float(expected.double().square().sum())
     difference = expected.double().exp() * (expected.double() - values.double())
     return float(difference.sum()), float(expected.shape[:-1].numel())
 
 
+def _is_number(name: str, values: Tensor) -> bool:
+    """Return whether answers are numbers, not logarithms of probabilities: of one class there is nothing to learn."""
+    return name == _HIDDEN or (values.ndim > 1 and values.shape[-1] == 1)
+
+
 def _run(model: nn.Module, batches: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Tensor]]:
-    """Yield logarithms of probabilities, or means of hidden states, for each batch."""
+    """Yield logarithms of probabilities, numbers, or means of hidden states, for each batch."""
     import torch  # noqa: PLC0415
 
     for batch in batches:
@@ -89,7 +95,10 @@ def _run(model: nn.Module, batches: Sequence[Mapping[str, Any]]) -> Iterator[dic
             if _HIDDEN in fields:
                 yield {_HIDDEN: _means(outputs[_HIDDEN].float(), mask)}
             else:
-                yield {name: values.log_softmax(-1) for name, values in fields.items()}
+                yield {
+                    name: values if _is_number(name, values) else values.log_softmax(-1)
+                    for name, values in fields.items()
+                }
 
 
 def _means(hidden: Tensor, mask: Tensor | None) -> Tensor:

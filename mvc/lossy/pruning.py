@@ -150,14 +150,18 @@ class Table:
             If it cannot be, or would be slower.
         """
         whole = self.fixed + self.spent(modules, tuple(module.levels[0] for module in modules))
-        least = self.fixed + sum(min(self.times[module.kind, kept] for kept in module.levels) for module in modules)
-        best = whole / least
+        least = self.least(modules)
+        best = whole / (self.fixed + least)
         if not 1 < speedup <= best:
             raise InvalidInputError(
                 f"a speed-up of {speedup:g} cannot be met; with everything removed it is {best:.2f}",
                 hint=f"ask for more than 1 and at most {np.floor(100 * best) / 100:g}",
             )
-        return whole / speedup - self.fixed
+        return max(whole / speedup - self.fixed, least)  # which it is for the best speed-up, but for rounding
+
+    def least(self, modules: Sequence[Module]) -> float:
+        """Return what modules take at least."""
+        return sum(min(self.times[module.kind, kept] for kept in module.levels) for module in modules)
 
 
 def head_levels(heads: int) -> tuple[int, ...]:
@@ -213,13 +217,16 @@ def costs_of(module: Module, measured: Mapping[int, float]) -> tuple[float, ...]
 
 
 def uniform(modules: Sequence[Module], table: Table, budget: float) -> Choice:
-    """Return the choice in which all modules keep about the same share, the largest that fits."""
+    """Return the choice in which all modules keep about the same share, the largest that fits, or the fastest one.
+
+    That one need not keep nothing: of small modules, more may be measured to take less.
+    """
     for step in range(_SHARES, -1, -1):
         share = step / _SHARES
         choice = tuple(max(kept for kept in module.levels if kept <= share * module.levels[0]) for module in modules)
         if table.spent(modules, choice) <= budget:
             return choice
-    raise InvalidInputError(f"nothing fits in {budget:g} ms", hint="ask for less speed-up")
+    return tuple(min(module.levels, key=lambda kept: table.times[module.kind, kept]) for module in modules)
 
 
 @dataclass(frozen=True, slots=True)

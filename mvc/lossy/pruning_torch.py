@@ -293,10 +293,9 @@ class Pruner:
         first = self._finished(found, speedup)
         if abs(first.measured / speedup - 1) <= _NEAR:
             return first
-        least = sum(min(self.table.times[module.kind, kept] for kept in module.levels) for module in self.modules)
         most = self.table.budget(self.modules, (1 + speedup) / 2)
         factor = min(max(first.measured / speedup, 1 - _MOST_OFF), 1 + _MOST_OFF)
-        corrected = max(min(budget * factor, most), least)
+        corrected = max(min(budget * factor, most), self.table.least(self.modules))
         self._tell("correcting")
         again = search.best(corrected, self.loss, self._effort.tries // 4, seed + 1, found.weights)
         second = self._finished(again, speedup)

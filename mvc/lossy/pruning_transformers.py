@@ -13,7 +13,7 @@ from mvc.lossy.pruning import Environment
 from mvc.lossy.pruning_torch import Effort, Pruned, Pruner
 from mvc.runtime import load
 from mvc.runtime.families import KINDS, Family, family_of
-from mvc.runtime.loading import tensor_name
+from mvc.runtime.loading import lacking, tensor_name
 from mvc.runtime.narrowing_torch import layers_of, parameter
 from mvc.runtime.structure import KEY, Structure
 
@@ -124,7 +124,7 @@ def prune_model(  # noqa: PLR0917 - directory and tokenizer as elsewhere, then w
     directory, tokenizer, texts
         As for `load_model`.
     names : collection of str
-        Tensors of the files.
+        Tensors of the files of the model.
     speedup : float
         How much faster.
     env, effort, seed, tell
@@ -133,12 +133,17 @@ def prune_model(  # noqa: PLR0917 - directory and tokenizer as elsewhere, then w
     Raises
     ------
     InvalidInputError
-        If model or tokenizer cannot be loaded or run, its modules are not mapped, the speed-up cannot be met, or a
-        value is not finite.
+        If model or tokenizer cannot be loaded or run, a weight is in no file, the modules are not mapped, the speed-up
+        cannot be met, or a value is not finite.
     """
     calibration, search = split_texts(texts)
     model, encode = load(directory), load_tokenizer(tokenizer)
     structure = structure_of(model)
+    if lost := lacking(model, names):
+        raise InvalidInputError(
+            f"the weights of the model have no {min(lost)}, and it would be made up",
+            hint="commit what was trained, and a config.json whose architectures are of it",
+        )
     if env.seq > (most := getattr(model.config, "max_position_embeddings", env.seq)):
         raise InvalidInputError(f"the model takes {most} tokens of a text, not {env.seq}", hint=f"--env seq={most}")
     model.config.use_cache = False  # of tokens that came before, of which there are none

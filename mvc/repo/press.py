@@ -74,7 +74,10 @@ class CompressRequest:
     gate : str or None
         The condition on metrics that the caller holds the commit to, for the record.
     chained : bool
-        Whether the source may have lost something already: the loss is then against the source as it is.
+        Whether the source may have lost something already: the loss is then against the source as it is, and what is
+        counted as new is what the source has not.
+    inside : str
+        The directory, ending in a slash, of the files that are changed; all if it has no name.
     """
 
     source: ObjectId
@@ -87,11 +90,13 @@ class CompressRequest:
     level: Level = "default"
     gate: str | None = None
     chained: bool = False
+    inside: str = ""
 
     @property
     def parameters(self) -> dict[str, Scalar]:
         """What a commit records of the settings, after it was made."""
         asked = {"tensors": " ".join(self.tensors), "exact": " ".join(self.exact), "gate": self.gate}
+        asked |= {"prefix": self.inside}
         return {**self.transform.parameters, **{name: value for name, value in asked.items() if value}}
 
 
@@ -272,10 +277,11 @@ class _Compression:
         self._session = press.session
         self._request = request
         self._manifest = self._session.manifest(request.source)
-        self._names = {entry.id: self._manifest.names[entry.id] for entry in stored_tensors(self._manifest)}
+        self._names = self._names_inside()
         base = press.manifest(request.base) if request.base else None
         self._bases = shared_tensors(self._manifest, base) if base else {}
-        self._shared = {entry.id for entry in base.tensors} if base else set()
+        near = self._manifest if request.chained else base
+        self._shared = {entry.id for entry in near.tensors} if near else set()
         if request.base and not self._bases:
             raise InvalidInputError(
                 f"no tensor of base {request.base[:12]} is of name, type and shape of one in {request.source[:12]}",
@@ -284,6 +290,14 @@ class _Compression:
         self._wanted = self._chosen()
         self._derived: dict[ObjectId, DerivedTensor] = {}
         self._zeros: dict[DType, ObjectId] = {}
+
+    def _names_inside(self) -> dict[ObjectId, tuple[str, ...]]:
+        """Return the tensors of the files that are changed, with the names that they have there."""
+        found: dict[ObjectId, list[str]] = {}
+        for entry in stored_tensors(self._manifest):
+            if self._manifest.files[entry.file].path.startswith(self._request.inside):
+                found.setdefault(entry.id, []).append(entry.name)
+        return {oid: tuple(sorted({*names})) for oid, names in found.items()}
 
     @property
     def bytes(self) -> int:
@@ -403,9 +417,16 @@ class _Compression:
                     for item in file.segments
                 ),
             )
+            if file.path.startswith(self._request.inside)
+            else file
             for file in self._manifest.files
         )
-        tensors = tuple(replace(entry, id=ids.get(entry.id, entry.id)) for entry in self._manifest.tensors)
+        tensors = tuple(
+            replace(entry, id=ids.get(entry.id, entry.id))
+            if files[entry.file].path.startswith(self._request.inside)
+            else entry
+            for entry in self._manifest.tensors
+        )
         return Manifest(files, tensors)
 
     def _commit(self, manifest: Manifest, sizes: Mapping[ObjectId, int], actor: Actor) -> Commit:

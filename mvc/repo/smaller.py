@@ -4,38 +4,44 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from mvc.codecs import Bytes, Selection
+from mvc.codecs.selection import selected
 from mvc.errors import InvalidInputError
 from mvc.formats.safetensors import SafeTensors
 from mvc.formats.state_dict import file_order, safetensors_header
+from mvc.objects.blob import MAX_DEPTH
 from mvc.objects.commit import Commit
 from mvc.objects.derivation import Derivation, DerivedTensor
 from mvc.objects.fields import Scalar
 from mvc.objects.ids import content_hasher, finish
-from mvc.objects.manifest import FileEntry, Manifest, Segment, TensorEntry
+from mvc.objects.manifest import Manifest, Segment, TensorEntry
 from mvc.repo.clock import Actor, now
 from mvc.repo.compress import Frame, pressed
 from mvc.repo.press import CompressResult, Press
 from mvc.repo.record import put_commit
 from mvc.repo.scan import Content, NamedTensor, ScannedFile
 from mvc.repo.session import Session
-from mvc.repo.slices import sliced
+from mvc.repo.slices import SliceBlob, sliced
 from mvc.repo.sources import BytesSource
-from mvc.repo.structures import CONFIG, METADATA, WEIGHTS, read_config
-from mvc.repo.tree import assemble, is_shard_index
+from mvc.repo.structures import CONFIG, METADATA, WEIGHTS, directory_of, model_weights, read_config
+from mvc.repo.tree import assemble
 from mvc.runtime.structure import KEY, Kept, Structure
 from mvc.settings import Level
 from mvc.types import DType, ObjectId, TensorSpec, dtype_of
 from mvc.types.steps import STEPPED, from_float32
 from mvc.types.values import REALS, as_float64, from_float64
 
-__all__ = ["Smaller", "SmallerRequest", "commit_smaller"]
+__all__ = ["SMALLER", "Smaller", "SmallerRequest", "commit_smaller"]
+
+SMALLER: Final = "ziplm"
+"""What commits call the method, by which tensors may have lost rows or columns."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -102,8 +108,6 @@ class SmallerRequest:
         By default what was done.
     level : Level
         How hard to try to be small.
-    method : str
-        Name of the method.
     """
 
     source: ObjectId
@@ -113,7 +117,6 @@ class SmallerRequest:
     branch: str | None = None
     message: str | None = None
     level: Level = "default"
-    method: str = "ziplm"
 
 
 def commit_smaller(session: Session, request: SmallerRequest, actor: Actor) -> CompressResult:
@@ -138,34 +141,29 @@ def commit_smaller(session: Session, request: SmallerRequest, actor: Actor) -> C
     )
 
 
-def _model_files(manifest: Manifest, prefix: str) -> tuple[str, list[FileEntry]]:
-    """Return where the files of a model lie, ending in a slash if anywhere, and they."""
-    inside = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-    return inside, [file for file in manifest.files if file.path.startswith(inside)]
-
-
 class _Making:
     """One commit under way."""
 
     def __init__(self, press: Press, request: SmallerRequest) -> None:
         self._press, self._request, self._smaller = press, request, request.smaller
         self._manifest = press.session.manifest(request.source)
-        self._inside, files = _model_files(self._manifest, request.prefix)
-        wanted, paths = {*self._smaller.names.values()}, {file.path for file in files}
-        weights = {entry.file for entry in self._manifest.tensors if entry.name in wanted}
-        weights = {place for place in weights if self._manifest.files[place].path in paths}
-        self._entries = {entry.name: entry for entry in self._manifest.tensors if entry.file in weights}
-        self._replaced = [self._manifest.files[place].path for place in sorted(weights)]
-        self._replaced += [path for path in sorted(paths) if is_shard_index(path) or path == self._inside + CONFIG]
-        self._check(wanted)
+        self._inside = directory_of(request.prefix)
+        weights, others = model_weights(self._manifest, self._inside)
+        entries = [entry for entry in self._manifest.tensors if self._manifest.files[entry.file].path in weights]
+        self._entries = {entry.name: entry for entry in entries}
+        self._replaced = [*weights, *others, self._inside + CONFIG]
+        self._check({*self._smaller.names.values()}, entries)
         self._cuts, self._values = self._smaller.selections(), self._smaller.values()
         self._derived: dict[tuple[ObjectId, ObjectId], DerivedTensor] = {}
         self._wholes: set[ObjectId] = set()
 
-    def _check(self, wanted: set[str]) -> None:
+    def _check(self, wanted: set[str], entries: Sequence[TensorEntry]) -> None:
         """Refuse what cannot be made smaller."""
         if lost := wanted - self._entries.keys():
             raise InvalidInputError(f"no file of weights has {min(lost)}")
+        if len(entries) != len(self._entries):
+            twice = next(entry.name for entry in entries if self._entries[entry.name] is not entry)
+            raise InvalidInputError(f"more than one file of the weights has {twice}")
         if viewed := next((entry.name for entry in self._entries.values() if entry.view is not None), None):
             raise InvalidInputError(
                 f"tensor {viewed} shares its memory with others",
@@ -213,9 +211,21 @@ class _Making:
         """Store a tensor as a part of another one."""
         blob = sliced(self._press.reader, entry.id, selection)
         oid = blob.envelope.id
-        if not self._press.is_stored(oid):
-            self._press.put_slice(blob)
-            self._wholes.add(blob.envelope.references[0].id)
+        if self._press.is_stored(oid):
+            pass
+        elif blob.envelope.depth <= MAX_DEPTH:
+            self._put(blob)
+        else:
+            whole = self._press.reader.read(entry.id)
+            width = entry.spec.dtype.word_bytes
+            words = selected(
+                selection,
+                entry.spec.dtype,
+                0,
+                TensorSpec(entry.spec.dtype, selection.shape).words,
+                lambda start, count: whole[start * width : (start + count) * width],
+            )
+            self._press.store([(_content(oid, entry, selection, words), ())])
         self._note(entry, oid, selection, None)
         return oid
 
@@ -231,14 +241,20 @@ class _Making:
         self._note(entry, oid, selection, words)
         if oid == entry.id or self._press.is_stored(oid):
             return oid
-        content = Content("tensor", oid, spec, BytesSource(entry.name, words.tobytes()), 0, (entry.name,), words)
+        content = _content(oid, entry, selection, words)
         blob = None if selection.shape == entry.spec.shape else sliced(self._press.reader, entry.id, selection, words)
+        if blob is not None and blob.envelope.depth > MAX_DEPTH:
+            blob = None
         if blob is not None and blob.envelope.stored_bytes < self._press.full_bytes(content):
-            self._press.put_slice(blob)
-            self._wholes.add(blob.envelope.references[0].id)
+            self._put(blob)
         else:
             self._press.store([(content, ())])
         return oid
+
+    def _put(self, blob: SliceBlob) -> None:
+        """Store a part of a tensor, and have that tensor stay."""
+        self._press.put_slice(blob)
+        self._wholes.add(blob.envelope.references[0].id)
 
     def _note(self, entry: TensorEntry, oid: ObjectId, selection: Selection, words: Bytes | None) -> None:
         """Record how far a tensor is from its source, with zeros for what has gone."""
@@ -273,11 +289,17 @@ class _Making:
         request = self._request
         tensors = [replace(made, stored_bytes=sizes[made.id]) for made in self._derived.values()]
         ordered = tuple(sorted(tensors, key=lambda tensor: (tensor.id, tensor.source)))
-        derivation = Derivation(request.source, None, request.method, request.parameters, None, ordered)
+        derivation = Derivation(request.source, None, SMALLER, request.parameters, None, ordered)
         source = self._press.session.record(request.source)
-        done = f"{source.message.partition(chr(10))[0]} ({request.method})"
+        done = f"{source.message.partition(chr(10))[0]} ({SMALLER})"
         message = (request.message or "").strip() or done.strip()
         return Commit(manifest.id, (), actor.author, now(), message, {}, derivation)
+
+
+def _content(oid: ObjectId, entry: TensorEntry, selection: Selection, words: Bytes) -> Content:
+    """Return the elements of a part of a tensor as what is to be stored."""
+    spec = TensorSpec(entry.spec.dtype, selection.shape)
+    return Content("tensor", oid, spec, BytesSource(entry.name, words.tobytes()), 0, (entry.name,), words)
 
 
 def _literal(path: str, data: bytes) -> Content:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 import numpy as np
@@ -19,17 +20,71 @@ from mvc.repo.materialize import ContentReader
 from mvc.repo.session import Session
 from mvc.runtime.families import Cut, Kind
 from mvc.runtime.structure import KEY, Structure
-from mvc.types import ObjectId, TensorSpec
+from mvc.types import DType, ObjectId, TensorSpec
 
-__all__ = ["CONFIG", "METADATA", "WEIGHTS", "dense_files", "read_config", "structures", "structures_of"]
+__all__ = [
+    "CONFIG",
+    "METADATA",
+    "WEIGHTS",
+    "dense_files",
+    "directory_of",
+    "model_weights",
+    "read_config",
+    "structures",
+    "structures_of",
+]
 
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
 METADATA: Final = {"format": "pt"}
 """What transformers wants to find in a file of safetensors."""
 
+_FORMS: Final = (
+    (WEIGHTS, f"{WEIGHTS}.index.json", "model-*-of-*.safetensors"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"),
+)
+"""What weights are called: as one file, or the index of shards and they. The first that is there is loaded."""
+
 _MOST_CONFIG: Final = 1 << 22
 """Bytes of a configuration that is looked at."""
+
+
+def directory_of(prefix: str) -> str:
+    """Return the directory that a prefix names, ending in a slash if it has a name.
+
+    Examples
+    --------
+    >>> directory_of("/model/"), directory_of("")
+    ('model/', '')
+    """
+    return f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+
+
+def model_weights(manifest: Manifest, inside: str) -> tuple[list[str], list[str]]:
+    """Return which files hold the weights of a model, as transformers looks for them, and which hold them otherwise.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Of the commit.
+    inside : str
+        The directory of the model, ending in a slash if it has a name; what lies in directories below is not its.
+
+    Returns
+    -------
+    list of str
+        Paths of the files that are loaded, and of the index of shards; none if there are no weights.
+    list of str
+        Paths of the same weights in other forms, which are passed over.
+    """
+    names = [path.removeprefix(inside) for path in manifest.by_path if path.startswith(inside)]
+    known = {name for name in names if "/" not in name}
+    forms = list[list[str]]()
+    for single, index, shards in _FORMS:
+        forms.append([single] if single in known else [])
+        forms.append([index, *sorted(name for name in known if fnmatchcase(name, shards))] if index in known else [])
+    found = [[inside + name for name in form] for form in forms if form]
+    return (found[0], [path for form in found[1:] for path in form]) if found else ([], [])
 
 
 def read_config(reader: ContentReader, manifest: Manifest, path: str) -> dict[str, Any]:
@@ -167,19 +222,28 @@ def _wholes(structure: Structure, entries: Mapping[str, TensorEntry]) -> Iterato
     if named is None:
         raise InvalidInputError(f"the weights have no {bias}, as their structure says")
     prefix = named.removesuffix(bias)
+    if (all_heads := structure.heads * structure.head_size,) != entries[named].spec.shape:
+        raise InvalidInputError(f"{named} is not of {all_heads} elements, as {KEY} says of heads")
     for name, layer, kind, cut in structure.cuts():
         kept = structure.layers[layer].of(kind)
         if len(kept) < structure.full(kind):
-            spec, inputs = _shape(structure, kind, cut, entries[named].spec), structure.inputs(kind, kept)
-            full = structure.full(kind) * structure.width(kind)
-            entry = entries.get(prefix + name)
+            entry, full = entries.get(prefix + name), structure.full(kind) * structure.width(kind)
+            dtype = (entry or entries[named]).spec.dtype
+            spec, inputs = _shape(structure, kind, cut, entries[named].spec, dtype), structure.inputs(kind, kept)
+            if entry is not None and entry.spec.shape != _left(spec, cut.axis, len(inputs) * cut.repeats):
+                raise InvalidInputError(f"{entry.name} is of shape {list(entry.spec.shape)}, not as {KEY} says")
             yield prefix + name, _Whole(spec, cut.axis, cut.indices(inputs, full), entry)
 
 
-def _shape(structure: Structure, kind: Kind, cut: Cut, bias: TensorSpec) -> TensorSpec:
-    """Return the type and whole shape of a tensor; `bias` has the size of the hidden states."""
+def _left(whole: TensorSpec, axis: int, count: int) -> tuple[int, ...]:
+    """Return the shape of what is left of a tensor."""
+    return (*whole.shape[:axis], count, *whole.shape[axis + 1 :])
+
+
+def _shape(structure: Structure, kind: Kind, cut: Cut, bias: TensorSpec, dtype: DType) -> TensorSpec:
+    """Return the whole shape of a tensor, with its type; `bias` has the size of the hidden states."""
     length = structure.full(kind) * structure.width(kind) * cut.repeats
     if cut.name.endswith(".bias"):
-        return TensorSpec(bias.dtype, (length,))
+        return TensorSpec(dtype, (length,))
     hidden = bias.shape[0]
-    return TensorSpec(bias.dtype, (length, hidden) if cut.axis == 0 else (hidden, length))
+    return TensorSpec(dtype, (length, hidden) if cut.axis == 0 else (hidden, length))

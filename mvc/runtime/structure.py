@@ -21,9 +21,11 @@ KEY: Final = "mvc_structure"
 """In ``config.json``."""
 
 _VERSION: Final = 1
+_BITS: Final = range(8)
+"""Of a byte."""
 _FIELDS: Final = frozenset({"version", "family", "head_size", "heads", "neurons", "layers"})
-_MOST: Final = 1 << 24
-"""Layers, heads, neurons or elements of a head: more than any model has, so that a broken file takes no memory."""
+_MOST: Final = {"head_size": 1 << 16, "heads": 1 << 14, "neurons": 1 << 20, "layers": 1 << 12}
+"""Fields of a value: more than any model has, so that a broken file takes neither memory nor time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Structure:
     layers: tuple[Kept, ...]
 
     def __post_init__(self) -> None:
-        for kept in self.layers:
+        for kept in {id(kept): kept for kept in self.layers}.values():  # many may be one
             for found, full in ((kept.heads, self.heads), (kept.neurons, self.neurons)):
                 rising = all(one < other for one, other in pairwise(found))
                 if not rising or (found and not 0 <= found[0] <= found[-1] < full):
@@ -149,10 +151,12 @@ class Structure:
         """
         if not isinstance(value, Mapping) or value.keys() != _FIELDS or value["version"] != _VERSION:
             raise _refused("has other fields, or another version")
-        layers, numbers = value["layers"], [value["head_size"], value["heads"], value["neurons"]]
-        if not isinstance(layers, list) or not all(type(number) is int and 0 < number < _MOST for number in numbers):
-            raise _refused("has layers that are no list, or sizes that are no numbers")
-        head_size, heads, neurons = numbers
+        layers, numbers = value["layers"], {name: value[name] for name in ("head_size", "heads", "neurons")}
+        if not isinstance(layers, list) or len(layers) >= _MOST["layers"]:
+            raise _refused("has layers that are no list, or too many")
+        if not all(type(number) is int and 0 < number < _MOST[name] for name, number in numbers.items()):
+            raise _refused("has sizes that are no numbers, or too large")
+        head_size, heads, neurons = numbers.values()
         kept = tuple(_kept(layer, neurons) for layer in layers)
         return cls(family_named(str(value["family"])), head_size, heads, neurons, kept)
 
@@ -164,12 +168,15 @@ def _kept(value: object, neurons: int) -> Kept:
     if not isinstance(heads, list) or not all(type(head) is int for head in heads) or not isinstance(marks, str):
         raise _refused("has a layer whose heads are no list, or whose neurons are no text")
     try:
-        bits = int.from_bytes(bytes.fromhex(marks), "little")
+        data = bytes.fromhex(marks)
     except ValueError as error:
         raise _refused(f"has neurons that are not hexadecimal: {error}") from error
-    if len(marks) != 2 * -(-neurons // 8) or bits >> neurons:
+    if len(data) != -(-neurons // 8) or (neurons % 8 and data[-1] >> neurons % 8):
         raise _refused(f"has marks for other than {neurons} neurons")
-    return Kept(tuple(heads), tuple(index for index in range(neurons) if bits >> index & 1))
+    return Kept(
+        tuple(heads),
+        tuple(8 * place + bit for place, byte in enumerate(data) if byte for bit in _BITS if byte >> bit & 1),
+    )
 
 
 def _marks(kept: Sequence[int], full: int) -> str:

@@ -169,6 +169,16 @@ class TestZiplm:
         program.run("commit", "-m", "broken")
         assert "is not finite" in program.err(*ZIPLM, code=1)
 
+    def test_weights_that_would_be_made_up(self, lab, program, committed):
+        """A head that is in no file is not invented."""
+        model = committed("bert")
+        model.bert.save_pretrained(lab.root)
+        config = json.loads((lab.root / "config.json").read_text())
+        config["architectures"] = ["BertForSequenceClassification"]
+        (lab.root / "config.json").write_text(json.dumps(config))
+        program.run("commit", "-m", "no head")
+        assert "the weights of the model have no classifier.bias" in program.err(*ZIPLM, code=1)
+
     def test_usage(self, program, committed):
         """What a method takes."""
         assert "ziplm takes --speedup and --data" in program.err("derive", "main", "--method", "ziplm", code=2)
@@ -207,6 +217,31 @@ class TestWeights:
         assert np.isfinite(outputs(load(tmp_path / "tiny"))).all()
         assert not program.json("fsck")["faults"]
 
+    @pytest.mark.parametrize("method", ["prune", "quant8"])
+    def test_one_of_two_models(self, lab, program, method):
+        """With a prefix the other model stays as it is, and what is shared with the source is not counted as new."""
+        model = model_of("bert")
+        for name in ("a", "b"):
+            model.save_pretrained(lab.root / name)
+            (lab.root / name / "vocab.txt").write_text("\n".join([*SPECIAL, *WORDS]))
+            (lab.root / name / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+        program.run("commit", "-m", "two")
+        put_texts(lab.root)
+        options = ("--sparsity", "0.5", "--data", "texts.jsonl") if method == "prune" else ("--exact", "*embed*")
+        made = program.json("derive", "main", "--method", method, "--prefix", "a/", "--branch", "small", *options)
+        assert made["parameters"]["prefix"] == "a/"
+        old, new = (lab.again().manifest(lab.again().repo.log(ref).__next__().id) for ref in ("main", "small"))
+        assert new.by_path["b/model.safetensors"] == old.by_path["b/model.safetensors"]
+        assert new.by_path["a/model.safetensors"] != old.by_path["a/model.safetensors"]
+        there = {(new.files[entry.file].path, entry.name): entry.id for entry in new.tensors}
+        assert all(
+            there["b/model.safetensors", entry.name] == entry.id
+            for entry in old.tensors
+            if old.files[entry.file].path.startswith("b/")
+        )
+        assert made["tensor_bytes"] == sum(tensor["stored_bytes"] for tensor in made["tensors"])
+        assert not program.json("fsck")["faults"]
+
     def test_a_file_of_calibration(self, program, committed):
         """The same as calibrating on the fly, and recorded."""
         committed("bert")
@@ -224,6 +259,8 @@ class TestWeights:
             (("prune", "--sparsity", "0.5"), "prune takes --sparsity, and either --data or --calib"),
             (("quant8", "--sparsity", "0.5"), "quant8 does not take --sparsity"),
             (("quant8", "--data", "texts.jsonl"), "quant8 does not take --data"),
+            (("quant8", "--tokenizer", "t"), "quant8 does not take --tokenizer"),
+            (("prune", "--sparsity", "0.5", "--calib", "c", "--tokenizer", "t"), "prune without --data does not take"),
             (("ziplm", "--speedup", "2", "--data", "x", "--sparsity", "1"), "ziplm does not take --sparsity"),
             (("ziplm", "--speedup", "2", "--data", "x", "--exact", "a"), "ziplm does not take --tensors or --exact"),
         ],

@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 
 from mvc.codecs import Selection
 from mvc.errors import InvalidInputError
+from mvc.objects.manifest import FileEntry, Manifest
 from mvc.repo.branches import delete_branch
 from mvc.repo.checkout import export_commit
 from mvc.repo.gc import gc
+from mvc.repo.materialize import ContentReader
 from mvc.repo.repack import repack
 from mvc.repo.session import Session
 from mvc.repo.show import tensor_views
 from mvc.repo.smaller import Smaller, SmallerRequest, commit_smaller
-from mvc.repo.structures import structures_of
+from mvc.repo.structures import model_weights, structures_of
 from mvc.runtime.structure import KEY, Kept
 from mvc.settings import Gc
 from tests.smaller_models import FAMILIES, HIDDEN, NEURONS, model, smaller
@@ -191,6 +193,105 @@ def test_what_cannot_be(lab, dense, actor):
         path for path in before if path.suffix in {".pack", ".blob"}
     }
     assert "refs/heads/small" not in lab.again().session.refs.state().refs
+
+
+def test_models_beside(lab, dense, actor, tmp_path):
+    """Only the files that are loaded count: a checkpoint below, with names alike, is left as it is."""
+    _, tensors, whole = dense()
+    other = {name: lab.weights("F32", array.shape, 1000 + place) for place, (name, array) in enumerate(tensors.items())}
+    lab.write("zz/checkpoint-5/model.safetensors", other)
+    lab.write("zz/model.safetensors.index.json", "{}")
+    lab.write("pytorch_model.bin", b"the same once more")
+    source = lab.commit("two").commit
+    result = derived(lab, actor, source, smaller(tensors, whole))
+    paths = {file.path for file in result.manifest.files}
+    below = {"zz/checkpoint-5/model.safetensors", "zz/model.safetensors.index.json"}
+    assert paths == {"config.json", "model.safetensors", "notes.txt", *below}
+    for path in below:
+        assert result.manifest.by_path[path] == lab.manifest(source).by_path[path]
+    export_commit(lab.session, result.commit.id, tmp_path / "out")
+    name = "bert.encoder.layer.0.intermediate.dense.bias"
+    place = next(n for n, file in enumerate(result.manifest.files) if file.path == "model.safetensors")
+    [entry] = [entry for entry in result.manifest.tensors if entry.file == place and entry.name == name]
+    with lab.again().session.pool() as pool:
+        words = ContentReader(lab.session, pool).read(entry.id)
+    assert words.tobytes() == np.frombuffer(tensors[name].data, "f4")[::2].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("files", "loaded", "passed"),
+    [
+        (("model.safetensors", "pytorch_model.bin", "optimizer.bin"), ["model.safetensors"], ["pytorch_model.bin"]),
+        (
+            (
+                "model-1-of-2.safetensors",
+                "model-2-of-2.safetensors",
+                "model.safetensors.index.json",
+                "a/model.safetensors",
+            ),
+            ["model.safetensors.index.json", "model-1-of-2.safetensors", "model-2-of-2.safetensors"],
+            [],
+        ),
+        (("model-1-of-2.safetensors", "pytorch_model.bin"), ["pytorch_model.bin"], []),
+        (("weights.npz",), [], []),
+    ],
+)
+@pytest.mark.parametrize("inside", ["", "model/"])
+def test_files_that_are_loaded(files, loaded, passed, inside):
+    """One file, or an index and its shards, in the directory itself."""
+    entries = [FileEntry(inside + path, 0o644, "opaque", ()) for path in sorted(files)]
+    manifest = Manifest(tuple(entries), ())
+    found = model_weights(manifest, inside)
+    assert found == ([inside + path for path in loaded], [inside + path for path in passed])
+    assert model_weights(manifest, "else/") == ([], [])
+
+
+def test_dense_of_several_types(lab, dense, actor, tmp_path):
+    """Biases of another type than weights: each tensor keeps its own, also with zeros."""
+    _, tensors, whole = dense("bert", "BF16")
+    biases = {name: lab.weights("F32", array.shape, 7) for name, array in tensors.items() if name.endswith("bias")}
+    source = lab.committed(tensors | biases)
+    made = smaller(tensors, whole, (Kept((0, 2), (1, 5)), Kept((0, 1, 2, 3), (*range(NEURONS),))))
+    result = derived(lab, actor, source, made)
+    export_commit(lab.session, result.commit.id, tmp_path / "dense", dense=True)
+    lab.write("model.safetensors", (tmp_path / "dense" / "model.safetensors").read_bytes())
+    padded = {entry.name: entry.spec for entry in lab.manifest(lab.commit("dense").commit).tensors}
+    assert padded == {entry.name: entry.spec for entry in lab.manifest(source).tensors}
+
+
+def test_dense_of_what_does_not_fit(lab, dense, tmp_path):
+    """A structure that is not that of the tensors is refused by an error of ours."""
+    _, _, whole = dense()
+    value = whole.within((Kept((0,), (*range(NEURONS),)), Kept((0, 1, 2, 3), ()))).value
+    lab.write("config.json", json.dumps({"model_type": "bert", KEY: value}))
+    broken = lab.commit("broken").commit
+    with pytest.raises(InvalidInputError, match="not as mvc_structure says"):
+        export_commit(lab.session, broken, tmp_path / "dense", dense=True)
+    lab.write("config.json", json.dumps({"model_type": "bert", KEY: value | {"head_size": 60000}}))
+    with pytest.raises(InvalidInputError, match="as mvc_structure says of heads"):
+        export_commit(lab.session, lab.commit("wide").commit, tmp_path / "dense", dense=True)
+
+
+def test_as_deep_as_can_be(lab, dense, actor, monkeypatch):
+    """Where a chain cannot be longer, what is left of a tensor is stored by itself."""
+    monkeypatch.setattr("mvc.repo.smaller.MAX_DEPTH", most := 3)  # of 64 it takes long
+    source, tensors, whole = dense()
+    short = smaller(tensors, whole).names
+    name, layer = "encoder.layer.0.output.dense.weight", "bert.encoder.layer.0.output.dense.weight"
+    structure, before = whole, arrays(lab, "main")[layer]
+    for count in range(NEURONS - 1, NEURONS - most - 4, -1):
+        local = tuple(Kept((*range(len(kept.heads)),), (*range(len(kept.neurons)),)) for kept in structure.layers)
+        local = (Kept(local[0].heads, (*range(count),)), local[1])
+        before = before[:, :count].copy()
+        before[0, 0] += 1
+        result = derived(lab, actor, source, Smaller(structure, local, short, {name: before}), None)
+        source, structure = result.commit.id, structure.within(local)
+    session = lab.again().session
+    records = session.index.blobs({entry.id for entry in result.manifest.tensors})
+    depths = {entry.name: records[entry.id].depth for entry in result.manifest.tensors}
+    assert depths[layer] < most
+    assert 0 < max(depths.values()) <= most
+    assert not lab.check().faults
 
 
 @given(st.data())

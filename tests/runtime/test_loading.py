@@ -85,6 +85,50 @@ def test_models_without_a_structure(tmp_path):
     np.testing.assert_array_equal(answers(load(str(tmp_path))), answers(model))
 
 
+def test_weights_of_old_releases(tmp_path):
+    """Normalisations that have other names, and an encoder whose files have no pooler."""
+    model = dense("encoder")
+    state = put(tmp_path, model)
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+        for name, value in state.items()
+        if not name.startswith("pooler.")
+    }
+    assert len(old) == len(state) - 2
+    safetensors.save_file(old, tmp_path / "model.safetensors")
+    small = load(tmp_path)
+    assert small.pooler is None
+    np.testing.assert_allclose(answers(small), answers(model), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"head_size": 60000},
+        {"neurons": 128, "layers": [{"heads": [], "neurons": "00" * 16}] * 3},
+        {"layers": []},
+        {"family": "gpt2"},
+    ],
+)
+def test_structures_of_other_models(tmp_path, change):
+    """One that is not of the model is refused by an error of ours."""
+    put(tmp_path, dense("bert"))
+    config = json.loads((tmp_path / "config.json").read_text())
+    config[KEY] |= change
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InvalidInputError, match="the model"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["AutoTokenizer", "logging"])
+def test_architectures_that_are_none(tmp_path, name):
+    """What transformers has of that name, and is no model, is not called."""
+    put(tmp_path, dense("encoder"))
+    config = json.loads((tmp_path / "config.json").read_text()) | {"architectures": [name]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert type(load(tmp_path)).__name__ == "BertModel"
+
+
 @pytest.mark.parametrize("fault", ["missing", "shape", "structure", "config"])
 def test_what_cannot_be_loaded(tmp_path, fault):
     """A tensor that lacks or has another shape, another structure, or no configuration."""

@@ -68,6 +68,9 @@ def value_of(**fields):
 @example(value_of(version=2))
 @example(value_of(family="else"))
 @example(value_of(heads=0))
+@example(value_of(heads=1 << 22))
+@example(value_of(neurons=1 << 22, layers=[{"heads": [0], "neurons": "ff" * (1 << 19)}]))
+@example(value_of(layers=[{"heads": [0], "neurons": "01"}] * 5000))
 def test_what_is_none(value):
     """Whatever stands there, it is refused by an error of ours."""
     with pytest.raises(MvcError):

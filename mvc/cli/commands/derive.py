@@ -37,6 +37,7 @@ from mvc.repo.press import CompressRequest, CompressResult
 from mvc.repo.revisions import resolve
 from mvc.repo.session import Session
 from mvc.repo.smaller import Smaller, SmallerRequest, commit_smaller
+from mvc.repo.structures import directory_of, model_weights
 from mvc.repo.transforms import Transform
 from mvc.repo.weight_transforms import PruneTransform, Quant8Transform
 from mvc.settings import LEVELS, Level
@@ -113,7 +114,7 @@ def command(
     """
     effort = Effort(samples=samples or Effort().samples, tries=Effort().tries if search is None else search)
     given = {"speedup": speedup, "env": env, "search": search, "samples": samples, "seed": seed}
-    _check_options(method, given, sparsity, (calibration, data_file), (*patterns, *exact))
+    _check_options(method, given, sparsity, (calibration, data_file, tokenizer), (*patterns, *exact))
     keep_freed_memory()
     texts = _Texts(app, data_file, text_key, tokenizer, prefix)
     kept = _Kept(prefix, branch, message, level)
@@ -134,7 +135,10 @@ def command(
                 assert sparsity is not None, "it was checked"
                 found, digest = _calibration(session, source, calibration, texts, stack)
                 transform = PruneTransform(sparsity, found, digest)
-            request = CompressRequest(source, transform, None, branch, message, patterns, exact, level, chained=True)
+            inside = directory_of(prefix)
+            request = CompressRequest(
+                source, transform, None, branch, message, patterns, exact, level, chained=True, inside=inside
+            )
             result = compress(session, request, actor, terminal_progress())
     if as_json:
         emit("mvc.derive/1", **_document(result))
@@ -148,20 +152,18 @@ def _check_options(
     method: str,
     ziplm: Mapping[str, object],
     sparsity: float | None,
-    texts: tuple[str | None, str | None],
+    texts: tuple[str | None, str | None, str | None],
     patterns: tuple[str, ...],
 ) -> None:
     """Refuse what a method does not take, or lacks."""
-    calibration, data = texts
-    given = {
-        name
-        for name, value in {**ziplm, "sparsity": sparsity, "calib": calibration, "data": data}.items()
-        if value is not None
-    }
+    calibration, data, tokenizer = texts
+    options = {**ziplm, "sparsity": sparsity, "calib": calibration, "data": data, "tokenizer": tokenizer}
+    given = {name for name, value in options.items() if value is not None}
     given |= {"tensors or --exact"} if patterns else set()
-    wanted = {"ziplm": {*ziplm, "data"}, "prune": {"sparsity", "calib", "data", "tensors or --exact"}}
+    prune = {"sparsity", "calib", "data", "tensors or --exact", *(["tokenizer"] if data else [])}
+    wanted = {"ziplm": {*ziplm, "data", "tokenizer"}, "prune": prune}
     if strange := given - wanted.get(method, {"tensors or --exact"}):
-        raise _usage(f"{method} does not take --{min(strange)}")
+        raise _usage(f"{method}{' without --data' * (method == 'prune')} does not take --{min(strange)}")
     if method == "ziplm" and not {"speedup", "data"} <= given:
         raise _usage("ziplm takes --speedup and --data")
     if method == "prune" and ("sparsity" not in given or len(given & {"calib", "data"}) != 1):
@@ -212,7 +214,8 @@ def _ziplm(
     manifest = session.manifest(source)
     stack.enter_context(session.protected("derive", source))
     directory, tokenizer = texts.model(session, manifest, stack)
-    names = {entry.name for entry in manifest.tensors}
+    weights, _ = model_weights(manifest, directory_of(kept.prefix))
+    names = {entry.name for entry in manifest.tensors if manifest.files[entry.file].path in weights}
     with needs_torch("pruning a model"):
         planned = prune_model(
             directory, tokenizer, lines, names, asked.speedup, asked.env, asked.effort, asked.seed, terminal_stages()
