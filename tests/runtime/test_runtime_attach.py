@@ -279,3 +279,9 @@ class TestRefusals:
         """D and U of different ranks."""
         with pytest.raises(InvalidInputError, match="does not fit beside"):
             add_bypass(net.first, "one", torch.randn(2, 5), torch.randn(4, 3), 1.0, "none")
+
+    def test_layers_that_are_never_called(self):
+        """The last of torch's own attention: what is put beside it would add nothing, and nobody would know."""
+        attention = torch.nn.MultiheadAttention(8, 2)
+        with pytest.raises(InvalidInputError, match="the model has no out_proj"):
+            attach_recovery(attention, Recovery("none", 1.0, {"out_proj": (torch.randn(2, 8), torch.randn(8, 2))}))
