@@ -54,7 +54,8 @@ def healed(lab, actor, tmp_path):
     made = moved(lab, actor, source, tmp_path)
     for number, (commit, words) in enumerate(made, 1):
         (view,) = (view for view in tensor_views(lab.again().session, commit) if view.entry.name == NAME)
-        assert (view.record.codec, view.record.depth) == ("low-rank", number), view
+        assert view.record is not None
+        assert (view.record.codec, view.record.depth) == ("low-rank", number)
         assert raw_of(lab, commit) == words
     return lab, made
 
