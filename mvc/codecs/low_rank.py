@@ -22,6 +22,9 @@ __all__ = ["LowRank"]
 _SORTED: Final = 0
 _PRODUCT: Final = 1
 
+_AT_ONCE: Final = 1 << 16
+"""Words of a frame without whole rows whose product is computed at a time: they take 64 times their room at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class LowRank(Codec):
@@ -116,8 +119,12 @@ class LowRank(Codec):
             rows = left[:, first : first + count] if left.shape[1] > 1 else left
             whole = np.broadcast_to(product(rows[:, :, None], right[:, None, :], scales), (count, spec.row_words))
             return whole.reshape(-1)
-        rows, columns = np.divmod(np.arange(spec.start, spec.start + spec.words, dtype=np.int64), spec.row_words)
-        return np.broadcast_to(product(_at(left, rows), _at(right, columns), scales), (spec.words,))
+        total = np.empty(spec.words, np.float32)
+        for start in range(0, spec.words, _AT_ONCE):
+            places = spec.start + np.arange(start, min(start + _AT_ONCE, spec.words), dtype=np.int64)
+            rows, columns = np.divmod(places, spec.row_words)
+            total[start : start + _AT_ONCE] = product(_at(left, rows), _at(right, columns), scales)
+        return total
 
     def _moved(self, side: Bytes, spec: FrameSpec) -> Words | None:
         """Return the words of a frame; None if one that moves is not finite, from which processors differ."""

@@ -211,10 +211,11 @@ def decode_foretold(stored: memoryview, shape: tuple[int, int]) -> Codes:
         or mean > _UNIT * MOST_WEIGHT
         or (scales | certainties) & 1
         or scales >> CLASSES
+        or shape[1 - (way & 1)] > _MOST_POSITIONS
     ):
         raise MalformedError(
             f"foretold codes have axis and lanes {way}, {symbols + 1} symbols from {first} on, mean weight {mean}, "
-            f"contexts {scales:#x} and {certainties:#x}"
+            f"contexts {scales:#x} and {certainties:#x}, and are {shape[0]} rows and {shape[1]} columns"
         )
     contexts, groups = _contexts(scales, certainties), certainties.bit_count() + 1
     levels, rest = unpack_levels(stored[_HEAD.size :], int(contexts[-1]) + 1, symbols + 1, groups)

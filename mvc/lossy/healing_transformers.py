@@ -178,7 +178,12 @@ def heal_model(
         known = {parameter: stored[name] for parameter, name in names.items()}
         healed = heal(model, training, known, expected, held_out, recipe, labels)
     tensors = {names[parameter]: new for parameter, new in healed.trained.tensors.items()}
-    return Healing(healed, tensors, min(len(rest), len(expected.batches) * _BATCH), len(held))
+    return Healing(healed, tensors, _compared(rest, expected), _compared(held, held_out))
+
+
+def _compared(places: Sequence[int], expected: Expected) -> int:
+    """Return how many of some texts were run: all, less what did not fit."""
+    return min(len(places), len(expected.batches) * _BATCH)
 
 
 def parameter_names(model: nn.Module, stored: Mapping[str, DType]) -> dict[str, str]:

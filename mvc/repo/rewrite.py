@@ -27,7 +27,7 @@ from mvc.repo.tree import Selection, worktree_source
 from mvc.settings import Level
 from mvc.types import ObjectId
 
-__all__ = ["Replacement", "RewriteRequest", "check_rewritable", "rewrite"]
+__all__ = ["Replacement", "RewriteRequest", "check_rewritable", "rewrite", "tensors_in"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +65,7 @@ class RewriteRequest:
     files : mapping of str to bytes
         Files to put beside the others, by their paths below `prefix`.
     prefix : str
-        Directory of the model in the commit: only there do tensors change.
+        Directory of the model in the commit: only of the files in it do tensors change, not of those below.
     branch : str or None
         Short name of a new branch for it.
     message : str or None
@@ -91,7 +91,7 @@ class RewriteRequest:
     @property
     def inside(self) -> str:
         """What paths of the model begin with."""
-        return f"{self.prefix.strip('/')}/" if self.prefix.strip("/") else ""
+        return _inside(self.prefix)
 
 
 def check_rewritable(session: Session, branch: str | None) -> None:
@@ -105,6 +105,18 @@ def check_rewritable(session: Session, branch: str | None) -> None:
     session.check_writable()
     if branch is not None:
         check_new_branch(session.refs.state(), branch)
+
+
+def tensors_in(manifest: Manifest, prefix: str) -> list[TensorEntry]:
+    """Return the tensors of the files in a directory: those below it are of other models."""
+    inside = _inside(prefix)
+    paths = [file.path for file in manifest.files]
+    here = [path.startswith(inside) and "/" not in path.removeprefix(inside) for path in paths]
+    return [entry for entry in manifest.tensors if here[entry.file]]
+
+
+def _inside(prefix: str) -> str:
+    return f"{prefix.strip('/')}/" if prefix.strip("/") else ""
 
 
 def rewrite(
@@ -128,7 +140,7 @@ def rewrite(
     Raises
     ------
     InvalidInputError
-        If a tensor is not in the files, or only as a view of another one.
+        If a tensor is not in the files, only as a view of another one, or another one in each of two files.
     AlreadyExistsError
         If there is such a branch.
     """
@@ -152,17 +164,20 @@ def _message(session: Session, request: RewriteRequest) -> str:
 
 
 def _entries(manifest: Manifest, request: RewriteRequest) -> list[TensorEntry]:
-    """Return the tensors that are replaced, in every file below the prefix that holds one of that name."""
-    found = [
-        entry
-        for entry in manifest.tensors
-        if entry.name in request.tensors and manifest.files[entry.file].path.startswith(request.inside)
-    ]
+    """Return the tensors that are replaced, in every file of the directory that holds one of that name."""
+    found = [entry for entry in tensors_in(manifest, request.prefix) if entry.name in request.tensors]
+    first: dict[str, TensorEntry] = {}
     for entry in found:
         if entry.view is not None or entry.spec.nbytes != request.tensors[entry.name].words.nbytes:
             raise InvalidInputError(
                 f"{entry.name} of {manifest.files[entry.file].path} is a view, or of another size, and is not replaced",
                 hint="save the model as safetensors",
+            )
+        if first.setdefault(entry.name, entry).id != entry.id:
+            paths = (manifest.files[place].path for place in (first[entry.name].file, entry.file))
+            raise InvalidInputError(
+                f"{entry.name} is another tensor in {' than in '.join(paths)}, and is not replaced",
+                hint="commit the model in one format",
             )
     if missing := sorted(request.tensors.keys() - {entry.name for entry in found}):
         raise InvalidInputError(f"commit {request.source[:12]} has no tensor {missing[0]}")

@@ -33,6 +33,10 @@ _CONV1D: Final = "Conv1D"
 """The class of transformers that is a linear layer with its weight transposed (GPT-2); known by name, so that the
 package need not be there."""
 
+_UNCALLED: Final = "NonDynamicallyQuantizableLinear"
+"""The class of the last layer of `torch.nn.MultiheadAttention`, which reads its weight and never calls it: what stands
+beside it would add nothing."""
+
 _CHILD: Final = "mvc_"
 """Before the name of a bypass among the children of its layer."""
 
@@ -116,7 +120,10 @@ def linear_layers(model: nn.Module, within: nn.Module | None = None) -> dict[str
     return {
         name: layer
         for name, layer in model.named_modules()
-        if is_linear(layer) and f".{_CHILD}" not in f".{name}" and (wanted is None or id(layer) in wanted)
+        if is_linear(layer)
+        and type(layer).__name__ != _UNCALLED
+        and f".{_CHILD}" not in f".{name}"
+        and (wanted is None or id(layer) in wanted)
     }
 
 

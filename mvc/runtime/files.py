@@ -7,6 +7,7 @@ The first is a JSON object: ``format`` (``mvc-recovery-1``), ``activation`` (``g
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ def read_recovery(directory: Path) -> Recovery:
     """
     try:
         activation, scale, layers = _settings((directory / SETTINGS).read_bytes())
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError, OSError) as error:
         raise DamagedFileError(f"{SETTINGS} cannot be read: {error}", hint="check the commit out again") from error
     tensors = read_tensors(directory / WEIGHTS)
     wanted = {f"{name}.{end}" for name in layers for end in ("down", "up")}
@@ -87,13 +88,15 @@ def read_recovery(directory: Path) -> Recovery:
 
 
 def _settings(content: bytes) -> tuple[Activation, float, list[str]]:
-    """Return activation, scale and layers; raise ValueError or TypeError if they are not there."""
+    """Return activation, scale and layers; raise what `read_recovery` catches if they are not there."""
     settings = json.loads(content)
     if not isinstance(settings, dict) or settings.keys() != _KEYS or settings["format"] != _FORMAT:
         raise ValueError(f"it is no object of format {_FORMAT}")
     activation, scale, layers = settings["activation"], float(settings["scale"]), settings["layers"]
     if activation not in _ACTIVATIONS or not isinstance(layers, list) or not all(isinstance(n, str) for n in layers):
         raise ValueError(f"its activation is {activation!r:.20}, or a layer has no name")
+    if not math.isfinite(scale):
+        raise ValueError(f"its scale is {scale}")
     return cast("Activation", activation), scale, layers
 
 
@@ -114,5 +117,5 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         return dict(load(file.read_bytes()))
     except FileNotFoundError:
         raise NotFoundError(f"{file} is not there", hint="check the whole commit out") from None
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
         raise DamagedFileError(f"{file.name} cannot be read: {error}", hint="check the commit out again") from error

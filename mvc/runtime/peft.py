@@ -27,7 +27,10 @@ CONFIG: Final = "adapter_config.json"
 MODEL: Final = "adapter_model.safetensors"
 _PREFIX: Final = "base_model.model."
 _FACTOR: Final = re.compile(r"(?P<layer>.+)\.lora_(?P<which>[AB])(?:\.default)?\.weight")
-_UNSUPPORTED: Final = ("use_dora", "rank_pattern", "alpha_pattern", "layer_replication", "lora_bias")
+_UNSUPPORTED: Final = (
+    *("use_dora", "rank_pattern", "alpha_pattern", "layer_replication", "lora_bias"),
+    "alora_invocation_tokens",
+)
 """Settings that change what tensors mean; each must be absent or false."""
 
 
@@ -83,10 +86,11 @@ def read_lora(directory: Path) -> Lora:
             saved[name] = tensor
         else:
             pairs.setdefault(found["layer"], {})[found["which"]] = tensor
-    ranks = {len(pair["A"]) for pair in pairs.values() if "A" in pair}
-    if not pairs or any(pair.keys() != {"A", "B"} for pair in pairs.values()) or ranks != {config["r"]}:
+    ranks = {pair["A"].shape[:1] for pair in pairs.values() if "A" in pair}
+    matrices = all(end.ndim == 2 for pair in pairs.values() for end in pair.values())
+    if not matrices or any(pair.keys() != {"A", "B"} for pair in pairs.values()) or ranks != {(config["r"],)}:
         raise DamagedFileError(
-            f"{MODEL} does not hold an A and a B of rank {config['r']} for each layer", hint="check the adapter"
+            f"{MODEL} does not hold an A and a B of rank {config['r']!r:.20} for each layer", hint="check the adapter"
         )
     return Lora(config, {layer: (pair["A"], pair["B"]) for layer, pair in sorted(pairs.items())}, saved)
 
@@ -96,7 +100,7 @@ def _config(file: Path) -> dict[str, Any]:
         config = _settings(file.read_bytes())
     except FileNotFoundError:
         raise NotFoundError(f"there is no adapter: {CONFIG} is not there", hint="save it as PEFT does") from None
-    except (ValueError, TypeError, KeyError, OSError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, OSError) as error:
         raise DamagedFileError(f"{CONFIG} cannot be read: {error}", hint="save it as PEFT does") from error
     unsupported = [name for name in _UNSUPPORTED if config.get(name)]
     kind = config["peft_type"]
@@ -109,11 +113,11 @@ def _config(file: Path) -> dict[str, Any]:
 
 
 def _settings(content: bytes) -> dict[str, Any]:
-    """Return the settings; raise ValueError, TypeError or KeyError if they are not there."""
+    """Return the settings; raise what `_config` catches if they are not there."""
     config = json.loads(content)
     if not isinstance(config, dict):
         raise TypeError("it is no object")
-    rank, alpha = config["r"], float(config["lora_alpha"])
+    rank, alpha, _ = config["r"], float(config["lora_alpha"]), config["peft_type"]
     if not isinstance(rank, int) or rank < 1 or not math.isfinite(alpha):
         raise ValueError(f"r is {rank!r:.20}, and lora_alpha {alpha!r:.20}")
     return config

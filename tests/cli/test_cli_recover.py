@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from mvc.lossy import outputs_torch
 from mvc.runtime import attach
 from mvc.types import object_id
 from tests.tiny_bert import TEXTS, logits, random_bert, saved
@@ -269,3 +270,64 @@ class TestRefusals:
         """Another word, or another rank."""
         program, _source, _given = coarse
         assert "is nothing to train" in self.refused(lab, program, *HEAL, "--train", what)
+
+
+class TestOtherModels:
+    """What else lies in the commit: it is as it was, and has no say."""
+
+    @pytest.fixture
+    def several(self, lab, program):
+        """Return the program on a repository with one model in bf16, and below it two others, with the same names."""
+        for directory, dtype, seed in (("b", torch.float16, 1), ("checkpoint", torch.bfloat16, 2)):
+            random_bert(seed).to(dtype).save_pretrained(lab.root / directory)
+        source = saved(lab, random_bert(0).to(torch.bfloat16), "model", program)
+        (lab.root / "texts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in TEXTS))
+        program.run(
+            *("compress", "main", "--method", "precision", "--bits", "2", "--tensors", "*encoder*"),
+            *("--branch", "coarse"),
+        )
+        return program, source
+
+    @pytest.mark.parametrize("prefix", ["", "b"])
+    @pytest.mark.parametrize("train", ["bias-ln", "lowrank:2"])
+    def test_they_stay(self, lab, several, prefix, train):
+        """Only the model in the directory is healed, in the type that it has there."""
+        program, _source = several
+        texts = ("--train", train, "--prefix", prefix, "--tokenizer", str(lab.root))
+        found = program.json(*HEAL, *texts, "--branch", "healed")
+        where = f"{prefix}/model.safetensors".strip("/")
+        assert program.json("show", "healed")["modified"] == [where]
+        for ref in ("healed", "main"):
+            program.run("checkout", ref, "--to", str(lab.root / ref))
+        answers = [
+            logits(
+                transformers.BertForSequenceClassification.from_pretrained(
+                    lab.root / ref / prefix, torch_dtype="float32"
+                ).eval(),
+                lab.root / "main",
+            )
+            for ref in ("healed", "main")
+        ]
+        error = (answers[0] - answers[1]).square().sum() / answers[1].square().sum()
+        assert float(error) == pytest.approx(found["error_after"], rel=1e-4)
+
+    def test_two_files_that_differ(self, lab, several):
+        """Which of them is the model cannot be known."""
+        program, _source = several
+        (lab.root / "b" / "model.safetensors").rename(lab.root / "other.safetensors")
+        program.run("commit", "-m", "two")
+        program.run("compress", "main", "--method", "precision", "--bits", "2", "--branch", "low")
+        said = program.err("recover", "low", *HEAL[2:], "--branch", "healed", code=1)
+        assert "is another tensor in model.safetensors than in other.safetensors, and is not replaced" in said
+        assert "healed" not in program.out("branch")
+
+
+def test_texts_that_are_counted(lab, coarse, monkeypatch):
+    """Those that were run: what is more than memory is for is left out."""
+    program, _source, _given = coarse
+    (lab.root / "texts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in 5 * TEXTS))
+    found = program.json(*HEAL)
+    assert (found["texts"], found["held_out"]) == (160, 40)
+    monkeypatch.setattr(outputs_torch, "_MOST_BYTES", 32 * 3 * 4)  # logits of one batch
+    found = program.json(*HEAL)
+    assert (found["texts"], found["held_out"]) == (32, 32)

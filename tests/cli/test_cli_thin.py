@@ -5,6 +5,8 @@ import os
 import numpy as np
 import pytest
 
+from mvc.objects.operation import RefChange
+
 LONG_AGO = 1_000_000_000
 
 
@@ -151,3 +153,15 @@ def test_what_is_not_said(run, arguments, code):
     """What to keep and what becomes of the rest must be said."""
     program, _made = run
     assert "error" in program.err("thin", *arguments, code=code)
+
+
+def test_switching_to_a_branch_at_a_thinned_commit(lab, run, actor):
+    """It is refused, whatever is allowed: what stands in would look like changes that the next commit records."""
+    program, made = run
+    program.run("thin", "--keep-last", "1", "--older", "precision:12")
+    lab.again().session.refs.update(lambda _: (RefChange("refs/heads/bad", None, made[0]),), actor)
+    age(lab)
+    program.run("gc", "--retention", "0", "--grace", "0")
+    before = lab.tree()
+    assert "was thinned" in program.err("switch", "bad", "--allow-lossy", code=1)
+    assert (lab.tree(), lab.again().session.refs.state().branch) == (before, "refs/heads/main")

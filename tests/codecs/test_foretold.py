@@ -236,6 +236,9 @@ def test_malformed_codes():
     for name, stored in bad.items():
         with pytest.raises(MalformedError):
             pytest.fail(f"{name}: {decode_foretold(memoryview(stored), codes.shape)!r:.40}")
+    for axis, shape in enumerate([(1, (1 << 18) + 1), ((1 << 18) + 1, 1)]):
+        with pytest.raises(MalformedError, match=f"are {shape[0]} rows and {shape[1]} columns"):
+            decode_foretold(memoryview(bytes([way & ~1 | axis]) + good[1:]), shape)
 
 
 @settings(max_examples=100, deadline=None)

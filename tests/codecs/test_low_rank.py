@@ -1,5 +1,7 @@
 """The codec `low-rank`."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -71,6 +73,22 @@ def test_frames_of_a_large_tensor_know_their_rows():
         stored = codec.encode(target[place], [side[place]], frame)
         assert stored == b"\x01"
         assert decode(codec, stored, [side[place]], frame) == target[place].tobytes()
+
+
+def test_frames_without_whole_rows_take_little_memory():
+    """They are those of the whole, whatever the rank: not 64 numbers are held for each word."""
+    rng = np.random.default_rng(0)
+    left, right = (rng.integers(-127, 128, size, dtype=np.int8) for size in ((2, MOST_RANK), (MOST_RANK, 200_000)))
+    made = Factored(left, right, np.full(MOST_RANK, 2.0**-20, "<f4"))
+    base = rng.normal(size=(2, 200_000)).astype("<f4").view("<u4")
+    frame, side = (part.reshape(-1)[1:].view(np.uint8) for part in (made.applied(F32, base), base))
+    codec, spec = LowRank.of(made), FrameSpec(F32, base.size - 1, 200_000, 1)
+    tracemalloc.start()
+    try:
+        assert decode(codec, b"\x01", [side], spec) == frame.tobytes()
+        assert tracemalloc.get_traced_memory()[1] < 15 * spec.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_rounding_is_near():

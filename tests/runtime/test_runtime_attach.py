@@ -215,7 +215,10 @@ class TestRefusals:
             "{", "[]", "{}", '{"format": "other", "activation": "gelu", "scale": 1, "layers": []}',
             '{"format": "mvc-recovery-1", "activation": "tanh", "scale": 1, "layers": []}',
             '{"format": "mvc-recovery-1", "activation": "gelu", "scale": null, "layers": []}',
+            '{"format": "mvc-recovery-1", "activation": "gelu", "scale": NaN, "layers": ["first"]}',
+            '{"format": "mvc-recovery-1", "activation": "gelu", "scale": 1' + 400 * "0" + ', "layers": ["first"]}',
             '{"format": "mvc-recovery-1", "activation": "gelu", "scale": 1, "layers": [3]}',
+            100_000 * "[",
             '{"format": "mvc-recovery-1", "activation": "gelu", "scale": 1, "layers": ["first", "third"]}',
         ],
     )  # fmt: skip
@@ -234,6 +237,8 @@ class TestRefusals:
         assert "recovery.safetensors cannot be read" in self.refused(net, tmp_path, DamagedFileError)
         (tmp_path / "recovery.safetensors").unlink()
         assert "is not there" in self.refused(net, tmp_path, NotFoundError)
+        (tmp_path / "recovery.safetensors").mkdir()
+        assert "recovery.safetensors cannot be read" in self.refused(net, tmp_path, DamagedFileError)
 
     @pytest.mark.parametrize(
         ("change", "text"),
@@ -242,7 +247,10 @@ class TestRefusals:
             ({"use_dora": True}, "is not plain LoRA: use_dora"),
             ({"bias": "all"}, "is not plain LoRA"),
             ({"r": 3}, "does not hold an A and a B of rank 3"),
+            ({"r": 10**400}, "does not hold an A and a B of rank 1"),
             ({"r": 0}, "r is 0"),
+            ({"alora_invocation_tokens": [1]}, "is not plain LoRA: alora_invocation_tokens"),
+            ({"lora_alpha": 10**400}, "cannot be read"),
             ({"lora_alpha": "much"}, "cannot be read"),
         ],
     )
@@ -252,7 +260,28 @@ class TestRefusals:
         written(tmp_path, {**files, "adapter_config.json": json.dumps(CONFIG | change).encode()})
         assert text in self.refused(net, tmp_path, InvalidInputError)
 
+    @pytest.mark.parametrize("config", [100_000 * "[", '{"r": 2, "lora_alpha": 4}'])
+    def test_damaged_settings_of_adapters(self, net, tmp_path, config):
+        """Nested deeper than anything, or of no kind."""
+        written(tmp_path, {**lora_files(Lora(CONFIG, factors())), "adapter_config.json": config.encode()})
+        assert "adapter_config.json cannot be read" in self.refused(net, tmp_path, DamagedFileError)
+
+    @pytest.mark.parametrize("end", ["A", "B"])
+    def test_adapters_of_numbers(self, net, tmp_path, end):
+        """What is no matrix has no rank."""
+        ends = [
+            torch.tensor(1.0) if end == name else value for name, value in zip("AB", factors()["first"], strict=True)
+        ]
+        written(tmp_path, lora_files(Lora(CONFIG, {"first": (ends[0], ends[1])})))
+        assert "does not hold an A and a B of rank 2" in self.refused(net, tmp_path, DamagedFileError)
+
     def test_modules_that_do_not_fit_themselves(self, net):
         """D and U of different ranks."""
         with pytest.raises(InvalidInputError, match="does not fit beside"):
             add_bypass(net.first, "one", torch.randn(2, 5), torch.randn(4, 3), 1.0, "none")
+
+    def test_layers_that_are_never_called(self):
+        """The last of torch's own attention: what is put beside it would add nothing, and nobody would know."""
+        attention = torch.nn.MultiheadAttention(8, 2)
+        with pytest.raises(InvalidInputError, match="the model has no out_proj"):
+            attach_recovery(attention, Recovery("none", 1.0, {"out_proj": (torch.randn(2, 8), torch.randn(8, 2))}))

@@ -32,7 +32,7 @@ from mvc.lossy.healing_transformers import heal_model
 from mvc.objects.fields import Scalar
 from mvc.repo.recover import adapted_request, adapter_directory
 from mvc.repo.revisions import resolve
-from mvc.repo.rewrite import check_rewritable, rewrite
+from mvc.repo.rewrite import check_rewritable, rewrite, tensors_in
 from mvc.runtime.peft import read_lora
 from mvc.types.factors import MOST_RANK
 
@@ -102,7 +102,7 @@ def command(
     master = teacher_of(session, base, teacher)
     lesson = lesson_of(app, data_file, text_key, labels, length, Recipe(steps, seed, distill))
     manifest, theirs = session.manifest(base), session.manifest(inherits)
-    stored = {entry.name: entry.spec.dtype for entry in manifest.tensors}
+    stored = {entry.name: entry.spec.dtype for entry in tensors_in(manifest, prefix)}
     place = adapter_directory(theirs, prefix, inherits)
     actor, progress = app.actor(session.settings), terminal_progress()
     with ending_in_order(), session.protected("adapt", base, master, inherits), ExitStack() as stack:

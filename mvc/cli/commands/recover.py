@@ -31,7 +31,7 @@ from mvc.lossy.healing_transformers import heal_model
 from mvc.lossy.trainings_torch import training_of
 from mvc.repo.recover import healed_request
 from mvc.repo.revisions import resolve
-from mvc.repo.rewrite import check_rewritable, rewrite
+from mvc.repo.rewrite import check_rewritable, rewrite, tensors_in
 
 
 @make_command(
@@ -78,7 +78,7 @@ def command(
     master = teacher_of(session, source, teacher)
     lesson = lesson_of(app, data_file, text_key, labels, length, Recipe(steps, seed))
     manifest = session.manifest(source)
-    stored = {entry.name: entry.spec.dtype for entry in manifest.tensors}
+    stored = {entry.name: entry.spec.dtype for entry in tensors_in(manifest, prefix)}
     actor, progress = app.actor(session.settings), terminal_progress()
     with ending_in_order(), session.protected("recover", source, master), ExitStack() as stack:
         student = stack.enter_context(exported_model(session, manifest, prefix))

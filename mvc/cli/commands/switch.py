@@ -21,6 +21,7 @@ from mvc.objects.refnames import branch_ref
 from mvc.repo.checkout import CheckoutResult, switch
 from mvc.repo.refs import RefState
 from mvc.repo.revisions import Revision, resolve_readable
+from mvc.types import object_id
 
 
 @make_command("switch", "mvc switch main", "mvc switch -c sweep/lr-3e-5 main~1", "mvc switch --detach v1")
@@ -97,7 +98,7 @@ def _target(
         raise NotFoundError(
             f"there is no branch {name!r}", hint=f"mvc switch -c {name} makes it; --detach goes to a commit"
         )
-    return ref, read(ref) if ref in state.refs else None
+    return ref, Revision(object_id(state.refs[ref]), ref) if ref in state.refs else None  # never what stands in for it
 
 
 def _say(result: CheckoutResult, name: str, *, create: bool, already: bool) -> None:
