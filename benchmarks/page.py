@@ -76,6 +76,11 @@ between the settings that no other of their mode beats; above 1 in the last colu
 
 ![Size against accuracy and against the error of the logits](benchmarks/lossy-size-accuracy.svg)""",
     ),
+    "lossy-others": (
+        "Deltas in other ways",
+        """The same fine-tunes, layers and texts, with the deltas as other methods keep them. *Bits* are what a method
+says that it needs, at the entropy of what it keeps, and not stored bytes. BitDelta's scales are not trained.""",
+    ),
     "lossy-embeddings": (
         "Embeddings in whole steps",
         """Fine-tunes of MiniLM, head beside, as whole commits sent to who has the base, against a checkpoint in fp16:
