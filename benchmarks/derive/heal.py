@@ -148,8 +148,13 @@ class Run:
         Of linear layers alone, and with biases, norms and the files of modules.
         """
         shown = mvc(self.root, "show", branch, "--encodings")
-        base = {tensor["id"] for tensor in mvc(self.root, "show", "base", "--encodings")["tensors"]}
-        own = {t["id"]: t for t in shown["tensors"] if t["id"] not in base and "_embeddings" not in t["name"]}
+        others = [mvc(self.root, "show", ref, "--encodings")["tensors"] for ref in ("base", *shown["parents"])]
+        base = {tensor["id"] for tensor in others[0]}
+        tensors = [t for found in (*others, shown["tensors"]) for t in found if "_embeddings" not in t["name"]]
+        known = {t["id"]: t for t in tensors if t["id"] not in base}
+        own = {t["id"]: known[t["id"]] for t in shown["tensors"] if t["id"] in known}
+        while sides := {t["base"] for t in own.values()} & (known.keys() - own.keys()):  # it is not decoded without
+            own |= {oid: known[oid] for oid in sides}
         linear = sum(t["stored_bytes"] for t in own.values() if len(t["shape"]) == 2 and ".layer." in t["name"])
         rest = sum(t["stored_bytes"] for t in own.values() if len(t["shape"]) == 1)
         files = sum(file["size"] for file in shown["files"] if file["path"].startswith("adapter/"))
