@@ -164,6 +164,16 @@ class Engine(ABC):
     def delete(self, key: str) -> None:
         """Remove a key; NotFoundError if there is none."""
 
+    def prepare(self) -> None:
+        """Begin to reach the other side, without waiting for it: for who has other things to do before he asks.
+
+        Raises
+        ------
+        RemoteError
+            If that cannot even begin.
+        """
+        return
+
     def close(self) -> None:
         """Let go of connections and processes. May be repeated."""
         return

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import inf
 from queue import LifoQueue
-from threading import Lock
+from threading import Lock, Thread
 from typing import Final
 
 from mvc.errors import IntegrityError, MalformedError, MvcError, RemoteError
@@ -75,8 +75,37 @@ class StreamEngine(Engine):
         self._more = _CONNECTIONS - _NEAR_CONNECTIONS
         self._soonest = inf
         self._open: set[Channel] = set()
+        self._dialled: Channel | None = None
+        self._preparing: Thread | None = None
+        self._failed: Exception | None = None
+        self._closed = False
         self._guard = Lock()
         self._able: Capabilities | None = None
+
+    def prepare(self) -> None:
+        """See `Engine.prepare`: one stream is opened, and only then another one dialled, for ssh may ask for passwords."""
+        if self._preparing is None and not self._open:
+            self._preparing = Thread(target=self._prepare, args=(self._idle.get(),), name="mvc-dial", daemon=True)
+            self._preparing.start()
+
+    def _prepare(self, channel: Channel | None) -> None:
+        """Fill a place for a channel that is empty."""
+        try:
+            channel = self._greeted()
+            with self._guard, suppress(RemoteError):
+                self._dialled = None if self._closed else self._dial()
+        except Exception as error:  # noqa: BLE001 - for whoever asks first
+            self._failed = error
+        finally:
+            self._idle.put(channel)
+
+    def _prepared(self) -> None:
+        """Wait for what was begun, and raise what it has come to."""
+        if self._preparing is not None:
+            self._preparing.join()
+            failed, self._failed = self._failed, None
+            if failed is not None:
+                raise failed
 
     @property
     def capabilities(self) -> Capabilities:
@@ -146,7 +175,8 @@ class StreamEngine(Engine):
         """See `Engine.close`."""
         with self._guard:
             channels, self._open = self._open, set()
-        for channel in channels:
+            dialled, self._dialled, self._closed = self._dialled, None, True
+        for channel in (*channels, *([dialled] if dialled else ())):
             channel.close()
 
     def _ask(self, channel: Channel, request: Mapping[str, Value]) -> Value:
@@ -194,6 +224,7 @@ class StreamEngine(Engine):
     @contextmanager
     def _channel(self) -> Iterator[Channel]:
         """Lend a channel that is greeted. One whose use ended in anything but a told error is closed."""
+        self._prepared()
         self._open_more()
         channel = self._idle.get()
         keep = False
@@ -220,7 +251,9 @@ class StreamEngine(Engine):
         channel.close()
 
     def _greeted(self) -> Channel:
-        channel = self._dial()
+        with self._guard:
+            dialled, self._dialled = self._dialled, None
+        channel = dialled or self._dial()
         try:
             self._greet(channel)
         except BaseException:
@@ -228,6 +261,9 @@ class StreamEngine(Engine):
             raise
         with self._guard:
             self._open.add(channel)
+            closed = self._closed
+        if closed:  # while it was being reached
+            self._forget(channel)
         return channel
 
     def _greet(self, channel: Channel) -> None:

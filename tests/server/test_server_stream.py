@@ -306,6 +306,37 @@ class Served(Channel):
             self.client.end()
 
 
+def test_streams_that_are_opened_before_they_are_needed(tmp_path):
+    """One, and another one that is dialled: these are used, and closed, and nothing more is dialled."""
+    engine = PosixEngine(tmp_path / "store")
+    engine.create(KEY, bytes(8))
+    dialled: list[Served] = []
+
+    def dial() -> Served:
+        """Open one more."""
+        dialled.append(Served(engine))
+        return dialled[-1]
+
+    with StreamEngine("server", dial) as prepared:
+        prepared.prepare()
+        prepared.prepare()
+        assert prepared.read(KEY, 0, 8) == bytes(8)
+        assert prepared.capabilities.connections == 4
+        assert len(dialled) == 2
+    assert len(dialled) == 2
+    assert all(channel.client.socket.fileno() < 0 for channel in dialled)
+
+
+def test_a_preparation_that_fails():
+    """Is told by what is asked first; what is asked then tries again."""
+    said = iter([b"SSH-2.0-OpenSSH", HELLO + ABLE + framed({"status": "ok", "result": True})])
+    with StreamEngine("server", lambda: Scripted(next(said))) as engine:
+        engine.prepare()
+        with pytest.raises(RemoteError):
+            engine.touch(KEY)
+        assert engine.touch(KEY)
+
+
 class FarEngine(PosixEngine):
     """An engine whose answers take their time. Reads wait for each other, as many as are to come at once."""
 

@@ -1,4 +1,4 @@
-"""``mvc clone``."""
+"""``mvc clone``. Imports the rest while the other side is being reached."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from pathlib import PurePosixPath
 import click
 
 from mvc.cli.app import App
-from mvc.cli.commands.fetch import fetch_document
 from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
 from mvc.cli.memory import keep_freed_memory
 from mvc.cli.notes import tell
 from mvc.cli.options import json_option, remote_options
 from mvc.cli.progress import terminal_progress
-from mvc.cli.remotes import make_promisor, open_url
 from mvc.cli.text import counted, printable, size
+from mvc.lazy import LazyModule
 from mvc.objects.refnames import BRANCHES
-from mvc.remotes.clone import CloneRequest, clone
 from mvc.remotes.remote_store import RemoteStore
-from mvc.remotes.schemes import parse_url
+from mvc.remotes.schemes import connect, parse_url
 from mvc.settings import Remote
+
+cloning = LazyModule("mvc.remotes.clone")
+fetching = LazyModule("mvc.cli.commands.fetch")
+remotes = LazyModule("mvc.cli.remotes")
 
 
 @make_command(
@@ -78,13 +80,20 @@ def command(
         promisor=bool(filters),
         filter=filters,
     )
-    with open_url(app, remote).engine as engine:
-        request = CloneRequest(origin, branch, not no_checkout, depth)
-        promisor = partial(make_promisor, app)
-        result = clone(RemoteStore(engine), remote, root, request, app.actor(), terminal_progress(), promisor)
+    with connect(parse_url(remote.url, remote.options), app.environment, app.directory) as engine:
+        engine.prepare()
+        request = cloning.CloneRequest(origin, branch, not no_checkout, depth)
+        promisor = partial(remotes.make_promisor, app)
+        result = cloning.clone(RemoteStore(engine), remote, root, request, app.actor(), terminal_progress(), promisor)
     short = result.branch.removeprefix(BRANCHES) if result.branch else None
     if as_json:
-        emit("mvc.clone/1", root=str(root), branch=short, written=result.written, **fetch_document(result.fetched))
+        emit(
+            "mvc.clone/1",
+            root=str(root),
+            branch=short,
+            written=result.written,
+            **fetching.fetch_document(result.fetched),
+        )
         return
     received = f"{counted(result.fetched.commits, 'commit')}, {size(result.fetched.received_bytes)}"
     click.echo(printable(f"Cloned {url} into {root}: {received}"))
