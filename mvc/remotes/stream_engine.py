@@ -83,7 +83,7 @@ class StreamEngine(Engine):
         self._able: Capabilities | None = None
 
     def prepare(self) -> None:
-        """See `Engine.prepare`: one stream is opened, and only then another one dialled, for ssh may ask for passwords."""
+        """See `Engine.prepare`: one stream is opened, and only then another one dialled: ssh may ask for passwords."""
         if self._preparing is None and not self._open:
             self._preparing = Thread(target=self._prepare, args=(self._idle.get(),), name="mvc-dial", daemon=True)
             self._preparing.start()
