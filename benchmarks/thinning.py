@@ -80,6 +80,7 @@ def measure(root: Path, made: dict[str, Path], method: str, scratch: Path) -> li
     age(root)
     freed, gc_s = timed(root, "gc")
     collected = stored(root)
+    age(root)  # what gc has written anew is young, and repack would take its bases for another process's
     _, repack_s = timed(root, "repack")
     age(root)
     mvc(root, "gc")
