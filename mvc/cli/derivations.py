@@ -1,4 +1,4 @@
-"""What commits with a loss say of it, as documents and as text: for ``compress`` and ``show``."""
+"""What commits with a loss say of it, as documents and as text: for ``compress``, ``derive`` and ``show``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from mvc.cli.text import counted, facts, printable, short
 from mvc.objects.derivation import Derivation
 from mvc.objects.manifest import Manifest
+from mvc.repo.press import CompressResult
 
-__all__ = ["derivation_document", "derivation_lines"]
+__all__ = ["derivation_document", "derivation_lines", "result_document"]
 
 
 def derivation_document(derivation: Derivation, manifest: Manifest) -> dict[str, object]:
@@ -32,6 +33,17 @@ def derivation_document(derivation: Derivation, manifest: Manifest) -> dict[str,
             for tensor in derivation.tensors
             for name in manifest.names.get(tensor.id, ())
         ],
+    }
+
+
+def result_document(result: CompressResult) -> dict[str, object]:
+    """Return what ``--json`` says of a commit that was just derived."""
+    return {
+        "commit": result.commit.id,
+        **derivation_document(result.derivation, result.manifest),
+        "stored_bytes": result.stored_bytes,
+        "tensor_bytes": result.tensor_bytes,
+        "logical_bytes": result.manifest.size,
     }
 
 

@@ -12,7 +12,7 @@ import click
 from blake3 import blake3
 
 from mvc.cli.app import App
-from mvc.cli.derivations import derivation_document, derivation_lines
+from mvc.cli.derivations import derivation_lines, result_document
 from mvc.cli.documents import emit
 from mvc.cli.files import read_file
 from mvc.cli.gating import gate_document, gate_lines, gate_options, gate_request
@@ -144,7 +144,7 @@ def command(
         result = passed.compressed if passed else compress(session, request, actor, progress)
     held = gate_document(passed, asked.gate) if passed and asked else None
     if as_json:
-        emit("mvc.compress/1", **_document(result), gate=held)
+        emit("mvc.compress/1", **result_document(result), gate=held)
         return
     click.echo("\n".join([*_lines(result, branch), *(gate_lines(passed) if passed else ())]))
     if branch is None:
@@ -273,16 +273,6 @@ def _outputs(
     if (compared := found.compared * BATCH) < len(texts):
         tell("note", f"outputs are compared on {compared} of {len(texts)} texts: those of all take more than 1 GiB")
     return found
-
-
-def _document(result: CompressResult) -> dict[str, object]:
-    return {
-        "commit": result.commit.id,
-        **derivation_document(result.derivation, result.manifest),
-        "stored_bytes": result.stored_bytes,
-        "tensor_bytes": result.tensor_bytes,
-        "logical_bytes": result.manifest.size,
-    }
 
 
 def _lines(result: CompressResult, branch: str | None) -> Iterator[str]:

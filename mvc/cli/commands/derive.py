@@ -12,7 +12,7 @@ import click
 from blake3 import blake3
 
 from mvc.cli.app import App
-from mvc.cli.derivations import derivation_document, derivation_lines
+from mvc.cli.derivations import derivation_lines, result_document
 from mvc.cli.documents import emit
 from mvc.cli.files import read_file
 from mvc.cli.group import command as make_command
@@ -141,7 +141,7 @@ def command(
             )
             result = compress(session, request, actor, terminal_progress())
     if as_json:
-        emit("mvc.derive/1", **_document(result))
+        emit("mvc.derive/1", **result_document(result))
         return
     click.echo("\n".join(_lines(result, branch)))
     if branch is None:
@@ -272,16 +272,6 @@ class _Asked:
             "candidates": self.effort.tries,
             "seed": self.seed,
         }
-
-
-def _document(result: CompressResult) -> dict[str, object]:
-    return {
-        "commit": result.commit.id,
-        **derivation_document(result.derivation, result.manifest),
-        "stored_bytes": result.stored_bytes,
-        "tensor_bytes": result.tensor_bytes,
-        "logical_bytes": result.manifest.size,
-    }
 
 
 def _lines(result: CompressResult, branch: str | None) -> Iterator[str]:
