@@ -1,15 +1,17 @@
-"""What commits with a loss say of it, as documents and as text: for ``compress``, ``derive`` and ``show``."""
+"""What commits with a loss say of it, as documents and as text: for the commands that make and show them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import click
+
 from mvc.cli.text import counted, facts, printable, short
 from mvc.objects.derivation import Derivation
 from mvc.objects.manifest import Manifest
-from mvc.repo.press import CompressResult
+from mvc.types import ObjectId
 
-__all__ = ["derivation_document", "derivation_lines", "result_document"]
+__all__ = ["derivation_document", "derivation_lines", "made_document", "made_lines"]
 
 
 def derivation_document(derivation: Derivation, manifest: Manifest) -> dict[str, object]:
@@ -36,15 +38,19 @@ def derivation_document(derivation: Derivation, manifest: Manifest) -> dict[str,
     }
 
 
-def result_document(result: CompressResult) -> dict[str, object]:
-    """Return what ``--json`` says of a commit that was just derived."""
-    return {
-        "commit": result.commit.id,
-        **derivation_document(result.derivation, result.manifest),
-        "stored_bytes": result.stored_bytes,
-        "tensor_bytes": result.tensor_bytes,
-        "logical_bytes": result.manifest.size,
-    }
+def made_document(commit: ObjectId, derivation: Derivation, manifest: Manifest, **sizes: int) -> dict[str, object]:
+    """Return what ``--json`` says of a commit that was just derived, and what it takes."""
+    made = derivation_document(derivation, manifest)
+    return {"commit": commit, **made, **sizes, "logical_bytes": manifest.size}
+
+
+def made_lines(
+    commit: ObjectId, subject: str, branch: str | None, derivation: Derivation, manifest: Manifest
+) -> Iterator[str]:
+    """Yield what a person is told of a commit that was just derived."""
+    place = f"{printable(branch)} " if branch else ""
+    yield f"[{place}{click.style(short(commit), fg='yellow')}] {printable(subject)}"
+    yield from derivation_lines(derivation, manifest)
 
 
 def derivation_lines(derivation: Derivation, manifest: Manifest) -> Iterator[str]:

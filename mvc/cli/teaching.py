@@ -10,11 +10,11 @@ import click
 from blake3 import blake3
 
 from mvc.cli.app import App
-from mvc.cli.derivations import derivation_document, derivation_lines
+from mvc.cli.derivations import made_document, made_lines
 from mvc.cli.files import read_file
 from mvc.cli.models import LENGTH, lines_of, texts_of
 from mvc.cli.options import complete_ref
-from mvc.cli.text import counted, printable, short, size
+from mvc.cli.text import counted, short, size
 from mvc.errors import InvalidInputError, NotFoundError
 from mvc.lossy.distillation_torch import Recipe
 from mvc.lossy.healing_transformers import Healing, Samples
@@ -135,21 +135,15 @@ def teacher_of(session: Session, source: ObjectId, teacher: str | None) -> Objec
 def result_document(result: CommitResult, session: Session) -> dict[str, object]:
     """Return what ``--json`` says of the new commit."""
     assert result.derivation is not None, "it was made from another one"
-    return {
-        "commit": result.commit,
-        **derivation_document(result.derivation, session.manifest(result.commit)),
-        "stored_bytes": result.stored_bytes,
-        "logical_bytes": result.logical_bytes,
-    }
+    manifest = session.manifest(result.commit)
+    return made_document(result.commit, result.derivation, manifest, stored_bytes=result.stored_bytes)
 
 
 def result_lines(result: CommitResult, session: Session, branch: str | None) -> Iterator[str]:
     """Yield what a person is told of it."""
     assert result.derivation is not None, "it was made from another one"
-    place = f"{printable(branch)} " if branch else ""
-    subject = session.record(result.commit).message.partition("\n")[0]
-    yield f"[{place}{click.style(short(result.commit), fg='yellow')}] {printable(subject)}"
-    yield from derivation_lines(result.derivation, session.manifest(result.commit))
+    subject, manifest = session.commit(result.commit).subject, session.manifest(result.commit)
+    yield from made_lines(result.commit, subject, branch, result.derivation, manifest)
     yield f"{size(result.stored_bytes)} new"
 
 

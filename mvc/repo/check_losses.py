@@ -17,6 +17,7 @@ from mvc.repo.materialize import ContentReader
 from mvc.repo.parallel import ordered_map
 from mvc.repo.progress import Progress
 from mvc.repo.session import Session
+from mvc.repo.smaller import SMALLER
 from mvc.repo.transforms import PrecisionTransform, bound_of
 from mvc.store.layout import Location
 from mvc.types import DType, ObjectId, TensorSpec
@@ -110,7 +111,7 @@ def check_losses(session: Session, copies: Copies, commits: Iterable[Commit], pr
     """Measure the loss of each derived tensor whose source is stored as well, a frame at a time.
 
     Tensors that cannot be read are left out, since a check of copies says so; those of types that nothing rounds; and
-    those that have become smaller, for commits do not record which elements are left.
+    those that `mvc.repo.smaller` has taken rows or columns of, for commits do not record which.
 
     Parameters
     ----------
@@ -133,9 +134,8 @@ def check_losses(session: Session, copies: Copies, commits: Iterable[Commit], pr
         losses = partial(ordered_map, pool, window=2 * session.threads)
         for pair in _in_order(copies, claims):
             with suppress(*WRONG):
-                if not _is_part(*(reader.open(oid).envelope.spec for oid in pair)):
-                    wrong += list(_contradicted(reader, pair, claims[pair], losses))
-                    count += 1
+                wrong += list(_contradicted(reader, pair, claims[pair], losses))
+                count += 1
             tick(copies.good[pair[1]].raw_bytes)
     return LossCheck(count, tuple(wrong))
 
@@ -146,9 +146,16 @@ def _claims(copies: Copies, commits: Iterable[Commit]) -> dict[_Pair, list[_Clai
     for commit in commits:
         for tensor in commit.derivation.tensors if commit.derivation else ():
             if commit.derivation and tensor.source in copies.good and tensor.id in copies.good:
+                if commit.derivation.method == SMALLER and _is_less(copies, tensor):
+                    continue
                 claim = _Claim(commit.id, commit.derivation, tensor)
                 found.setdefault((tensor.source, tensor.id), []).append(claim)
     return found
+
+
+def _is_less(copies: Copies, tensor: DerivedTensor) -> bool:
+    """Return whether there is less of a tensor than of what it stands for."""
+    return copies.good[tensor.id].raw_bytes < copies.good[tensor.source].raw_bytes
 
 
 def _in_order(copies: Copies, pairs: Iterable[_Pair]) -> list[_Pair]:
@@ -160,13 +167,6 @@ def _in_order(copies: Copies, pairs: Iterable[_Pair]) -> list[_Pair]:
 def _locate(copies: Copies, ids: Iterable[ObjectId]) -> dict[ObjectId, Location]:
     """Return where good copies lie."""
     return {oid: copies.good[oid].location for oid in ids if oid in copies.good}
-
-
-def _is_part(source: TensorSpec, derived: TensorSpec) -> bool:
-    """Return whether one tensor may be what is left of another one without some rows, columns and so on."""
-    alike = source.dtype == derived.dtype and len(source.shape) == len(derived.shape)
-    less = all(left <= size for left, size in zip(derived.shape, source.shape, strict=False))
-    return alike and less and derived.shape != source.shape
 
 
 def _contradicted(reader: ContentReader, pair: _Pair, claims: Iterable[_Claim], losses: _Losses) -> Iterator[WrongLoss]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from mvc.codecs import LowRank
 from mvc.errors import NotFoundError
@@ -16,10 +17,11 @@ from mvc.runtime.files import recovery_files
 from mvc.runtime.peft import CONFIG, lora_files
 from mvc.types import ObjectId
 
-__all__ = ["adapted_request", "adapter_directory", "healed_request"]
+__all__ = ["adapter_directory", "trained_request"]
 
 
-def healed_request(
+def trained_request(
+    method: Literal["recover", "adapt"],
     source: ObjectId,
     found: Healing,
     parameters: Mapping[str, Scalar],
@@ -28,12 +30,14 @@ def healed_request(
     branch: str | None = None,
     message: str | None = None,
 ) -> RewriteRequest:
-    """Return what to record of a commit that was healed.
+    """Return what to record of a commit that was trained: tensors that are others now, and files of modules.
 
     Parameters
     ----------
+    method : str
+        An adapter has the commit that it is on for its base.
     source : ObjectId
-        The commit.
+        The commit; it is the parent, so that it stays as long as what was made of it.
     found : Healing
         What changes.
     parameters : mapping of str to scalar
@@ -42,28 +46,8 @@ def healed_request(
         As for `RewriteRequest`.
     """
     tensors = {name: _replacement(new) for name, new in found.tensors.items()}
-    return RewriteRequest(source, "recover", parameters, data, tensors, _files(found), prefix, branch, message)
-
-
-def adapted_request(
-    base: ObjectId,
-    found: Healing,
-    parameters: Mapping[str, Scalar],
-    data: ObjectId,
-    prefix: str = "",
-    branch: str | None = None,
-    message: str | None = None,
-) -> RewriteRequest:
-    """Return what to record of an adapter on a commit: the files of that, and those of the adapter.
-
-    Parameters
-    ----------
-    base : ObjectId
-        The commit; it is the parent, so that it stays as long as the adapter does.
-    found, parameters, data, prefix, branch, message
-        As for `healed_request`.
-    """
-    return RewriteRequest(base, "adapt", parameters, data, {}, _files(found), prefix, branch, message, base)
+    base = source if method == "adapt" else None
+    return RewriteRequest(source, method, parameters, data, tensors, _files(found), prefix, branch, message, base)
 
 
 def adapter_directory(manifest: Manifest, prefix: str, commit: ObjectId) -> str:

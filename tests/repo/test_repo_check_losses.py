@@ -151,11 +151,13 @@ def test_a_setting_of_a_later_release(lab, press, forge):
     assert lab.check().clean
 
 
-def test_a_tensor_that_stands_for_one_of_another_shape(lab, press, forge):
-    """It cannot be measured, and cannot stand for it."""
-    made = press(lab.committed(lab.model()))
+@pytest.mark.parametrize(("place", "other"), [(0, 1), (1, 0)], ids=["larger", "smaller"])
+def test_a_tensor_that_stands_for_one_of_another_shape(lab, press, forge, place, other):
+    """It cannot be measured, and cannot stand for it: rounding takes nothing away, either."""
+    sizes = {"a": lab.weights("F32", (64, 32)), "b": lab.weights("F32", (32, 32), 1)}
+    made = press(lab.committed(sizes))
     sources = [tensor.source for tensor in made.derivation.tensors]
-    forge(made, tensors=only_changed(made.derivation, 0, source=sources[1]))
+    forge(made, tensors=only_changed(made.derivation, place, source=sources[other]))
     (fault,) = lab.check().faults
     assert "and what it stands for" in fault.problem
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from mvc.errors import AlreadyExistsError, DamagedFileError, InvalidInputError, 
 from mvc.runtime import attach, merge
 from mvc.runtime.attaching import attach_recovery
 from mvc.runtime.bypass import add_bypass, linear_layers, new_bypass
-from mvc.runtime.files import Recovery, recovery_files
+from mvc.runtime.files import Recovery, read_recovery, recovery_files
 from mvc.runtime.peft import Lora, lora_files, read_lora
 
 torch = pytest.importorskip("torch")
@@ -69,6 +70,19 @@ def expected(net, made, activation, scale):
     h = X @ net.first.weight.T + net.first.bias + scale * act(X @ d1.T) @ u1.T
     h = net.norm(h)
     return h @ net.second.weight + scale * act(h @ d2.T) @ u2.T
+
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "formats" / "recovery"
+"""Written once, by this module, and never again."""
+
+
+def test_the_files_are_those_of_the_specification():
+    """The golden files are read, and written again byte for byte; the specification says where each number is."""
+    read = read_recovery(GOLDEN)
+    assert (read.activation, read.scale, [*read.factors]) == ("gelu", 2.0, ["encoder.first"])
+    down, up = read.factors["encoder.first"]
+    assert (down.dtype, down.tolist(), up.tolist()) == (torch.float16, [[1.0, -0.5, 0.25]], [[2.0], [-1.0]])
+    assert recovery_files(read) == {file.name: file.read_bytes() for file in GOLDEN.iterdir()}
 
 
 @pytest.mark.parametrize("activation", ["gelu", "none"])

@@ -1,6 +1,7 @@
 """What configurations say of heads and neurons, and parts of parts."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -34,6 +35,18 @@ def structures(draw):
 def test_round_trip(structure):
     """What is written as JSON is read again."""
     assert Structure.read(json.loads(json.dumps(structure.value))) == structure
+
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "formats" / "structure.json"
+"""Written by hand, after the specification, and never again."""
+
+
+def test_the_value_is_that_of_the_specification():
+    """The golden file is read, and what would be written is the same."""
+    value = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    read = Structure.read(value)
+    assert read == Structure(family_named("bert"), 32, 4, 10, (Kept((0, 2, 3), (0, 2, 9)), Kept((), ())))
+    assert read.value == value
 
 
 @given(structures(), st.data())

@@ -310,14 +310,7 @@ def test_streams_that_are_opened_before_they_are_needed(tmp_path):
     """One, and another one that is dialled: these are used, and closed, and nothing more is dialled."""
     engine = PosixEngine(tmp_path / "store")
     engine.create(KEY, bytes(8))
-    dialled: list[Served] = []
-
-    def dial() -> Served:
-        """Open one more."""
-        dialled.append(Served(engine))
-        return dialled[-1]
-
-    with StreamEngine("server", dial) as prepared:
+    with StreamEngine("server", dialled := Dialled(engine)) as prepared:
         prepared.prepare()
         prepared.prepare()
         assert prepared.read(KEY, 0, 8) == bytes(8)
@@ -335,6 +328,19 @@ def test_a_preparation_that_fails():
         with pytest.raises(RemoteError):
             engine.touch(KEY)
         assert engine.touch(KEY)
+
+
+class Dialled(list[Served]):
+    """The streams to an engine that were opened; to be called for one more."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self._engine = engine
+
+    def __call__(self) -> Served:
+        """Open one more."""
+        self.append(Served(self._engine))
+        return self[-1]
 
 
 class FarEngine(PosixEngine):
@@ -367,15 +373,8 @@ def test_how_many_streams_there_are(tmp_path, seconds, streams):
     """Two, of which one fills the way while the other is read; more to where an answer takes long."""
     engine = FarEngine(tmp_path / "store", seconds, streams)
     engine.create(KEY, bytes(8))
-    dialled: list[Served] = []
-
-    def dial() -> Served:
-        """Open one more."""
-        dialled.append(Served(engine))
-        return dialled[-1]
-
-    with StreamEngine("server", dial) as far:
-        for _ in range(5):  # of which the soonest is soon, whatever else this machine does
+    with StreamEngine("server", dialled := Dialled(engine)) as far:
+        for _ in range(50 if seconds == 0 else 2):  # of which the soonest is soon, whatever else this machine does
             far.touch(KEY)
         with ThreadPoolExecutor(4) as pool:
             assert list(pool.map(lambda _: far.read(KEY, 0, 8), range(2 * streams))) == [bytes(8)] * 2 * streams
@@ -386,14 +385,7 @@ def test_streams_that_are_not_needed(tmp_path):
     """Are not opened, however far the other side is: who reads one thing after the other has one."""
     engine = FarEngine(tmp_path / "store", 0.03, 1)
     engine.create(KEY, bytes(8))
-    dialled: list[Served] = []
-
-    def dial() -> Served:
-        """Open one more."""
-        dialled.append(Served(engine))
-        return dialled[-1]
-
-    with StreamEngine("server", dial) as far:
+    with StreamEngine("server", dialled := Dialled(engine)) as far:
         assert far.touch(KEY)
         assert [far.read(KEY, 0, 8) for _ in range(4)] == [bytes(8)] * 4
     assert len(dialled) == 1
@@ -403,14 +395,7 @@ def test_streams_to_a_far_side_that_is_written_to(tmp_path):
     """Are as many as of one that is read: bytes take as long to get there."""
     engine = FarEngine(tmp_path / "store", 0.03, 4)
     engine.create(KEY, bytes(8))
-    dialled: list[Served] = []
-
-    def dial() -> Served:
-        """Open one more."""
-        dialled.append(Served(engine))
-        return dialled[-1]
-
-    with StreamEngine("server", dial) as far:
+    with StreamEngine("server", dialled := Dialled(engine)) as far:
         assert far.touch(KEY)
         with ThreadPoolExecutor(4) as pool:
             assert all(

@@ -30,7 +30,7 @@ from mvc.lossy.adapting_torch import Adapter
 from mvc.lossy.distillation_torch import Recipe
 from mvc.lossy.healing_transformers import heal_model
 from mvc.objects.fields import Scalar
-from mvc.repo.recover import adapted_request, adapter_directory
+from mvc.repo.recover import adapter_directory, trained_request
 from mvc.repo.revisions import resolve
 from mvc.repo.rewrite import check_rewritable, rewrite, tensors_in
 from mvc.runtime.peft import read_lora
@@ -116,7 +116,7 @@ def command(
             found = heal_model(student, directory, words, lesson.samples, training, lesson.recipe, stored, lora)
             settings: dict[str, Scalar] = {"inherit": inherit, "recover": rank, "linear": linear, "distil": distill}
             done = {"teacher": master, "inherits": inherits, **settings, **lesson.parameters, **outcome(found)}
-            request = adapted_request(base, found, done, lesson.data, prefix, branch, message)
+            request = trained_request("adapt", base, found, done, lesson.data, prefix, branch, message)
         result = rewrite(session, request, student, actor, progress)
     if as_json:
         emit("mvc.adapt/1", **result_document(result, session), **outcome(found))

@@ -12,7 +12,7 @@ import click
 from blake3 import blake3
 
 from mvc.cli.app import App
-from mvc.cli.derivations import derivation_lines, result_document
+from mvc.cli.derivations import made_document, made_lines
 from mvc.cli.documents import emit
 from mvc.cli.files import read_file
 from mvc.cli.gating import gate_document, gate_lines, gate_options, gate_request
@@ -25,7 +25,7 @@ from mvc.cli.progress import terminal_progress
 from mvc.cli.remotes import open_session
 from mvc.cli.signals import ending_in_order
 from mvc.cli.sizes import BYTES
-from mvc.cli.text import percent, printable, short, size
+from mvc.cli.text import percent, short, size
 from mvc.lossy import Precision
 from mvc.lossy.calibration import Calibration
 from mvc.lossy.models_transformers import BATCH
@@ -144,7 +144,9 @@ def command(
         result = passed.compressed if passed else compress(session, request, actor, progress)
     held = gate_document(passed, asked.gate) if passed and asked else None
     if as_json:
-        emit("mvc.compress/1", **result_document(result), gate=held)
+        sizes = {"stored_bytes": result.stored_bytes, "tensor_bytes": result.tensor_bytes}
+        made = made_document(result.commit.id, result.derivation, result.manifest, **sizes)
+        emit("mvc.compress/1", **made, gate=held)
         return
     click.echo("\n".join([*_lines(result, branch), *(gate_lines(passed) if passed else ())]))
     if branch is None:
@@ -277,9 +279,7 @@ def _outputs(
 
 def _lines(result: CompressResult, branch: str | None) -> Iterator[str]:
     """Yield what a person is told."""
-    place = f"{printable(branch)} " if branch else ""
-    yield f"[{place}{click.style(short(result.commit.id), fg='yellow')}] {printable(result.commit.subject)}"
-    yield from derivation_lines(result.derivation, result.manifest)
+    yield from made_lines(result.commit.id, result.commit.subject, branch, result.derivation, result.manifest)
     stored = percent(result.tensor_bytes, result.manifest.size)
     beside = " beside those of the base" if result.derivation.base else ""
     new = size(result.stored_bytes)

@@ -12,7 +12,7 @@ import click
 from blake3 import blake3
 
 from mvc.cli.app import App
-from mvc.cli.derivations import derivation_lines, result_document
+from mvc.cli.derivations import made_document, made_lines
 from mvc.cli.documents import emit
 from mvc.cli.files import read_file
 from mvc.cli.group import command as make_command
@@ -23,7 +23,7 @@ from mvc.cli.options import complete_ref, json_option
 from mvc.cli.progress import terminal_progress, terminal_stages
 from mvc.cli.remotes import open_session
 from mvc.cli.signals import ending_in_order
-from mvc.cli.text import percent, printable, short, size
+from mvc.cli.text import percent, short, size
 from mvc.lossy.calibration import About, Calibration, pieces
 from mvc.lossy.calibration_transformers import calibrate
 from mvc.lossy.pruning import Environment
@@ -141,7 +141,8 @@ def command(
             )
             result = compress(session, request, actor, terminal_progress())
     if as_json:
-        emit("mvc.derive/1", **result_document(result))
+        sizes = {"stored_bytes": result.stored_bytes, "tensor_bytes": result.tensor_bytes}
+        emit("mvc.derive/1", **made_document(result.commit.id, result.derivation, result.manifest, **sizes))
         return
     click.echo("\n".join(_lines(result, branch)))
     if branch is None:
@@ -276,8 +277,6 @@ class _Asked:
 
 def _lines(result: CompressResult, branch: str | None) -> Iterator[str]:
     """Yield what a person is told."""
-    place = f"{printable(branch)} " if branch else ""
-    yield f"[{place}{click.style(short(result.commit.id), fg='yellow')}] {printable(result.commit.subject)}"
-    yield from derivation_lines(result.derivation, result.manifest)
+    yield from made_lines(result.commit.id, result.commit.subject, branch, result.derivation, result.manifest)
     stored = percent(result.tensor_bytes, result.manifest.size)
     yield f"{size(result.tensor_bytes)} hold what it does not share with its source, {stored} of the files"

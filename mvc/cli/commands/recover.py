@@ -29,7 +29,7 @@ from mvc.cli.text import short
 from mvc.lossy.distillation_torch import Recipe
 from mvc.lossy.healing_transformers import heal_model
 from mvc.lossy.trainings_torch import training_of
-from mvc.repo.recover import healed_request
+from mvc.repo.recover import trained_request
 from mvc.repo.revisions import resolve
 from mvc.repo.rewrite import check_rewritable, rewrite, tensors_in
 
@@ -88,7 +88,7 @@ def command(
             training = training_of(train)
             found = heal_model(student, directory, words, lesson.samples, training, lesson.recipe, stored)
             done = {"train": training.name, "teacher": master, **lesson.parameters, **outcome(found)}
-            request = healed_request(source, found, done, lesson.data, prefix, branch, message)
+            request = trained_request("recover", source, found, done, lesson.data, prefix, branch, message)
         result = rewrite(session, request, student, actor, progress)
     if as_json:
         emit("mvc.recover/1", **result_document(result, session), **outcome(found))
