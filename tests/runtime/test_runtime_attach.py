@@ -72,7 +72,7 @@ def expected(net, made, activation, scale):
     return h @ net.second.weight + scale * act(h @ d2.T) @ u2.T
 
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "formats" / "recovery"
+GOLDEN = Path(__file__).parent.parent / "golden" / "derived" / "recovery"
 """Written once, by this module, and never again."""
 
 
