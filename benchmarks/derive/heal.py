@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.cli import commit, init, mvc
-from benchmarks.corpus import HELD_OUT, TOKENS, MiniLM, default_cache, minilm_directory, read_fortunes
+from benchmarks.corpus import HELD_OUT, TOKENS, MiniLM, default_cache
+from benchmarks.derive.texts import save, write_texts
 from benchmarks.lossy.answers import CALIBRATION, Classifier
 from benchmarks.lossy.seeds import standard_error
 from benchmarks.report import RESULTS, print_table, write_json
@@ -30,7 +31,6 @@ from mvc.runtime import attach
 TRAINED = 80 * 32  # texts, one pass of the steps
 COMPARED = 256  # texts that `mvc recover` holds out of those
 STEPS = 80
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
 TABLE = "MiniLM fp32, linear layers as steps, embeddings and head exact"
 
@@ -78,25 +78,16 @@ class Run:
         self._write_texts()
 
     def _saved(self, name: str) -> Path:
-        directory = self.scratch / name
-        self.classifier.model.save_pretrained(directory)
-        for file in TOKENIZER:
-            if (source := minilm_directory() / file).exists():
-                (directory / file).write_bytes(source.read_bytes())
-        return directory
+        return save(self.classifier.model, self.scratch / name)
 
     def _write_texts(self) -> None:
         """Write the training texts, in the order in which the classifier has them, behind the held-out ones."""
-        found = read_fortunes()
-        order = torch.randperm(len(found), generator=torch.Generator().manual_seed(self.classifier.family.seed))
-        texts = [json.dumps({"text": found[place][0]}) + "\n" for place in order.tolist()]
-        end = HELD_OUT + CALIBRATION
-        (self.scratch / "calib.jsonl").write_text("".join(texts[HELD_OUT:end]))
-        (self.scratch / "texts.jsonl").write_text("".join(texts[end : end + TRAINED + COMPARED]))
+        family = self.classifier.family
+        calib = write_texts(family, self.scratch / "calib.jsonl", HELD_OUT, CALIBRATION)
+        write_texts(family, self.scratch / "texts.jsonl", HELD_OUT + CALIBRATION, TRAINED + COMPARED)
         self.calibration = self.scratch / "calib.safetensors"
         length = ("--length", str(TOKENS))
-        data = ("--data", str(self.scratch / "calib.jsonl"), "--out", str(self.calibration))
-        mvc(self.root, "calibrate", "main", *data, *length)
+        mvc(self.root, "calibrate", "main", "--data", str(calib), "--out", str(self.calibration), *length)
 
     def compressed(self, setting: Setting) -> str:
         """Return the branch of the compressed classifier, which is made when it is first asked for."""

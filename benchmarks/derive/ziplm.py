@@ -1,16 +1,19 @@
-"""How fast, how good and how small models with fewer heads and neurons are, on a fine-tune of MiniLM.
+"""How fast, how good and how small models with fewer heads and neurons are, on fine-tunes of MiniLM.
 
-ZipLM as `mvc derive` does it, at some speed-ups, beside three others that may take as long by the same table: the
-uniform allocation with the same structured optimal brain surgeon, and structures chosen by magnitude, without an update
-of the rest, with the same search and uniformly. Every ZipLM model is a commit of a repository, checked out and loaded
-by `mvc.runtime`. Structures are chosen with training texts, candidates compared on others of them, and figures are of
-texts that were held out from all. Needs the corpus with four epochs of ``minilm-fortunes``: ``python -m
-benchmarks.corpus --epochs 4 --family minilm``. Run ``python -m benchmarks.derive.ziplm``.
+ZipLM as `mvc derive` does it, at some speed-ups, as it is and distilled, beside others that may take as long by the
+same table: the uniform allocation with the same structured optimal brain surgeon; structures chosen by magnitude,
+without an update of the rest, with the same search and uniformly; and fewer layers. Every ZipLM model is a commit of a
+repository, checked out and loaded by `mvc.runtime`. Then zeros, 8 bits and healing on top of the model that is twice as
+fast, beside the same on top of the one with fewer layers. Structures are chosen with training texts, candidates
+compared on others of them, and figures are of texts that were held out from all. Needs the corpus with four epochs of
+the fine-tunes: ``python -m benchmarks.corpus --epochs 4 --family minilm``, and so on. Run ``python -m
+benchmarks.derive.ziplm [--families minilm-fortunes]``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,20 +21,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.cli import commit, init, mvc
-from benchmarks.corpus import HELD_OUT, MiniLM, default_cache
+from benchmarks.corpus import HELD_OUT, TOKENS, MiniLM, default_cache
+from benchmarks.derive.rivals import Magnitude, fewer_layers, without
+from benchmarks.derive.texts import save, write_texts
 from benchmarks.lossy.answers import PREFIX, Classifier
+from benchmarks.lossy.seeds import FAMILIES, grouped, standard_error
 from benchmarks.report import RESULTS, print_table, write_json
-from mvc.lossy.calibration import About, pieces
-from mvc.lossy.calibration_torch import hessians
+from mvc.lossy.layer_distillation_torch import distil_layers
 from mvc.lossy.pruning import Choice, Environment, uniform
 from mvc.lossy.pruning_torch import Effort, Pruned, Pruner
 from mvc.lossy.pruning_transformers import structure_of
-from mvc.lossy.structures import Removal
 from mvc.lossy.timing_torch import measured_speedup
 from mvc.repo.clock import Actor
 from mvc.repo.session import Session
@@ -41,47 +44,37 @@ from mvc.runtime.families import KINDS
 from mvc.types import object_id
 
 TARGETS = (1.5, 2.0, 3.0, 4.0)
+CHAINED = 2.0  # the target whose model is made smaller still
 CALIBRATION, SEARCH = 480, 128  # texts, as `mvc derive` takes them
 TEXTS = 8  # at once
+STEPS, TAUGHT = 120, 32  # of distillation, and texts of each
+HEALED = 80 * 32 + 256  # texts that `mvc recover` is given: its steps, and some to compare on
 SEED = 0
+RUN = "fine-tune"
+LABELS = {
+    "Speed and answers": ("target x", "way"),
+    "Bytes": ("target x", "way"),
+    "Chain": ("of", "step"),
+}
 
-
-class Magnitude(Pruner):
-    """The same model and table, with structures ordered by the norms of their weights, and nothing made up for."""
-
-    def __init__(self, like: Pruner) -> None:
-        self.__dict__.update(vars(like))
-        self._database = {}
-        self._search = None
-        self._sites = [replace(site, removal=self._by_norm(site)) for site in self._sites]
-        self.modules = tuple(self._module(place, site) for place, site in enumerate(self._sites))
-
-    def _by_norm(self, site: Any) -> Removal:  # noqa: ANN401
-        width = site.removal.width
-        energies = np.square(site.weights).reshape(len(site.weights), -1, width).sum(axis=(0, 2))
-        order = np.argsort(energies, kind="stable")
-        return Removal(width, tuple(map(int, order)), tuple(map(float, np.cumsum(energies[order]))))
-
-    def output(self, place: int, kept: int) -> Any:  # noqa: ANN401
-        """Return the weights that stay, as they are."""
-        site = self._sites[place]
-        assert site.removal is not None
-        return site.weights[:, list(site.removal.kept(kept))]
+Row = dict[str, object]
+Tables = dict[str, list[Row]]
 
 
 class Bench:
     """The classifier, its texts, and a repository that holds it."""
 
-    def __init__(self, cache: Path, scratch: Path, effort: Effort, texts: tuple[int, int]) -> None:
-        self.calibration, self.search = texts
-        self.classifier = Classifier(MiniLM(), cache / MiniLM.name)
+    def __init__(self, family: MiniLM, cache: Path, scratch: Path, effort: Effort) -> None:
+        self.classifier = Classifier(family, cache / family.name)
         self.model = self.classifier.model
         self.env, self.effort = Environment(), effort
         self.root = init(scratch / "repository")
-        directory = scratch / "model"
-        self.model.save_pretrained(directory)
-        self.source = commit(self.root, directory)["commit"]
+        self.source = commit(self.root, save(self.model, scratch / "model"))["commit"]
+        self.texts = write_texts(family, scratch / "texts.jsonl", HELD_OUT, HEALED)
         self.scratch = scratch
+        first = HELD_OUT + CALIBRATION
+        chosen = self.batches(HELD_OUT, CALIBRATION), self.batches(first, SEARCH)
+        self.pruner = Pruner(self.model, structure_of(self.model), *chosen, self.env, self.effort, print)
 
     def batches(self, first: int, count: int) -> list[dict[str, Tensor]]:
         """Return some texts as the model takes them."""
@@ -89,13 +82,20 @@ class Bench:
         starts = range(first, first + count, TEXTS)
         return [{"input_ids": ids[i : i + TEXTS], "attention_mask": mask[i : i + TEXTS]} for i in starts]
 
-    def pruner(self) -> Pruner:
-        """Return what prunes."""
-        first = HELD_OUT + self.calibration
-        chosen = self.batches(HELD_OUT, self.calibration), self.batches(first, self.search)
-        return Pruner(self.model, structure_of(self.model), *chosen, self.env, self.effort, print)
+    def lessons(self) -> list[dict[str, Tensor]]:
+        """Return the texts of the distillation: those of the calibration, and others behind those of the search."""
+        ids, mask, _ = self.classifier.family.data
+        behind = HELD_OUT + CALIBRATION + SEARCH
+        places = [*range(HELD_OUT, HELD_OUT + CALIBRATION), *range(behind, behind + STEPS * TAUGHT - CALIBRATION)]
+        places.sort(key=lambda place: int(mask[place].sum()))
+        found = []
+        for start in range(0, len(places), TAUGHT):
+            rows = places[start : start + TAUGHT]
+            width = int(mask[rows].sum(1).max())
+            found.append({"input_ids": ids[rows, :width], "attention_mask": mask[rows, :width]})
+        return found
 
-    def cells(self, model: Any) -> dict[str, object]:  # noqa: ANN401 - transformers has no types
+    def cells(self, model: Any) -> Row:  # noqa: ANN401 - transformers has no types
         """Return what a row says of answers to the held-out texts."""
         self.classifier.model = model
         logits = self.classifier.run()
@@ -110,14 +110,9 @@ class Bench:
             "agreement": float((logits.argmax(-1) == known.argmax(-1)).double().mean()),
         }
 
-    def row(self, way: str, target: float, pruner: Pruner, choice: Choice, model: Any) -> dict[str, object]:  # noqa: ANN401
-        """Return a row of the table of accuracies."""
+    def row(self, way: str, target: float, model: Any, choice: Choice | None = None) -> Row:  # noqa: ANN401
+        """Return a row of the table of speeds and answers; without a choice whole layers are gone."""
         measured, slow, fast = measured_speedup(self.model, model, self.env, self.effort.pairs)
-        shares = {
-            kind: 100
-            * (1 - sum(choice[half::2]) / sum(module.levels[0] for module in pruner.modules if module.kind == kind))
-            for half, kind in enumerate(KINDS)
-        }
         return {
             "target x": target,
             "way": way,
@@ -126,116 +121,157 @@ class Bench:
             "ms": fast,
             "dense ms": slow,
             **self.cells(model),
-            "heads removed %": shares["heads"],
-            "neurons removed %": shares["neurons"],
+            **({} if choice is None else self._removed(choice)),
         }
 
-    def committed(self, made: Pruned, name: str) -> tuple[dict[str, object], Any]:
+    def _removed(self, choice: Choice) -> Row:
+        modules = self.pruner.modules
+        full = {kind: sum(module.levels[0] for module in modules if module.kind == kind) for kind in KINDS}
+        kept = {kind: sum(choice[half::2]) for half, kind in enumerate(KINDS)}
+        return {f"{kind} removed %": 100 * (1 - kept[kind] / full[kind]) for kind in KINDS}
+
+    def committed(self, made: Pruned, way: str, name: str) -> tuple[Row, Any]:
         """Commit a smaller model; return what a row says of its bytes, and the model as it is checked out."""
         session = Session.find(self.root)
         source = object_id(self.source)
-        whole = structure_of(self.model)
         wanted = {entry.name for entry in session.manifest(source).tensors}
         names = {name.removeprefix(PREFIX): name for name in wanted if name.startswith(f"{PREFIX}encoder.")}
-        smaller = Smaller(whole, made.local, names, made.outputs)
+        smaller = Smaller(structure_of(self.model), made.local, names, made.outputs)
         result = commit_smaller(session, SmallerRequest(source, smaller, {}, branch=name), Actor("bench", "derive"))
-        found = self.scratch / name
-        mvc(self.root, "checkout", name, "--to", str(found))
-        model = load(found)
+        model = self.checked_out(name)
         encoder = sum(value.numel() for key, value in model.state_dict().items() if ".encoder." in key)
-        shutil.rmtree(found)
         views = mvc(self.root, "show", name, "--encodings")["tensors"]
-        slices = sum(view["stored_bytes"] for view in views if view["encoding"] == "slice")
+        slices = [view["stored_bytes"] for view in views if view["encoding"] == "slice"]
         return {
             "target x": made.target,
+            "way": way,
             "small encoder raw": 4 * encoder,
             "derived commit": result.stored_bytes,
             "of raw %": 100 * result.stored_bytes / (4 * encoder),
             "tensors": result.tensor_bytes,
-            "slices in it": slices,
-            "slices": sum(view["encoding"] == "slice" for view in views),
+            "slices in it": sum(slices),
+            "slices": len(slices),
         }, model
 
+    def checked_out(self, branch: str) -> Any:  # noqa: ANN401 - transformers has no types
+        """Return the model of a branch, as who has its files loads it."""
+        found = self.scratch / "checked-out"
+        mvc(self.root, "checkout", branch, "--to", str(found))
+        model = load(found)
+        shutil.rmtree(found)
+        return model
 
-def others(bench: Bench, pruner: Pruner, magnitude: Magnitude, target: float) -> Iterator[dict[str, object]]:
-    """Yield the rows of what may take as long."""
+
+def speeds(bench: Bench, target: float, lessons: list[dict[str, Tensor]]) -> Iterator[tuple[str, Row]]:
+    """Yield rows of a target with the tables that they belong in."""
+    pruner = bench.pruner
+    made = pruner.prune(target, SEED)
+    taught = pruner.distilled(made, lessons, STEPS, SEED)
+    for way, found in (("ziplm", made), ("ziplm, distilled", taught)):
+        sizes, model = bench.committed(found, way, branch_of(target, way))
+        yield "Bytes", sizes
+        yield "Speed and answers", bench.row(way, target, model, made.candidate.choice)
     budget = pruner.table.budget(pruner.modules, target)
     plain = uniform(pruner.modules, pruner.table, budget)
-    yield bench.row("uniform, OBS", target, pruner, plain, pruner.smaller(plain))
+    yield "Speed and answers", bench.row("uniform, OBS", target, pruner.smaller(plain), plain)
+    magnitude = Magnitude(pruner)
     best = magnitude.searching().best(budget, magnitude.loss, bench.effort.tries, SEED).choice
-    yield bench.row("magnitude, searched", target, magnitude, best, magnitude.smaller(best))
-    yield bench.row("magnitude, uniform", target, magnitude, plain, magnitude.smaller(plain))
+    for way, choice in (("magnitude, searched", best), ("magnitude, uniform", plain)):
+        yield "Speed and answers", bench.row(way, target, magnitude.smaller(choice), choice)
+    passed, kept = fewer_layers(bench.model, pruner, target)
+    yield "Speed and answers", bench.row("fewer layers", target, without(passed, pruner, kept))
+    distil_layers(bench.model, passed, pruner.structure.family, lessons, STEPS, SEED)
+    small = without(passed, pruner, kept)
+    yield "Speed and answers", bench.row("fewer layers, distilled", target, small)
+    if target == CHAINED:
+        commit(bench.root, save(small, bench.scratch / "layers"))
+        mvc(bench.root, "branch", branch_of(target, "layers"))
 
 
-def chain(bench: Bench, branch: str) -> Iterator[dict[str, object]]:
-    """Yield the rows of zeros and 8 bits on top of a smaller model."""
-    yield {"step": branch, **_chained(bench, branch)}
-    found = bench.scratch / "calibrated"
-    mvc(bench.root, "checkout", branch, "--to", str(found))
-    model = load(found)
-    shutil.rmtree(found)
-    moments = {n: h for n, h in hessians(model, bench.batches(HELD_OUT, bench.calibration)).items() if ".encoder." in n}
-    manifest = mvc(bench.root, "show", branch)
-    record = Session.find(bench.root).record(object_id(manifest["id"]))
-    about = About(record.manifest, "0" * 64, bench.calibration, 0)
-    file = bench.scratch / "calibration.safetensors"
-    file.write_bytes(b"".join(bytes(part) for part in pieces({n: h for n, h in moments.items() if h.ndim > 1}, about)))
-    sparse = ("--method", "prune", "--sparsity", "0.8", "--calib", str(file))
-    mvc(bench.root, "derive", branch, *sparse, "--branch", f"{branch}-sparse")
-    yield {"step": "80 % zeros", **_chained(bench, f"{branch}-sparse")}
-    mvc(bench.root, "derive", f"{branch}-sparse", "--method", "quant8", "--branch", f"{branch}-tiny")
-    yield {"step": "8 bits", **_chained(bench, f"{branch}-tiny")}
-    mvc(bench.root, "derive", "main", "--method", "quant8", "--branch", "main-tiny")
-    yield {"step": "dense, 8 bits", **_chained(bench, "main-tiny")}
+def branch_of(target: float, way: str) -> str:
+    """Return the branch of a model."""
+    return f"{way}-{target:g}".replace(", ", "-")
 
 
-def _chained(bench: Bench, branch: str) -> dict[str, object]:
+def chain(bench: Bench, name: str, branch: str) -> Iterator[Row]:
+    """Yield the rows of zeros, 8 bits and healing on top of a model."""
+    data = ("--data", str(bench.texts))
+    exact = ("--exact", "*embeddings*", "--exact", "*pooler*", "--exact", "classifier*")
+    steps = {
+        "80 % zeros": ("derive", "--method", "prune", "--sparsity", "0.8", *data, *exact),
+        "8 bits": ("derive", "--method", "quant8"),
+        "healed": ("recover", *data, "--teacher", "main", "--length", str(TOKENS)),
+    }
+    yield {"of": name, "step": "distilled", **chained(bench, branch)}
+    for step, (verb, *options) in steps.items():
+        made = f"{name}-{step}".replace(" ", "-").replace(",", "").replace("%", "")
+        mvc(bench.root, verb, branch, *options, "--branch", made)
+        yield {"of": name, "step": step, **chained(bench, made)}
+        branch = made
+
+
+def chained(bench: Bench, branch: str) -> Row:
     """Return what a row says of a commit."""
-    found = bench.scratch / "chained"
-    mvc(bench.root, "checkout", branch, "--to", str(found))
-    model = load(found)
-    shutil.rmtree(found)
     views = mvc(bench.root, "show", branch, "--encodings")["tensors"]
     sizes = [(view["stored_bytes"], ".encoder." in view["name"]) for view in views]
     return {
-        **bench.cells(model),
+        **bench.cells(bench.checked_out(branch)),
         "encoder stored": sum(size for size, inner in sizes if inner),
         "all tensors stored": sum(size for size, _ in sizes),
     }
+
+
+def tables_of(bench: Bench, targets: list[float]) -> Iterator[tuple[str, Row]]:
+    """Yield all rows of a fine-tune."""
+    lessons = bench.lessons()
+    yield "Speed and answers", bench.row("dense", 1.0, bench.model)
+    for target in targets:
+        yield from speeds(bench, target, lessons)
+    if CHAINED in targets:
+        mvc(bench.root, "derive", bench.source, "--method", "quant8", "--branch", "dense-8")
+        yield "Chain", {"of": "dense", "step": "8 bits", **chained(bench, "dense-8")}
+        yield from (("Chain", row) for row in chain(bench, "ziplm", branch_of(CHAINED, "ziplm, distilled")))
+        yield from (("Chain", row) for row in chain(bench, "fewer layers", branch_of(CHAINED, "layers")))
+
+
+def keep(file: Path, each: Tables) -> None:
+    """Write what was found so far."""
+    dense = [row for row in each["Speed and answers"] if row["way"] == "dense"]
+    accuracies = [
+        {RUN: row[RUN], "dense": row["accuracy"], "texts": HELD_OUT}
+        | {"standard error": standard_error(float(str(row["accuracy"])), HELD_OUT)}
+        for row in dense
+    ]
+    means = {name: grouped([row for row in rows if row not in dense], LABELS[name], RUN) for name, rows in each.items()}
+    write_json(file, "derive-ziplm", {"Accuracy": accuracies, **means}, each=each)
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--cache", type=Path, default=default_cache())
+    parser.add_argument("--families", default=",".join(FAMILIES), help="comma-separated, of: %(default)s")
     parser.add_argument("--targets", type=float, nargs="*", default=TARGETS)
     parser.add_argument("--tries", type=int, default=Effort().tries)
     parser.add_argument("--samples", type=int, default=Effort().samples)
-    parser.add_argument("--calibration", type=int, default=CALIBRATION)
-    parser.add_argument("--search", type=int, default=SEARCH)
     parser.add_argument("--out", type=Path, default=RESULTS / "derive-ziplm.json")
+    parser.add_argument("--resume", action="store_true", help="keep the fine-tunes that --out holds already")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    tables: dict[str, list[dict[str, object]]] = {"Speed and answers": [], "Bytes": [], "Chain": []}
-    with tempfile.TemporaryDirectory() as scratch:
-        bench = Bench(
-            options.cache, Path(scratch), Effort(options.samples, options.tries), (options.calibration, options.search)
-        )
-        pruner = bench.pruner()
-        magnitude = Magnitude(pruner)
-        for target in options.targets:
-            made = pruner.prune(target, SEED)
-            sizes, model = bench.committed(made, f"x{target:g}")
-            tables["Bytes"].append(sizes)
-            tables["Speed and answers"].append(bench.row("ziplm", target, pruner, made.candidate.choice, model))
-            tables["Speed and answers"].extend(others(bench, pruner, magnitude, target))
-            print_table(tables["Speed and answers"])
-            write_json(options.out, "derive-ziplm", tables)
-        if 2.0 in options.targets:
-            tables["Chain"].extend(chain(bench, "x2"))
-        for rows in tables.values():
-            print_table(rows)
-    write_json(options.out, "derive-ziplm", tables)
+    each: Tables = json.loads(options.out.read_text())["each"] if options.resume else {name: [] for name in LABELS}
+    done = {row[RUN] for row in each["Chain"]}
+    effort = replace(Effort(), samples=options.samples, tries=options.tries)
+    for name in options.families.split(","):
+        if name in done:
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            bench = Bench(FAMILIES[name](), options.cache, Path(scratch), effort)
+            for table, row in tables_of(bench, [*options.targets]):
+                each[table].append({RUN: name, **row})
+                print_table([each[table][-1]])
+        keep(options.out, each)
+    for rows in each.values():
+        print_table(rows)
 
 
 if __name__ == "__main__":

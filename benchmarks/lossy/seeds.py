@@ -37,3 +37,19 @@ def _over_seeds(key: str, rows: Table) -> dict[str, Any]:
     assert all(row[key] == first[key] for row in rows), "the tables are not of the same rows"
     numbers = {name: [float(row[name]) for row in rows] for name in first if name != key}
     return {key: first[key]} | {name: Range.of(values) for name, values in numbers.items()}
+
+
+def grouped(rows: Table, labels: Sequence[str], seed: str) -> list[dict[str, Any]]:
+    """Return one row for all that differ in their `seed` alone, with the range of every number; `labels` name a row.
+
+    >>> grouped([{"b": 3, "run": 0, "x": 1.0}, {"b": 3, "run": 1, "x": 2.0}], ["b"], "run")
+    [{'b': 3, 'x': Range(mean=1.5, min=1.0, max=2.0, runs=2)}]
+    """
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[label] for label in labels), []).append(row)
+    return [
+        dict(zip(labels, key, strict=True))
+        | {n: Range.of([float(row[n]) for row in found]) for n in found[0] if n not in {*labels, seed}}
+        for key, found in groups.items()
+    ]

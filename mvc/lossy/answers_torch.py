@@ -11,7 +11,7 @@ from mvc.lossy.outputs_torch import fields_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Answers"]
+__all__ = ["Answers", "is_number"]
 
 _MOST_BYTES: Final = 1 << 30
 """Of answers that are kept to compare with, as for `TorchOutputs`."""
@@ -68,18 +68,18 @@ class Answers:
     @property
     def kind(self) -> str:
         """What the loss is: ``kl`` or ``mse``."""
-        return "mse" if all(map(_is_number, *zip(*self._expected[0].items(), strict=True))) else "kl"
+        return "mse" if all(map(is_number, *zip(*self._expected[0].items(), strict=True))) else "kl"
 
 
 def _distance(name: str, values: Tensor, expected: Tensor) -> tuple[float, float]:
     """Return the summed loss of some rows, and what to divide it by."""
-    if _is_number(name, expected):
+    if is_number(name, expected):
         return float((values - expected).double().square().sum()), float(expected.double().square().sum())
     difference = expected.double().exp() * (expected.double() - values.double())
     return float(difference.sum()), float(expected.shape[:-1].numel())
 
 
-def _is_number(name: str, values: Tensor) -> bool:
+def is_number(name: str, values: Tensor) -> bool:
     """Return whether answers are numbers, not logarithms of probabilities: of one class there is nothing to learn."""
     return name == _HIDDEN or (values.ndim > 1 and values.shape[-1] == 1)
 
@@ -96,7 +96,7 @@ def _run(model: nn.Module, batches: Sequence[Mapping[str, Any]]) -> Iterator[dic
                 yield {_HIDDEN: _means(outputs[_HIDDEN].float(), mask)}
             else:
                 yield {
-                    name: values if _is_number(name, values) else values.log_softmax(-1)
+                    name: values if is_number(name, values) else values.log_softmax(-1)
                     for name, values in fields.items()
                 }
 

@@ -7,7 +7,7 @@ the mode that it is in: without dropout, so that it is compared as it is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +17,7 @@ from mvc.lossy.outputs_torch import Expected, difference
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Group", "Recipe", "Score", "distil", "order_of", "rate_at", "score"]
+__all__ = ["Group", "Recipe", "Score", "distil", "order_of", "rate_at", "score", "train"]
 
 _WARM_UP: Final = 0.06
 """Share of the steps in which the rate rises: U = 0 leaves D without a gradient first, and Adam's moments are young."""
@@ -121,6 +121,45 @@ def distil(
     InvalidInputError
         If the student puts out something of another shape, or the loss is not finite.
     """
+
+    def loss(place: int) -> Tensor:
+        """Return what is made small, for a batch."""
+        batch = expected.batches[place]
+        return _loss(model(**batch), batch, expected.outputs[place], recipe, labels[place] if labels else None)
+
+    train(model, groups, loss, len(expected.batches), recipe.steps, recipe.seed)
+
+
+def train(
+    model: nn.Module,
+    groups: Sequence[Group],
+    loss: Callable[[int], Tensor],
+    batches: int,
+    steps: int,
+    seed: int,
+) -> None:
+    """Make a loss small by changing parameters of a model in place; all others stay as they are.
+
+    Parameters
+    ----------
+    model : nn.Module
+        What is trained, in the mode in which it is to be used.
+    groups : sequence of Group
+        Of its parameters.
+    loss : callable
+        Returns what is to be small, for a batch of that number.
+    batches : int
+        How many there are.
+    steps : int
+        Batches to take, all of them in some order, then in another one.
+    seed : int
+        Of these orders.
+
+    Raises
+    ------
+    InvalidInputError
+        If the loss is not finite.
+    """
     import torch  # noqa: PLC0415
 
     model.requires_grad_(requires_grad=False)
@@ -129,18 +168,16 @@ def distil(
             parameter.requires_grad_(requires_grad=True)
     rates = [{"params": [*group.parameters], "lr": group.rate} for group in groups]
     optimizer = torch.optim.AdamW(rates, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, recipe.steps))
-    for step, place in enumerate(_places(len(expected.batches), recipe)):
-        batch = expected.batches[place]
-        outputs = model(**batch)
-        loss = _loss(outputs, batch, expected.outputs[place], recipe, labels[place] if labels else None)
-        if not bool(loss.isfinite()):
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, steps))
+    for step, place in enumerate(_places(batches, steps, seed)):
+        found = loss(place)
+        if not bool(found.isfinite()):
             raise InvalidInputError(
-                f"the loss is {float(loss.detach())} at step {step + 1} of {recipe.steps}",
+                f"the loss is {float(found.detach())} at step {step + 1} of {steps}",
                 hint="look for the text that overflows, or take another seed",
             )
         optimizer.zero_grad()
-        loss.backward()
+        found.backward()
         optimizer.step()
         schedule.step()
     model.requires_grad_(requires_grad=False)
@@ -152,12 +189,12 @@ def rate_at(step: int, steps: int) -> float:
     return min((step + 1) / rising, (steps - step) / max(1, steps - rising))
 
 
-def _places(batches: int, recipe: Recipe) -> Iterator[int]:
+def _places(batches: int, steps: int, seed: int) -> Iterator[int]:
     """Yield which batch each step takes: all of them in some order, then in another one."""
     order: list[int] = []
-    for step in range(recipe.steps):
+    for step in range(steps):
         if not order:
-            order = order_of(batches, recipe.seed + step)
+            order = order_of(batches, seed + step)
         yield order.pop()
 
 

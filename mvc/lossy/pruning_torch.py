@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from mvc.lossy.answers_torch import Answers
 from mvc.lossy.calibration_torch import hessians
+from mvc.lossy.layer_distillation_torch import distil_layers, trained_names
 from mvc.lossy.pruning import (
     Candidate,
     Choice,
@@ -27,11 +28,13 @@ from mvc.lossy.pruning import (
     probes,
 )
 from mvc.lossy.resolve_torch import resolve_in_order
+from mvc.lossy.rounding import FITTED_BITS, mantissa
 from mvc.lossy.structures import Gram, Removal, removal, survivors
 from mvc.lossy.timing_torch import measured_speedup, table_of
 from mvc.runtime.families import KINDS
 from mvc.runtime.narrowing_torch import layers_of, narrow, parameter
 from mvc.runtime.structure import Kept, Structure
+from mvc.types import dtype_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,14 +81,18 @@ class Pruned:
     local : tuple of Kept
         What each layer keeps, counted in what it had.
     outputs : mapping of str to ndarray, float32
-        New weights and biases of output layers, as the base model names them; those that are not here only became
-        smaller.
+        New weights and biases of output layers, and what was trained, as the base model names it; what is not here
+        only became smaller.
     candidate : Candidate
         What was chosen, with its loss on the texts of the search.
     target, measured : float
         Speed-up that was asked for, and that was found.
     dense_ms, small_ms : float
         Milliseconds of a forward pass of either model.
+    steps : int
+        For which it was trained.
+    untrained : float or None
+        The loss before that.
     """
 
     local: tuple[Kept, ...]
@@ -95,6 +102,8 @@ class Pruned:
     measured: float
     dense_ms: float
     small_ms: float
+    steps: int = 0
+    untrained: float | None = None
 
 
 @dataclass(frozen=True)
@@ -328,24 +337,74 @@ class Pruner:
 
     def _finished(self, found: Candidate, speedup: float) -> Pruned:
         """Make the model of a choice, and measure it."""
-        family, model = self.structure.family, self.smaller(found.choice)
-        outputs: dict[str, npt.NDArray[np.float32]] = {}
-        if speedup >= _RESOLVE_FROM:
+        model, family = self.smaller(found.choice), self.structure.family
+        solved = speedup >= _RESOLVE_FROM
+        if solved:
             self._tell("solving again")
             resolve_in_order(self._model, model, family, self._calibration)
-            found = Candidate(found.choice, found.weights, self.answers.loss(model))
-        for place, layer in enumerate(layers_of(model, family)):
-            for half, kind in enumerate(KINDS):
-                sublayer, number = family.sublayer(kind), 2 * place + half
-                if speedup >= _RESOLVE_FROM:
-                    outputs[family.tensor(place, sublayer.bias)] = _array(layer, sublayer.bias)
-                if found.choice[number] < self.modules[number].levels[0] or speedup >= _RESOLVE_FROM:
-                    outputs[family.tensor(place, sublayer.output.name)] = _array(layer, sublayer.output.name)
+        changed = [
+            family.tensor(number // 2, name)
+            for number, (module, kept) in enumerate(zip(self.modules, found.choice, strict=True))
+            for sublayer in (family.sublayer(module.kind),)
+            for name in ((sublayer.output.name, sublayer.bias) if solved else (sublayer.output.name,))
+            if solved or kept < module.levels[0]
+        ]
+        outputs = _rounded(model, changed)
+        found = replace(found, loss=self.answers.loss(model))
         self._tell("comparing")
         measured, slow, fast = measured_speedup(self._model, model, self._env, self._effort.pairs)
         return Pruned(self.kept(found.choice), outputs, found, speedup, measured, slow, fast)
 
+    def distilled(self, made: Pruned, batches: Sequence[Mapping[str, Any]], steps: int, seed: int = 0) -> Pruned:
+        """Return a smaller model that was trained to do as the whole one does, with what is stored of it anyway.
 
-def _array(layer: nn.Module, name: str) -> npt.NDArray[np.float32]:
-    found: npt.NDArray[np.float32] = parameter(layer, name).detach().float().numpy().copy()
+        If it does no better on the texts of the search then, it is left as it was, and so are its `steps`.
+
+        Parameters
+        ----------
+        made : Pruned
+            By `prune`.
+        batches : sequence of mappings
+            Keyword arguments of forward passes: other texts than those of the search.
+        steps : int
+            Batches to take.
+        seed : int
+            Of their order.
+
+        Raises
+        ------
+        InvalidInputError
+            If the loss is not finite.
+        """
+        import torch  # noqa: PLC0415
+
+        self._tell("distilling")
+        model, family = self.smaller(made.candidate.choice), self.structure.family
+        with torch.no_grad():
+            for name, values in made.outputs.items():
+                model.base_model.get_parameter(name).copy_(torch.from_numpy(values))
+        distil_layers(self._model, model, family, batches, steps, seed)
+        trained = [
+            family.tensor(place, name)
+            for place, layer in enumerate(layers_of(model, family))
+            for name in trained_names(layer, family)
+        ]
+        outputs, before = _rounded(model, trained), made.candidate.loss
+        after = replace(made.candidate, loss=self.answers.loss(model))
+        if after.loss >= before:
+            return made
+        return replace(made, outputs={**made.outputs, **outputs}, candidate=after, steps=steps, untrained=before)
+
+
+def _rounded(model: Any, names: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:  # noqa: ANN401
+    """Round parameters of the base model to what is worth to be stored, in place, and return them."""
+    import torch  # noqa: PLC0415
+
+    found = {}
+    for name in names:
+        value = model.base_model.get_parameter(name).detach()
+        words = np.ascontiguousarray(value.numpy()).reshape(-1).view(np.uint8)
+        kept = mantissa(words, dtype_of("F32"), FITTED_BITS).words.view(np.float32).reshape(value.shape)
+        value.copy_(torch.from_numpy(kept))
+        found[name] = kept
     return found

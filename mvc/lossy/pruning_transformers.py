@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from mvc.errors import InvalidInputError
+from mvc.lossy.layer_distillation_torch import trained_names
 from mvc.lossy.models_transformers import batches_of, load_tokenizer, running
 from mvc.lossy.pruning import Environment
 from mvc.lossy.pruning_torch import Effort, Pruned, Pruner
 from mvc.runtime import load
-from mvc.runtime.families import KINDS, Family, family_of
-from mvc.runtime.loading import lacking, tensor_name
+from mvc.runtime.families import Family, family_of
+from mvc.runtime.loading import lacking, spellings, tensor_name
 from mvc.runtime.narrowing_torch import layers_of, parameter
 from mvc.runtime.structure import KEY, Structure
 
@@ -24,6 +25,9 @@ _CALIBRATION: Final = 480
 
 _SEARCH: Final = 128
 """Texts that candidates are compared with: others, because errors on those of the calibration are 2 to 5 times less."""
+
+_TAUGHT: Final = 32
+"""Texts of a step of training, as in benchmarks.derive.ziplm."""
 
 _EVERY: Final = 4
 """One text of so many is for the search, where there are few."""
@@ -55,8 +59,8 @@ class Planned:
     loss: str
 
 
-def split_texts(texts: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return texts to calibrate with and others to search with.
+def split_texts(texts: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Return texts to calibrate with, others to search with, and those that are left.
 
     Raises
     ------
@@ -70,7 +74,7 @@ def split_texts(texts: Sequence[str]) -> tuple[list[str], list[str]]:
     every = min(_EVERY, len(texts))
     search = list(texts[every - 1 :: every])[:_SEARCH]
     rest = [text for place, text in enumerate(texts) if place % every != every - 1 or place // every >= _SEARCH]
-    return rest[:_CALIBRATION], search
+    return rest[:_CALIBRATION], search, rest[_CALIBRATION:]
 
 
 def structure_of(model: Any) -> Structure:  # noqa: ANN401 - transformers has no types
@@ -90,7 +94,7 @@ def structure_of(model: Any) -> Structure:  # noqa: ANN401 - transformers has no
         outputs = [
             parameter(layers[0], sub.output.name).shape[sub.output.axis] for sub in (family.heads, family.neurons)
         ]
-        missing = [name for name in _parameters(family) for layer in layers if not parameter(layer, name).numel()]
+        missing = [name for name in _cuts(family) for layer in layers if not parameter(layer, name).numel()]
     except (AttributeError, IndexError) as error:
         raise InvalidInputError(
             f"a model of type {model.config.model_type!r} has not the modules that are known of it: {error}"
@@ -100,8 +104,8 @@ def structure_of(model: Any) -> Structure:  # noqa: ANN401 - transformers has no
     return Structure.whole(family, len(layers), outputs[0] // heads, heads, outputs[1])
 
 
-def _parameters(family: Family) -> list[str]:
-    """Return the names of what a layer must have."""
+def _cuts(family: Family) -> list[str]:
+    """Return the names of what a layer must have, and that becomes smaller or is solved for."""
     halves = (family.heads, family.neurons)
     return [name for half in halves for name in (*(cut.name for cut in half.cuts), half.bias)]
 
@@ -114,10 +118,11 @@ def prune_model(  # noqa: PLR0917 - directory and tokenizer as elsewhere, then w
     speedup: float,
     env: Environment,
     effort: Effort,
+    steps: int = 0,
     seed: int = 0,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Planned:
-    """Find what a model can lose so that it is so much faster.
+    """Find what a model can lose so that it is so much faster, and train what is left.
 
     Parameters
     ----------
@@ -127,8 +132,12 @@ def prune_model(  # noqa: PLR0917 - directory and tokenizer as elsewhere, then w
         Tensors of the files of the model.
     speedup : float
         How much faster.
-    env, effort, seed, tell
+    env, effort, tell
         As for `Pruner`.
+    steps : int
+        For which to train; the texts are all but those of the search.
+    seed : int
+        Of the search, and of the order of texts.
 
     Raises
     ------
@@ -136,7 +145,7 @@ def prune_model(  # noqa: PLR0917 - directory and tokenizer as elsewhere, then w
         If model or tokenizer cannot be loaded or run, a weight is in no file, the modules are not mapped, the speed-up
         cannot be met, or a value is not finite.
     """
-    calibration, search = split_texts(texts)
+    calibration, search, rest = split_texts(texts)
     model, encode = load(directory), load_tokenizer(tokenizer)
     structure = structure_of(model)
     if lost := lacking(model, names):
@@ -151,6 +160,9 @@ def prune_model(  # noqa: PLR0917 - directory and tokenizer as elsewhere, then w
         known, compared = (batches_of(model, encode, some, env.seq) for some in (calibration, search))
         pruner = Pruner(model, structure, known, compared, env, effort, tell)
         pruned = pruner.prune(speedup, seed)
+        if steps:
+            taught = sorted((*calibration, *rest), key=len)  # of like lengths, so that little of a batch is padding
+            pruned = pruner.distilled(pruned, batches_of(model, encode, taught, env.seq, _TAUGHT), steps, seed)
     loss = pruner.answers.kind
     return Planned(structure, pruned, _names(model, structure, names), len(calibration), len(search), loss)
 
@@ -160,11 +172,11 @@ def _names(model: Any, structure: Structure, names: Collection[str]) -> dict[str
     family, prefix = structure.family, model.base_model_prefix
     wanted = [
         family.tensor(place, name)
-        for place, kept in enumerate(structure.layers)
-        for kind in KINDS
-        for name in (*(cut.name for cut in family.sublayer(kind).cuts if kept.of(kind)), family.sublayer(kind).bias)
+        for place, layer in enumerate(layers_of(model, family))
+        for name in dict.fromkeys((*_cuts(family), *trained_names(layer, family)))
+        if parameter(layer, name).numel()
     ]
-    found = {name: tensor_name({name}, names, prefix) for name in wanted}
+    found = {name: tensor_name(spellings(name), names, prefix) for name in wanted}
     if lost := [name for name, known in found.items() if known is None]:
         raise InvalidInputError(f"no tensor of the commit is called like {lost[0]}")
     return {name: known for name, known in found.items() if known is not None}

@@ -15,7 +15,7 @@ below 1/2 anyway; so nothing is rounded twice.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,11 @@ from mvc.types import DType
 from mvc.types.limits import LEAST_GRID_BITS, MOST_GRID_BITS
 from mvc.types.values import REALS, as_float64, blocks, from_float64
 
-__all__ = ["Rounded", "absolute", "mantissa", "measured"]
+__all__ = ["FITTED_BITS", "Rounded", "absolute", "mantissa", "measured"]
+
+FITTED_BITS: Final = 10
+"""Bits of the mantissa that weights keep which were fitted to texts, those of fp16: the others are noise of the fit,
+and all that they would do is make the commit larger."""
 
 Words = npt.NDArray[np.uint8]
 """Shape (bytes,): little-endian elements."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mvc.errors import InvalidInputError
 from mvc.lossy.distillation_torch import Group
-from mvc.lossy.rounding import mantissa
+from mvc.lossy.rounding import FITTED_BITS, mantissa
 from mvc.runtime.attaching import RECOVERY
 from mvc.runtime.bypass import Activation, Bypass, is_transposed, linear_layers, new_bypass
 from mvc.runtime.files import Recovery
@@ -48,9 +48,6 @@ MODULE_RATE: Final = 3e-3
 """Of new modules, which begin at 0: 1e-3 leaves an adapter of MiniLM under-trained after 100 steps."""
 SCALE: Final = 2.0
 """Of modules, whatever their rank, so that a rate suits all ranks."""
-_MANTISSA: Final = 10
-"""Bits of the mantissa that trained biases and norms keep, those of fp16: the others are noise of the training, and all
-that they would do is make the commit larger."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,7 +138,7 @@ class BiasNorm(Training):
         for name, parameter in self._parameters.items():
             dtype = self._stored[name]
             words = from_float32(dtype, _array(parameter)).view(np.uint8)
-            made = mantissa(words, dtype, _MANTISSA).words
+            made = mantissa(words, dtype, FITTED_BITS).words
             _set(parameter, to_float32(dtype, made.view(f"<u{dtype.word_bytes}")))
             found[name] = NewTensor(made)
         return Trained(found)

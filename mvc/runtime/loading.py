@@ -11,7 +11,7 @@ from mvc.runtime.families import KINDS
 from mvc.runtime.narrowing_torch import layers_of, narrow, parameter
 from mvc.runtime.structure import KEY, Structure
 
-__all__ = ["lacking", "load", "tensor_name"]
+__all__ = ["lacking", "load", "spellings", "tensor_name"]
 
 _WEIGHTS: Final = "model.safetensors"
 
@@ -71,7 +71,7 @@ def _narrowed(kind: Any, config: Any, file: Path) -> Any:  # noqa: ANN401 - tran
         narrow(layer, structure.family, kept, structure.head_size)
     stored = load_file(file)
     wanted = model.state_dict()
-    known = {name: tensor_name(_spellings(name), stored, model.base_model_prefix) for name in wanted}
+    known = {name: tensor_name(spellings(name), stored, model.base_model_prefix) for name in wanted}
     weights = {name: stored[found] for name, found in known.items() if found is not None}
     if wrong := next((name for name, tensor in weights.items() if tensor.shape != wanted[name].shape), None):
         raise InvalidInputError(f"{file.name} has {wrong} in {list(weights[wrong].shape)}, not as {KEY} says")
@@ -108,7 +108,7 @@ def _missing(model: Any, names: Collection[str]) -> set[str]:  # noqa: ANN401 - 
     """Return the weights that files do not have."""
     tied = {*(getattr(model, "all_tied_weights_keys", None) or ())}
     wanted = {name for name, tensor in model.state_dict().items() if tensor.numel()} - tied
-    return {name for name in wanted if tensor_name(_spellings(name), names, model.base_model_prefix) is None}
+    return {name for name in wanted if tensor_name(spellings(name), names, model.base_model_prefix) is None}
 
 
 def _has_no_pooler(model: Any, names: Collection[str]) -> bool:  # noqa: ANN401 - transformers has no types
@@ -121,7 +121,7 @@ def _pooler(model: Any) -> set[str]:  # noqa: ANN401 - transformers has no types
     return {name for name in model.state_dict() if name.startswith("pooler.")}
 
 
-def _spellings(name: str) -> list[str]:
+def spellings(name: str) -> list[str]:
     """Return what files call a weight: those of old releases have other names in normalisations."""
     old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
     return sorted({name, old}, reverse=True)

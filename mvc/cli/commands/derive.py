@@ -62,7 +62,8 @@ _SAMPLES: Final = 480
 @click.option("--env", "env", metavar="ENV", help="ziplm: where; threads=1,batch=8,seq=64 by default.")
 @click.option("--search", type=click.IntRange(min=0), metavar="N", help="ziplm: candidates to try; 36 by default.")
 @click.option("--samples", type=click.IntRange(min=1), metavar="N", help="ziplm: times to time a size; 30 by default.")
-@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="ziplm: of the search; 0 by default.")
+@click.option("--steps", type=click.IntRange(min=0), metavar="N", help="ziplm: train for N steps after; 0 by default.")
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="ziplm: of search and training; 0 by default.")
 @click.option("--sparsity", type=float, metavar="S", help="prune: share of the weights of linear layers to set to 0.")
 @click.option("--calib", "calibration", metavar="FILE", help="prune: what mvc calibrate has made, instead of --data.")
 @click.option("--data", "data_file", metavar="FILE", help="ziplm, prune: texts of the task, one JSON object a line.")
@@ -86,6 +87,7 @@ def command(
     env: str | None,
     search: int | None,
     samples: int | None,
+    steps: int | None,
     seed: int | None,
     sparsity: float | None,
     calibration: str | None,
@@ -113,7 +115,7 @@ def command(
     source may go. ziplm and prune need torch and transformers.
     """
     effort = Effort(samples=samples or Effort().samples, tries=Effort().tries if search is None else search)
-    given = {"speedup": speedup, "env": env, "search": search, "samples": samples, "seed": seed}
+    given = {"speedup": speedup, "env": env, "search": search, "samples": samples, "steps": steps, "seed": seed}
     _check_options(method, given, sparsity, (calibration, data_file, tokenizer), (*patterns, *exact))
     keep_freed_memory()
     texts = _Texts(app, data_file, text_key, tokenizer, prefix)
@@ -127,7 +129,7 @@ def command(
     with ending_in_order(), ExitStack() as stack:
         if method == "ziplm":
             assert speedup is not None, "it was checked"
-            asked = _Asked(speedup, Environment.parse(env) if env else Environment(), effort, seed or 0)
+            asked = _Asked(speedup, Environment.parse(env) if env else Environment(), effort, steps or 0, seed or 0)
             result = commit_smaller(session, _ziplm(session, source, asked, texts, kept, stack), actor)
         else:
             transform: Transform = Quant8Transform()
@@ -218,9 +220,10 @@ def _ziplm(
     weights, _ = model_weights(manifest, directory_of(kept.prefix))
     names = {entry.name for entry in manifest.tensors if manifest.files[entry.file].path in weights}
     with needs_torch("pruning a model"):
-        planned = prune_model(
-            directory, tokenizer, lines, names, asked.speedup, asked.env, asked.effort, asked.seed, terminal_stages()
-        )
+        how = asked.speedup, asked.env, asked.effort, asked.steps, asked.seed
+        planned = prune_model(directory, tokenizer, lines, names, *how, terminal_stages())
+    if planned.pruned.steps < asked.steps:
+        tell("note", f"{asked.steps} steps of training did not help, and were left out")
     smaller = Smaller(planned.before, planned.pruned.local, planned.names, planned.pruned.outputs)
     parameters = asked.parameters(planned, smaller, digest)
     return SmallerRequest(source, smaller, parameters, kept.prefix, kept.branch, kept.message, kept.level)
@@ -253,11 +256,15 @@ class _Asked:
     speedup: float
     env: Environment
     effort: Effort
+    steps: int
     seed: int
 
     def parameters(self, planned: Planned, smaller: Smaller, digest: str) -> dict[str, Scalar]:
         """Return what the commit records."""
         pruned, after = planned.pruned, smaller.after
+        trained = (
+            {} if pruned.untrained is None else {"steps": pruned.steps, f"untrained_{planned.loss}": pruned.untrained}
+        )
         return {
             "speedup": self.speedup,
             "measured": round(pruned.measured, 4),
@@ -272,6 +279,7 @@ class _Asked:
             "search": planned.search,
             "candidates": self.effort.tries,
             "seed": self.seed,
+            **trained,
         }
 
 
