@@ -7,11 +7,12 @@ matplotlib``. Run ``python -m benchmarks.lossy.plot``.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+from benchmarks.drawing import draw_level, draw_line, draw_panels
 
 RESULTS: Final = Path("docs/benchmarks/lossy-gptq.json")
 DRAWING: Final = Path("docs/benchmarks/lossy-size-accuracy.svg")
@@ -44,50 +45,38 @@ def points(document: Mapping[str, Any]) -> Points:
     return {label: sorted(line, key=lambda point: point[BITS]["mean"]) for label, line in found.items() if line}
 
 
-def fingerprint(document: Mapping[str, Any]) -> str:
-    """Return what the drawing says about the figures it shows: the SHA-256 of them and of the accuracies."""
-    text = json.dumps([points(document), document["results"]["Accuracy"]], sort_keys=True)
-    return f"figures {hashlib.sha256(text.encode()).hexdigest()}"
+def figures(document: Mapping[str, Any]) -> object:
+    """Return all that the drawing shows."""
+    return [points(document), document["results"]["Accuracy"]]
 
 
 def draw(document: Mapping[str, Any], to: Path) -> None:
-    """Draw results into an SVG file; the same ones give the same bytes with the same matplotlib."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
+    """Draw results into an SVG file."""
 
-    with mpl.rc_context({"svg.hashsalt": "mvc", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(10, 4.2), layout="constrained")
-        for axes, (column, scale) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
+    def fill(panels: Sequence[Any]) -> None:
+        """Draw every line in every panel."""
+        for axes, (column, scale) in zip(panels, PANELS.items(), strict=True):
             _panel(axes, points(document), column, scale)
-        _accuracies(figure.axes[0], document["results"]["Accuracy"])
-        figure.axes[1].legend(loc="lower left", fontsize="small")
-        metadata = {"Date": None, "Title": "Size against accuracy", "Description": fingerprint(document)}
-        figure.savefig(to, format="svg", metadata=metadata)
+        _accuracies(panels[0], document["results"]["Accuracy"])
+        panels[1].legend(loc="lower left", fontsize="small")
+
+    draw_panels(to, "Size against accuracy", figures(document), fill)
 
 
 def _panel(axes: Any, lines: Points, column: str, scale: str) -> None:  # noqa: ANN401 - matplotlib is optional
-    """Draw every line: means, and bars from the lowest to the highest seed."""
+    """Draw every line."""
     for label, line in lines.items():
-        x, y = ([point[key]["mean"] for point in line] for key in (BITS, column))
-        bars = [_bars([point[key] for point in line]) for key in (BITS, column)]
-        axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], label=label, marker=".", linewidth=1, elinewidth=0.7)
+        draw_line(axes, label, *([point[key] for point in line] for key in (BITS, column)))
     axes.set(xscale="log", yscale=scale, xlabel=f"{BITS} of the linear layers", ylabel=column)
     axes.set_xticks(SIZES, [f"{size:g}" for size in SIZES])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
 
 
-def _bars(ranges: Sequence[Mapping[str, float]]) -> list[list[float]]:
-    """Return how far the extremes lie below and above the means."""
-    return [[max(0.0, r["mean"] - r["min"]) for r in ranges], [max(0.0, r["max"] - r["mean"]) for r in ranges]]
-
-
 def _accuracies(axes: Any, rows: Sequence[Mapping[str, float]]) -> None:  # noqa: ANN401
     """Draw the mean accuracies of the tuned models and of those with the layers of the base."""
     for column, style in (("tuned", "-"), ("with the linear layers of the base", ":")):
-        mean = sum(row[column] for row in rows) / len(rows)
-        axes.axhline(mean, color="0.5", linestyle=style, linewidth=0.8)
-        axes.annotate(column, (1, mean), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize="small")
+        draw_level(axes, sum(row[column] for row in rows) / len(rows), column, style)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 import mvc as repository
 from mvc.codecs import Slice
+from mvc.lossy.pruning import Table
 from mvc.runtime import load
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -54,6 +55,11 @@ def committed(lab, program):
         return model
 
     return commit
+
+
+def by_width(model, family, modules, *_):
+    """Return a table of times by which every head takes as long as any other, and every neuron."""
+    return Table(1.0, {(part.kind, kept): 0.1 + kept / part.levels[0] for part in modules for kept in part.levels})
 
 
 def outputs(model):
@@ -121,6 +127,36 @@ class TestZiplm:
         text = program.run(*ZIPLM).stdout
         assert "ziplm: " in text
         assert "heads=" in text
+
+    def test_training(self, lab, program, committed, tmp_path, monkeypatch):
+        """What is stored anyway is trained; slices stay slices, and the commit says what came of it."""
+        monkeypatch.setattr("mvc.lossy.pruning_torch.table_of", by_width)  # by the clock too little may go to learn of
+        committed("bert")
+        put_texts(lab.root, 300)
+        found = program.json(*ZIPLM, "--speedup", "1.8", "--steps", "60", "--branch", "small")
+        known = found["parameters"]
+        assert known["steps"] == 60
+        assert known["kl"] < known["untrained_kl"]
+        tensors = {tensor["name"]: tensor for tensor in program.json("show", "small", "--encodings")["tensors"]}
+        old = {entry.name: entry.id for entry in lab.again().manifest(found["source"]).tensors}
+        matrices = [n for n, t in tensors.items() if ".encoder." in n and len(t["shape"]) == 2]
+        for name in matrices:
+            if not name.endswith("output.dense.weight"):
+                assert tensors[name]["encoding"] == "slice" or tensors[name]["id"] == old[name]
+        assert any(tensors[name]["encoding"] == "slice" for name in matrices)
+        norms = [name for name in tensors if ".encoder." in name and "LayerNorm" in name]
+        assert len(norms) == 8
+        assert all(tensors[name]["id"] != old[name] for name in norms)
+        program.run("checkout", "small", "--to", str(tmp_path / "small"))
+        assert np.isfinite(outputs(load(tmp_path / "small"))).all()
+
+    def test_training_that_does_not_help(self, program, committed, monkeypatch):
+        """It is left out, and that is said."""
+        committed("bert")
+        monkeypatch.setattr("mvc.lossy.layer_distillation_torch._RATE", 1e3)
+        done = program.run(*ZIPLM, "--steps", "3", "--branch", "small")
+        assert "3 steps of training did not help, and were left out" in done.stderr
+        assert "steps" not in program.json("show", "small")["derivation"]["parameters"]
 
     def test_again(self, program, committed, tmp_path):
         """A derived model is derived from again: slices of slices refer to what is stored."""
