@@ -33,7 +33,7 @@ from benchmarks.lossy.seeds import FAMILIES, grouped, standard_error
 from benchmarks.report import RESULTS, print_table, write_json
 from mvc.lossy.layer_distillation_torch import distil_layers
 from mvc.lossy.pruning import Choice, Environment, uniform
-from mvc.lossy.pruning_torch import Effort, Pruned, Pruner
+from mvc.lossy.pruning_torch import Effort, Pruned, Pruner, rate_for
 from mvc.lossy.pruning_transformers import structure_of
 from mvc.lossy.timing_torch import measured_speedup
 from mvc.repo.clock import Actor
@@ -180,7 +180,7 @@ def speeds(bench: Bench, target: float, lessons: list[dict[str, Tensor]]) -> Ite
         yield "Speed and answers", bench.row(way, target, magnitude.smaller(choice), choice)
     passed, kept = fewer_layers(bench.model, pruner, target)
     yield "Speed and answers", bench.row("fewer layers", target, without(passed, pruner, kept))
-    distil_layers(bench.model, passed, pruner.structure.family, lessons, STEPS, SEED)
+    distil_layers(bench.model, passed, pruner.structure.family, lessons, STEPS, rate_for(target), SEED)
     small = without(passed, pruner, kept)
     yield "Speed and answers", bench.row("fewer layers, distilled", target, small)
     if target == CHAINED:

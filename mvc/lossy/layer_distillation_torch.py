@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["distil_layers", "trained_names"]
 
-_RATE: Final = 2e-4
-"""Largest step of AdamW (`benchmarks.derive.ziplm`)."""
-
 _HIDDEN: Final = "last_hidden_state"
 
 
@@ -42,6 +39,7 @@ def distil_layers(
     family: Family,
     batches: Sequence[Mapping[str, Any]],
     steps: int,
+    rate: float,
     seed: int,
 ) -> None:
     """Train output layers, biases and norms of a smaller model in place.
@@ -56,8 +54,10 @@ def distil_layers(
         Keyword arguments of forward passes.
     steps : int
         Batches to take.
+    rate : float
+        Largest step of AdamW.
     seed : int
-        Of their order.
+        Of the order of batches.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def distil_layers(
         total: Tensor = sum(_terms(found, expected, mask))
         return total
 
-    train(student, [Group(parameters, _RATE)], loss, len(batches), steps, seed)
+    train(student, [Group(parameters, rate)], loss, len(batches), steps, seed)
 
 
 def _terms(found: Any, expected: Any, mask: Tensor | None) -> Iterator[Tensor]:  # noqa: ANN401 - outputs of any class

@@ -153,7 +153,7 @@ class TestZiplm:
     def test_training_that_does_not_help(self, program, committed, monkeypatch):
         """It is left out, and that is said."""
         committed("bert")
-        monkeypatch.setattr("mvc.lossy.layer_distillation_torch._RATE", 1e3)
+        monkeypatch.setattr("mvc.lossy.pruning_torch._RATE", 1e3)
         done = program.run(*ZIPLM, "--steps", "3", "--branch", "small")
         assert "3 steps of training did not help, and were left out" in done.stderr
         assert "steps" not in program.json("show", "small")["derivation"]["parameters"]

@@ -10,7 +10,7 @@ transformers = pytest.importorskip("transformers")
 import torch  # noqa: E402
 
 from mvc.errors import InvalidInputError  # noqa: E402
-from mvc.lossy import layer_distillation_torch  # noqa: E402
+from mvc.lossy import pruning_torch  # noqa: E402
 from mvc.lossy.answers_torch import Answers  # noqa: E402
 from mvc.lossy.layer_distillation_torch import distil_layers, trained_names  # noqa: E402
 from mvc.lossy.pruning import Environment  # noqa: E402
@@ -70,7 +70,7 @@ def test_a_model_comes_nearer(narrowed, kind):
     lessons = batches(6)
     answers = Answers(teacher, lessons)
     lost = answers.loss(student)
-    distil_layers(teacher, student, family, lessons, 60, 0)
+    distil_layers(teacher, student, family, lessons, 60, 2e-4, 0)
     assert answers.loss(student) < 0.9 * lost
     prefix = "" if kind == "headless" else f"{student.base_model_prefix}."
     trained = {
@@ -94,7 +94,7 @@ def test_padding_does_not_count(narrowed, kind):
         lessons = [
             {**batch, "input_ids": batch["input_ids"] + padding * (1 - batch["attention_mask"])} for batch in batches(2)
         ]
-        distil_layers(teacher, student, family, lessons, 4, 0)
+        distil_layers(teacher, student, family, lessons, 4, 2e-4, 0)
         found.append(student.state_dict())
     for name, values in found[0].items():
         torch.testing.assert_close(values, found[1][name], atol=1e-6, rtol=1e-5)
@@ -134,12 +134,12 @@ class TestPruner:
     def test_it_is_left_out_if_not(self, pruner, monkeypatch):
         """What was pruned is returned as it was."""
         made = self.made(pruner)
-        monkeypatch.setattr(layer_distillation_torch, "_RATE", 10.0)
+        monkeypatch.setattr(pruning_torch, "_RATE", 10.0)
         assert pruner.distilled(made, batches(4, 2), 3) is made
 
     def test_a_loss_that_is_not_finite(self, pruner, monkeypatch):
         """It is refused."""
         made = self.made(pruner)
-        monkeypatch.setattr(layer_distillation_torch, "_RATE", 1e30)
+        monkeypatch.setattr(pruning_torch, "_RATE", 1e30)
         with pytest.raises(InvalidInputError, match="the loss is nan at step"):
             pruner.distilled(made, batches(4, 2), 5)

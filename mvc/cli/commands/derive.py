@@ -106,8 +106,9 @@ def command(
 
     ziplm takes attention heads and neurons away until a forward pass is so much faster, those first without which the
     others can best make up for what is lost. What only became smaller takes next to no space: it is stored as which
-    part of the source's tensors it is. With --steps, what is stored of it anyway is trained to do as the source does: the
-    layers behind heads and neurons, biases and norms. mvc checkout brings files for mvc.runtime.load; with --dense, for transformers.
+    part of the source's tensors it is. With --steps, what is stored of it anyway is trained to do as the source does:
+    the layers behind heads and neurons, biases and norms. mvc checkout brings files for mvc.runtime.load; with --dense,
+    for transformers.
 
     prune sets weights of linear layers to zero, and changes the others to make up for it. quant8 rounds matrices to 8
     bits, row by row. Files keep their shapes and types.
