@@ -16,9 +16,6 @@ from mvc.lossy.pruning_torch import Pruner
 from mvc.lossy.structures import Removal
 from mvc.runtime.narrowing_torch import layers_of
 
-SLACK = 0.05  # layers: embeddings and head take a little, so half of the layers are 1.99 times as fast
-
-
 class Magnitude(Pruner):
     """The same model and table, with structures ordered by the norms of their weights, and nothing made up for."""
 
@@ -48,10 +45,8 @@ def fewer_layers(model: Any, pruner: Pruner, target: float) -> tuple[Any, tuple[
     All subsets are tried, on the texts that candidates of the search are compared on. What is dropped still stands
     there, and passes on what it is given: so a layer is compared with its own when such a model is distilled.
     """
-    family, modules, table = pruner.structure.family, pruner.modules, pruner.table
-    count, budget = len(layers_of(model, family)), table.budget(modules, target)
-    one = sum(table.times[module.kind, module.levels[0]] for module in modules[:2])
-    many = max(1, min(count - 1, int(budget / one + SLACK)))
+    count = len(layers_of(model, pruner.structure.family))
+    many = max(1, int(count / target))  # embeddings and head take next to nothing
     tried = ((passing(model, pruner, kept), kept) for kept in itertools.combinations(range(count), many))
     _, best = min((pruner.answers.loss(found), kept) for found, kept in tried)
     return passing(model, pruner, best), best
