@@ -16,6 +16,7 @@ from mvc.lossy.pruning_torch import Pruner
 from mvc.lossy.structures import Removal
 from mvc.runtime.narrowing_torch import layers_of
 
+
 class Magnitude(Pruner):
     """The same model and table, with structures ordered by the norms of their weights, and nothing made up for."""
 
