@@ -17,7 +17,7 @@ RESULTS: Final = Path("docs/benchmarks/derive-ziplm.json")
 DRAWING: Final = Path("docs/benchmarks/derive-speed-accuracy.svg")
 ACCURACY: Final = "accuracy"
 SPEED: Final = "achieved x"
-COMMIT: Final = "derived commit"
+COMMIT: Final = "derived tensors"
 STORED: Final = "encoder stored"
 RIVALS: Final = "fewer layers"
 

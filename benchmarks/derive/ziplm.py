@@ -75,6 +75,7 @@ class Bench:
         first = HELD_OUT + CALIBRATION
         chosen = self.batches(HELD_OUT, CALIBRATION), self.batches(first, SEARCH)
         self.pruner = Pruner(self.model, structure_of(self.model), *chosen, self.env, self.effort, print)
+        self.magnitude = Magnitude(self.pruner)
 
     def batches(self, first: int, count: int) -> list[dict[str, Tensor]]:
         """Return some texts as the model takes them."""
@@ -146,9 +147,8 @@ class Bench:
             "target x": made.target,
             "way": way,
             "small encoder raw": 4 * encoder,
-            "derived commit": result.stored_bytes,
-            "of raw %": 100 * result.stored_bytes / (4 * encoder),
-            "tensors": result.tensor_bytes,
+            "derived tensors": result.tensor_bytes,
+            "of raw %": 100 * result.tensor_bytes / (4 * encoder),
             "slices in it": sum(slices),
             "slices": len(slices),
         }, model
@@ -174,16 +174,16 @@ def speeds(bench: Bench, target: float, lessons: list[dict[str, Tensor]]) -> Ite
     budget = pruner.table.budget(pruner.modules, target)
     plain = uniform(pruner.modules, pruner.table, budget)
     yield "Speed and answers", bench.row("uniform, OBS", target, pruner.smaller(plain), plain)
-    magnitude = Magnitude(pruner)
+    magnitude = bench.magnitude
     best = magnitude.searching().best(budget, magnitude.loss, bench.effort.tries, SEED).choice
     for way, choice in (("magnitude, searched", best), ("magnitude, uniform", plain)):
         yield "Speed and answers", bench.row(way, target, magnitude.smaller(choice), choice)
     passed, kept = fewer_layers(bench.model, pruner, target)
     yield "Speed and answers", bench.row("fewer layers", target, without(passed, pruner, kept))
-    distil_layers(bench.model, passed, pruner.structure.family, lessons, STEPS, rate_for(target), SEED)
-    small = without(passed, pruner, kept)
-    yield "Speed and answers", bench.row("fewer layers, distilled", target, small)
     if target == CHAINED:
+        distil_layers(bench.model, passed, pruner.structure.family, lessons, STEPS, rate_for(target), SEED)
+        small = without(passed, pruner, kept)
+        yield "Speed and answers", bench.row("fewer layers, distilled", target, small)
         commit(bench.root, save(small, bench.scratch / "layers"))
         mvc(bench.root, "branch", branch_of(target, "layers"))
 
@@ -221,13 +221,13 @@ def chained(bench: Bench, branch: str) -> Row:
     }
 
 
-def tables_of(bench: Bench, targets: list[float]) -> Iterator[tuple[str, Row]]:
+def tables_of(bench: Bench, targets: list[float], *, chained_too: bool) -> Iterator[tuple[str, Row]]:
     """Yield all rows of a fine-tune."""
     lessons = bench.lessons()
     yield "Speed and answers", bench.row("dense", 1.0, bench.model)
     for target in targets:
         yield from speeds(bench, target, lessons)
-    if CHAINED in targets:
+    if chained_too and CHAINED in targets:
         mvc(bench.root, "derive", bench.source, "--method", "quant8", "--branch", "dense-8")
         yield "Chain", {"of": "dense", "step": "8 bits", **chained(bench, "dense-8")}
         yield from (("Chain", row) for row in chain(bench, "ziplm", branch_of(CHAINED, "ziplm, distilled")))
@@ -252,6 +252,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--families", default=",".join(FAMILIES), help="comma-separated, of: %(default)s")
     parser.add_argument("--targets", type=float, nargs="*", default=TARGETS)
+    parser.add_argument("--skip-chain", action="store_true", help="make nothing on top of the models")
     parser.add_argument("--tries", type=int, default=Effort().tries)
     parser.add_argument("--samples", type=int, default=Effort().samples)
     parser.add_argument("--out", type=Path, default=RESULTS / "derive-ziplm.json")
@@ -259,14 +260,14 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     each: Tables = json.loads(options.out.read_text())["each"] if options.resume else {name: [] for name in LABELS}
-    done = {row[RUN] for row in each["Chain"]}
+    done = {row[RUN] for row in each["Speed and answers"]}
     effort = replace(Effort(), samples=options.samples, tries=options.tries)
     for name in options.families.split(","):
         if name in done:
             continue
         with tempfile.TemporaryDirectory() as scratch:
             bench = Bench(FAMILIES[name](), options.cache, Path(scratch), effort)
-            for table, row in tables_of(bench, [*options.targets]):
+            for table, row in tables_of(bench, [*options.targets], chained_too=not options.skip_chain):
                 each[table].append({RUN: name, **row})
                 print_table([each[table][-1]])
         keep(options.out, each)

@@ -21,7 +21,8 @@ LABELS = {"Speed and answers": ["target x", "way"], "Bytes": ["target x", "way"]
 def test_the_committed_tables_are_those_of_their_fine_tunes(table):
     """Means and extremes are those of the rows beside them."""
     rows = [row for row in GIVEN["each"][table] if row.get("way") != "dense"]
-    assert len({row["fine-tune"] for row in rows}) == len(GIVEN["results"]["Accuracy"])
+    assert {row["fine-tune"] for row in rows} <= {row["fine-tune"] for row in GIVEN["results"]["Accuracy"]}
+    assert rows
     made = json.loads(json.dumps(grouped(rows, LABELS[table], "fine-tune"), default=asdict))
     assert made == GIVEN["results"][table]
 
