@@ -114,10 +114,10 @@ texts of 64 tokens in one thread is so much faster; *distilled* ones were then t
 without labels. The other ways may take as long by the same table of times, or have fewer layers: the best of all
 subsets of them on the texts of the search. Answers to 640 held-out texts, with a standard error of 2 points of accuracy
 (binomial); *KL* is from the answers of the dense model. Means over fine-tunes with other seeds, with the lowest and
-highest in brackets. *Derived tensors* are what is stored beside those of the dense model, *small encoder raw* is plain fp32. *Chain*
-goes on from the distilled models that are twice as fast: each step is a commit made from the one above; the last trains
-biases and norms to answer as the dense model does. *Encoder stored* counts what is stored of it itself, *all tensors*
-embeddings and head, too.
+highest in brackets. *Derived tensors* are what is stored beside those of the dense model, *small encoder raw* is plain
+fp32. *Chain* goes on from the distilled models that are twice as fast: each step is a commit made from the one above;
+the last trains biases and norms to answer as the dense model does. *Encoder stored* counts what is stored of it itself,
+*all tensors* embeddings and head, too.
 
 ![Speed and bytes against accuracy](benchmarks/derive-speed-accuracy.svg)""",
     ),
