@@ -13,9 +13,8 @@ from mvc.lossy.healing_torch import Healed, heal
 from mvc.lossy.models_transformers import batches_of, check_bare, load_tokenizer, running
 from mvc.lossy.outputs_torch import Expected
 from mvc.lossy.trainings_torch import NewTensor, Training
-from mvc.runtime import load
 from mvc.runtime.attaching import attach, attach_lora, modules_in, named_as
-from mvc.runtime.loading import lacking, tensor_name
+from mvc.runtime.loading import load_some, tensor_name
 from mvc.runtime.peft import Lora
 from mvc.types import DType
 
@@ -130,8 +129,6 @@ def heal_model(
     training: Training,
     recipe: Recipe,
     stored: Mapping[str, DType],
-    *,
-    taught: Collection[str],
     adapter: Lora | None = None,
 ) -> Healing:
     """Have a model learn to put out what its teacher does.
@@ -146,8 +143,6 @@ def heal_model(
         As for `heal`.
     stored : mapping of str to DType
         The tensors of the student's files, and their types.
-    taught : collection of str
-        Those of the teacher's files.
     adapter : Lora, optional
         What the teacher has beside its weights.
 
@@ -158,19 +153,19 @@ def heal_model(
         as for `heal`.
     """
     check_bare(student)
-    model, encode = load(student), load_tokenizer(tokenizer)
+    (model, lost), encode = load_some(student), load_tokenizer(tokenizer)
+    _check_whole("what is to be healed", model, lost, training.given)
     rest, held = samples.split(recipe.seed)
     rest = rest[: recipe.steps * _BATCH]
     classes = [samples.classes(model, places) for places in (rest, held)]
     labels = (classes[0], classes[1]) if classes[0] is not None and classes[1] is not None else None
-    master = load(teacher)
+    master, lost = load_some(teacher)
     if type(master) is not type(model):
         raise InvalidInputError(
             f"the teacher is a {type(master).__name__}, and what is to be healed a {type(model).__name__}",
             hint="--teacher REF: the commit that it was made from",
         )
-    _check_whole("what is to be healed", model, stored, training.given)
-    _check_whole("the teacher", master, taught, adapter.saved if adapter else ())
+    _check_whole("the teacher", master, lost, adapter.saved if adapter else ())
     if adapter is not None:
         attach_lora(master, adapter)
     elif modules_in(teacher) is not None:
@@ -185,12 +180,12 @@ def heal_model(
     return Healing(healed, tensors, _compared(rest, expected), _compared(held, held_out))
 
 
-def _check_whole(whose: str, model: nn.Module, names: Collection[str], given: Iterable[str]) -> None:
+def _check_whole(whose: str, model: nn.Module, lost: Collection[str], given: Iterable[str]) -> None:
     """Refuse a model of which a weight is in no file: transformers makes it up, and nothing is to be learnt of it."""
     parameters = dict(model.named_parameters())
-    if lost := lacking(model, names) - {named_as(name, parameters, model) for name in given}:
+    if made_up := {*lost} - {named_as(name, parameters, model) for name in given}:
         raise InvalidInputError(
-            f"the weights of {whose} have no {min(lost)}, and it would be made up",
+            f"the weights of {whose} have no {min(made_up)}, and it would be made up",
             hint="commit what was trained, and a config.json whose architectures are of it",
         )
 

@@ -101,21 +101,19 @@ def command(
     check_rewritable(session, branch)
     master = teacher_of(session, base, teacher)
     lesson = lesson_of(app, data_file, text_key, labels, length, Recipe(steps, seed, distill))
-    manifest, above, theirs = (session.manifest(oid) for oid in (base, master, inherits))
+    manifest, theirs = session.manifest(base), session.manifest(inherits)
     stored = {entry.name: entry.spec.dtype for entry in tensors_in(manifest, prefix)}
-    taught = {entry.name for entry in tensors_in(above, prefix)}
     place = adapter_directory(theirs, prefix, inherits)
     actor, progress = app.actor(session.settings), terminal_progress()
     with ending_in_order(), session.protected("adapt", base, master, inherits), ExitStack() as stack:
         student = stack.enter_context(exported_model(session, manifest, prefix))
-        directory = stack.enter_context(exported_model(session, above, prefix))
+        directory = stack.enter_context(exported_model(session, session.manifest(master), prefix))
         files = stack.enter_context(exported_model(session, theirs, place))
         with needs_torch("adapting"):
             lora = read_lora(files)
             training = Adapter(lora, inherit=inherit, rank=rank, activation="none" if linear else "gelu")
             words = app.path(tokenizer) if tokenizer else student
-            learnt = lesson.samples, training, lesson.recipe
-            found = heal_model(student, directory, words, *learnt, stored, taught=taught, adapter=lora)
+            found = heal_model(student, directory, words, lesson.samples, training, lesson.recipe, stored, lora)
             settings: dict[str, Scalar] = {"inherit": inherit, "recover": rank, "linear": linear, "distil": distill}
             done = {"teacher": master, "inherits": inherits, **settings, **lesson.parameters, **outcome(found)}
             request = trained_request("adapt", base, found, done, lesson.data, prefix, branch, message)

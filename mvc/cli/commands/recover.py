@@ -77,18 +77,16 @@ def command(
     check_rewritable(session, branch)
     master = teacher_of(session, source, teacher)
     lesson = lesson_of(app, data_file, text_key, labels, length, Recipe(steps, seed))
-    manifest, above = session.manifest(source), session.manifest(master)
+    manifest = session.manifest(source)
     stored = {entry.name: entry.spec.dtype for entry in tensors_in(manifest, prefix)}
-    taught = {entry.name for entry in tensors_in(above, prefix)}
     actor, progress = app.actor(session.settings), terminal_progress()
     with ending_in_order(), session.protected("recover", source, master), ExitStack() as stack:
         student = stack.enter_context(exported_model(session, manifest, prefix))
-        directory = stack.enter_context(exported_model(session, above, prefix))
+        directory = stack.enter_context(exported_model(session, session.manifest(master), prefix))
         words = app.path(tokenizer) if tokenizer else student
         with needs_torch("healing"):
             training = training_of(train)
-            learnt = lesson.samples, training, lesson.recipe
-            found = heal_model(student, directory, words, *learnt, stored, taught=taught)
+            found = heal_model(student, directory, words, lesson.samples, training, lesson.recipe, stored)
             done = {"train": training.name, "teacher": master, **lesson.parameters, **outcome(found)}
             request = trained_request("recover", source, found, done, lesson.data, prefix, branch, message)
         result = rewrite(session, request, student, actor, progress)
