@@ -109,7 +109,10 @@ def _narrowed(lora: Lora, model: nn.Module) -> Lora:
         outputs = cut != structure.family.sublayer(kind).output
         if (b.shape[0] if outputs else a.shape[1]) == full * cut.repeats:
             factors[name] = (a, b[kept].contiguous()) if outputs else (a[:, kept].contiguous(), b)
-    return replace(lora, factors={name: ends for name, ends in factors.items() if all(end.numel() for end in ends)})
+    left = {name: ends for name, ends in factors.items() if all(end.numel() for end in ends)}
+    if not left:
+        raise InvalidInputError("nothing is left of the layers that the adapter changes", hint="mvc recover, without it")
+    return replace(lora, factors=left)
 
 
 def _as_stored(parameter: nn.Parameter, old: Tensor, what: str) -> Tensor:

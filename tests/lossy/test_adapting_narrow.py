@@ -75,6 +75,15 @@ def test_what_is_left(tmp_path, kind, targets):
     )
 
 
+def test_nothing_left(tmp_path):
+    """An adapter of layers that are never computed is none."""
+    model = dense("bert")
+    put(tmp_path, model)
+    lora = adapter(model, ("layer.2.intermediate.dense",))
+    with pytest.raises(InvalidInputError, match="nothing is left of the layers"):
+        Adapter(lora, inherit=True, rank=None).begin(load(tmp_path), {}, torch.Generator())
+
+
 def test_of_another_size(tmp_path):
     """What is no adapter of the model without cuts is not cut."""
     model = dense("bert")
