@@ -111,7 +111,9 @@ def _narrowed(lora: Lora, model: nn.Module) -> Lora:
             factors[name] = (a, b[kept].contiguous()) if outputs else (a[:, kept].contiguous(), b)
     left = {name: ends for name, ends in factors.items() if all(end.numel() for end in ends)}
     if not left:
-        raise InvalidInputError("nothing is left of the layers that the adapter changes", hint="mvc recover, without it")
+        raise InvalidInputError(
+            "nothing is left of the layers that the adapter changes", hint="mvc recover, without it"
+        )
     return replace(lora, factors=left)
 
 
