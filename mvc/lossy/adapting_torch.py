@@ -16,6 +16,7 @@ from mvc.lossy.trainings_torch import MODULE_RATE, Trained, Training, add_recove
 from mvc.runtime.attaching import LORA, attach_lora, named_as
 from mvc.runtime.bypass import Activation, Bypass, linear_layers, new_bypass
 from mvc.runtime.peft import Lora
+from mvc.runtime.structure import KEY, Structure
 from mvc.types import DType
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class Adapter(Training):
     Parameters
     ----------
     lora : Lora
-        That of the uncompressed model: it says which layers have which rank.
+        That of the uncompressed model: it says which layers have which rank. Of a model that has fewer heads and
+        neurons it gets the rows and columns that are left.
     inherit : bool
         Whether its values are the start; else it begins at 0, and what was trained whole as the model has it.
     rank : int or None
@@ -45,6 +47,7 @@ class Adapter(Training):
     name = "adapter"
 
     def __init__(self, lora: Lora, *, inherit: bool, rank: int | None, activation: Activation = "gelu") -> None:
+        self.given = frozenset(lora.saved if inherit else ())
         self._lora = lora
         self._inherit = inherit
         self._rank = rank
@@ -52,6 +55,7 @@ class Adapter(Training):
 
     def begin(self, model: nn.Module, stored: Mapping[str, DType], generator: Generator) -> list[Group]:  # noqa: ARG002
         """See `Training.begin`."""
+        self._lora = _narrowed(self._lora, model)
         parameters = dict(model.named_parameters())
         self._whole = {name: parameters[named_as(name, parameters, model)] for name in self._lora.saved}
         self._made = self._attached(model, generator)
@@ -83,6 +87,34 @@ class Adapter(Training):
         whole = {name: _as_stored(self._whole[name], old, name) for name, old in self._lora.saved.items()}
         lora = replace(self._lora, factors=factors, saved=whole)
         return Trained(recovery=recovery_of(self._recovery, self._activation) if self._recovery else None, lora=lora)
+
+
+def _narrowed(lora: Lora, model: nn.Module) -> Lora:
+    """Return what is left of an adapter, made for all heads and neurons, if a model has lost some; else as it is.
+
+    Layers that are never computed are left out.
+    """
+    value = getattr(getattr(model, "config", None), KEY, None)
+    if value is None:
+        return lora
+    structure, layers, factors = Structure.read(value), linear_layers(model), dict(lora.factors)
+    named = {named_as(name, layers, model).removeprefix(f"{model.base_model_prefix}."): name for name in factors}
+    for weight, layer, kind, cut in structure.cuts():
+        name = named.get(weight.removesuffix(".weight"))
+        if name is None or not weight.endswith(".weight"):
+            continue
+        a, b = factors[name]
+        full = structure.full(kind) * structure.width(kind)
+        kept = cut.indices(structure.inputs(kind, structure.layers[layer].of(kind)), full)
+        outputs = cut != structure.family.sublayer(kind).output
+        if (b.shape[0] if outputs else a.shape[1]) == full * cut.repeats:
+            factors[name] = (a, b[kept].contiguous()) if outputs else (a[:, kept].contiguous(), b)
+    left = {name: ends for name, ends in factors.items() if all(end.numel() for end in ends)}
+    if not left:
+        raise InvalidInputError(
+            "nothing is left of the layers that the adapter changes", hint="mvc recover, without it"
+        )
+    return replace(lora, factors=left)
 
 
 def _as_stored(parameter: nn.Parameter, old: Tensor, what: str) -> Tensor:

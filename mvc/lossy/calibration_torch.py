@@ -87,12 +87,12 @@ def inputs_first(model: nn.Module) -> frozenset[str]:
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the linear layers and embeddings, and their names."""
+    """Yield the linear layers and embeddings of which anything is left, and their names."""
     from torch import nn  # noqa: PLC0415
 
     for name, layer in model.named_modules():
         reads_rows = type(layer).forward is nn.Embedding.forward  # others are given something else, as OPT's positions
-        if is_linear(layer) or reads_rows:
+        if (is_linear(layer) or reads_rows) and layer.weight.numel():
             yield name, layer
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 from mvc.errors import InvalidInputError
 from mvc.lossy.distillation_torch import Recipe, order_of
 from mvc.lossy.healing_torch import Healed, heal
-from mvc.lossy.models_transformers import batches_of, load_tokenizer, running
+from mvc.lossy.models_transformers import batches_of, check_bare, load_tokenizer, running
 from mvc.lossy.outputs_torch import Expected
 from mvc.lossy.trainings_torch import NewTensor, Training
-from mvc.runtime import load
-from mvc.runtime.attaching import attach, attach_lora, modules_in
-from mvc.runtime.loading import tensor_name
+from mvc.runtime.attaching import attach, attach_lora, modules_in, named_as
+from mvc.runtime.loading import load_some, tensor_name
 from mvc.runtime.peft import Lora
 from mvc.types import DType
 
@@ -150,23 +149,23 @@ def heal_model(
     Raises
     ------
     InvalidInputError
-        If a model cannot be loaded or run, the teacher is of another architecture, and as for `heal`.
+        If a model cannot be loaded or run, a weight of one is in no file, the teacher is of another architecture, and
+        as for `heal`.
     """
-    if modules_in(student) is not None:
-        raise InvalidInputError(
-            "the commit has modules beside its weights already", hint="take the one that these were made for"
-        )
-    model, encode = load(student), load_tokenizer(tokenizer)
+    check_bare(student)
+    (model, lost), encode = load_some(student), load_tokenizer(tokenizer)
+    _check_whole("what is to be healed", model, lost, training.given)
     rest, held = samples.split(recipe.seed)
     rest = rest[: recipe.steps * _BATCH]
     classes = [samples.classes(model, places) for places in (rest, held)]
     labels = (classes[0], classes[1]) if classes[0] is not None and classes[1] is not None else None
-    master = load(teacher)
+    master, lost = load_some(teacher)
     if type(master) is not type(model):
         raise InvalidInputError(
             f"the teacher is a {type(master).__name__}, and what is to be healed a {type(model).__name__}",
             hint="--teacher REF: the commit that it was made from",
         )
+    _check_whole("the teacher", master, lost, adapter.saved if adapter else ())
     if adapter is not None:
         attach_lora(master, adapter)
     elif modules_in(teacher) is not None:
@@ -179,6 +178,16 @@ def heal_model(
         healed = heal(model, training, known, expected, held_out, recipe, labels)
     tensors = {names[parameter]: new for parameter, new in healed.trained.tensors.items()}
     return Healing(healed, tensors, _compared(rest, expected), _compared(held, held_out))
+
+
+def _check_whole(whose: str, model: nn.Module, lost: Collection[str], given: Iterable[str]) -> None:
+    """Refuse a model of which a weight is in no file: transformers makes it up, and nothing is to be learnt of it."""
+    parameters = dict(model.named_parameters())
+    if made_up := {*lost} - {named_as(name, parameters, model) for name in given}:
+        raise InvalidInputError(
+            f"the weights of {whose} have no {min(made_up)}, and it would be made up",
+            hint="commit what was trained, and a config.json whose architectures are of it",
+        )
 
 
 def _compared(places: Sequence[int], expected: Expected) -> int:

@@ -10,8 +10,19 @@ from typing import Any, Final
 
 from mvc.errors import InvalidInputError, MvcError
 from mvc.runtime import load
+from mvc.runtime.attaching import modules_in
 
-__all__ = ["BATCH", "batches_of", "load_model", "load_tokenizer", "read_labels", "read_texts", "running"]
+__all__ = [
+    "BATCH",
+    "batches_of",
+    "check_bare",
+    "load_model",
+    "load_tokenizer",
+    "most_tokens",
+    "read_labels",
+    "read_texts",
+    "running",
+]
 
 BATCH: Final = 8
 """Texts that run at once: memory grows with it, and on a processor speed hardly does."""
@@ -70,6 +81,20 @@ def _objects(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, found if isinstance(found, dict) else {}
 
 
+def check_bare(directory: Path) -> None:
+    """Refuse a model that is only whole with what lies beside its weights: it would be changed without that.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is an adapter, or a recovery.
+    """
+    if modules_in(directory) is not None:
+        raise InvalidInputError(
+            "the commit has modules beside its weights already", hint="take the one that these were made for"
+        )
+
+
 def load_model(directory: Path, tokenizer: Path, texts: Sequence[str], length: int) -> tuple[Any, list[dict[str, Any]]]:
     """Return a model, ready to run, and batches of texts as it takes them.
 
@@ -102,9 +127,20 @@ def batches_of(
     size: int = BATCH,
 ) -> list[dict[str, Any]]:
     """Return texts as a model takes them, so many at once, each cut to so many tokens, and those that it takes."""
-    length = min(length, getattr(model.config, "max_position_embeddings", None) or length)
+    length = min(length, most_tokens(model) or length)
     options = {"truncation": True, "max_length": length, "padding": True, "return_tensors": "pt"}
     return [dict(encode(list(texts[start : start + size]), **options)) for start in range(0, len(texts), size)]
+
+
+def most_tokens(model: Any) -> int | None:  # noqa: ANN401 - of whatever class it is
+    """Return how many tokens of a text a model has places for; None if it does not say so.
+
+    Models like RoBERTa count places from behind that of padding, and have so many fewer.
+    """
+    most = getattr(model.config, "max_position_embeddings", None)
+    places = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    unused = getattr(places, "padding_idx", None)
+    return int(most) - (0 if unused is None else unused + 1) if most else None
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from mvc.errors import InvalidInputError
 from mvc.lossy.layer_distillation_torch import trained_names
-from mvc.lossy.models_transformers import batches_of, load_tokenizer, running
+from mvc.lossy.models_transformers import batches_of, check_bare, load_tokenizer, most_tokens, running
 from mvc.lossy.pruning import Environment
 from mvc.lossy.pruning_torch import Effort, Pruned, Pruner
 from mvc.runtime import load
@@ -142,9 +142,10 @@ def prune_model(  # noqa: PLR0917 - directory and tokenizer as elsewhere, then w
     Raises
     ------
     InvalidInputError
-        If model or tokenizer cannot be loaded or run, a weight is in no file, the modules are not mapped, the speed-up
-        cannot be met, or a value is not finite.
+        If model or tokenizer cannot be loaded or run, a weight is in no file, modules lie beside the weights, those of
+        the model are not mapped, the speed-up cannot be met, or a value is not finite.
     """
+    check_bare(directory)
     calibration, search, rest = split_texts(texts)
     model, encode = load(directory), load_tokenizer(tokenizer)
     structure = structure_of(model)
@@ -153,7 +154,7 @@ def prune_model(  # noqa: PLR0917 - directory and tokenizer as elsewhere, then w
             f"the weights of the model have no {min(lost)}, and it would be made up",
             hint="commit what was trained, and a config.json whose architectures are of it",
         )
-    if env.seq > (most := getattr(model.config, "max_position_embeddings", env.seq)):
+    if env.seq > (most := most_tokens(model) or env.seq):
         raise InvalidInputError(f"the model takes {most} tokens of a text, not {env.seq}", hint=f"--env seq={most}")
     model.config.use_cache = False  # of tokens that came before, of which there are none
     with running():

@@ -69,7 +69,8 @@ def table_of(
     env : Environment
         Where to measure.
     samples : int
-        Times that each level is timed at least; the median counts.
+        Times that a level which all modules of a kind have is timed at least, and any other one in proportion, but
+        once at least; the median counts.
     """
     import torch  # noqa: PLC0415
 
@@ -85,14 +86,17 @@ def table_of(
     try:
         with threads_of(env), torch.inference_mode():
             for number in range(_WARM + passes):
-                kept = [next(order) for order in orders]
+                warm = number < _WARM
+                kept = [
+                    module.levels[0] if warm else next(order) for module, order in zip(modules, orders, strict=True)
+                ]
                 for place, layer in enumerate(originals):
                     smaller = copy.deepcopy(layer)
                     pair = Kept((*range(kept[2 * place]),), (*range(kept[2 * place + 1]),))
                     narrow(smaller, family, pair, head_size)
                     layers[place] = smaller
                 whole, parts = _timed(model, family, tokens)
-                if number < _WARM:
+                if warm:
                     continue
                 rest.append(whole - sum(parts))
                 for module, level, spent in zip(modules, kept, parts, strict=True):

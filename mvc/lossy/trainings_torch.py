@@ -90,6 +90,8 @@ class Training(ABC):
 
     name: str
     """What a commit and messages call it."""
+    given: frozenset[str] = frozenset()
+    """Parameters that it puts values into at the beginning, whatever files hold."""
 
     @abstractmethod
     def begin(self, model: nn.Module, stored: Mapping[str, DType], generator: Generator) -> list[Group]:
@@ -212,13 +214,16 @@ def add_recovery(
 ) -> dict[str, Bypass]:
     """Put modules beside the linear layers of a model, its head left out, and return them by the names of layers.
 
+    A layer of a smaller model of which nothing is left gets none: it is never computed.
+
     Raises
     ------
     InvalidInputError
         If no layer gets one.
     """
     within = getattr(model, "base_model", model)
-    layers = {name: layer for name, layer in linear_layers(model, within).items() if fits(name)}
+    linear = {name: layer for name, layer in linear_layers(model, within).items() if fits(name)}
+    layers = {name: layer for name, layer in linear.items() if layer.get_parameter("weight").numel()}
     if not layers:
         raise InvalidInputError("the model has no linear layer to put a module beside", hint="--train bias-ln")
     made = new_bypass(layers.values(), RECOVERY, rank, SCALE, activation, generator)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from mvc.errors import ConflictError, InvalidInputError, ReadOnlyError, StorageError
+from mvc.index import CommitRecord
 from mvc.repo.branches import check_new_branch, create_branch
 from mvc.repo.clock import Actor
 from mvc.repo.presence import check_present
@@ -126,8 +127,12 @@ def _nothing_to_change(request: CompressRequest) -> InvalidInputError:
 def _check_lossless(session: Session, oid: ObjectId) -> None:
     """Refuse to round what was rounded before: two losses add up, and nobody would know to what."""
     record = session.record(oid)
-    if record.method is not None:
-        origin = f"commit {record.source[:12]}" if record.source else "what it was made from"
-        raise InvalidInputError(
-            f"commit {oid[:12]} has lost something already, by {record.method}", hint=f"compress {origin} instead"
-        )
+    if record.method is None:
+        return
+    origin: CommitRecord | None = record
+    while origin is not None and origin.method is not None:
+        origin = session.records([origin.source]).get(origin.source) if origin.source else None
+    what = f"commit {origin.id[:12]}" if origin else "what it was made from, which is not here,"
+    raise InvalidInputError(
+        f"commit {oid[:12]} has lost something already, by {record.method}", hint=f"compress {what} instead"
+    )

@@ -77,7 +77,8 @@ class CompressRequest:
         Whether the source may have lost something already: the loss is then against the source as it is, and what is
         counted as new is what the source has not.
     inside : str
-        The directory, ending in a slash, of the files that are changed; all if it has no name.
+        The directory, ending in a slash, of the files that are changed; all if it has no name. Of a method that knows
+        one model those right in it.
     """
 
     source: ObjectId
@@ -91,6 +92,11 @@ class CompressRequest:
     gate: str | None = None
     chained: bool = False
     inside: str = ""
+
+    def changes(self, path: str) -> bool:
+        """Return whether the tensors of a file may change."""
+        right_there = "/" not in path.removeprefix(self.inside)
+        return path.startswith(self.inside) and (right_there or not self.transform.one_model)
 
     @property
     def parameters(self) -> dict[str, Scalar]:
@@ -295,7 +301,7 @@ class _Compression:
         """Return the tensors of the files that are changed, with the names that they have there."""
         found: dict[ObjectId, list[str]] = {}
         for entry in stored_tensors(self._manifest):
-            if self._manifest.files[entry.file].path.startswith(self._request.inside):
+            if self._request.changes(self._manifest.files[entry.file].path):
                 found.setdefault(entry.id, []).append(entry.name)
         return {oid: tuple(sorted({*names})) for oid, names in found.items()}
 
@@ -339,6 +345,7 @@ class _Compression:
         if not found:
             like = f" with a name like {', '.join(patterns)}" if self._request.tensors else ""
             like += f" other than {', '.join(exact)}" if exact else ""
+            like += f" right in {self._request.inside or 'its root'}" if self._request.transform.one_model else ""
             raise InvalidInputError(
                 f"commit {self._request.source[:12]} has no tensor{like} that holds anything",
                 hint=f"mvc show {self._request.source[:12]} --encodings lists them",
@@ -417,14 +424,12 @@ class _Compression:
                     for item in file.segments
                 ),
             )
-            if file.path.startswith(self._request.inside)
+            if self._request.changes(file.path)
             else file
             for file in self._manifest.files
         )
         tensors = tuple(
-            replace(entry, id=ids.get(entry.id, entry.id))
-            if files[entry.file].path.startswith(self._request.inside)
-            else entry
+            replace(entry, id=ids.get(entry.id, entry.id)) if self._request.changes(files[entry.file].path) else entry
             for entry in self._manifest.tensors
         )
         return Manifest(files, tensors)

@@ -22,7 +22,7 @@ from mvc.repo.commit import CommitRequest, CommitResult, Target, commit
 from mvc.repo.materialize import ContentReader
 from mvc.repo.progress import Progress, silent
 from mvc.repo.session import Session
-from mvc.repo.sources import BytesSource, Read, Source
+from mvc.repo.sources import Read, Source
 from mvc.repo.tree import Selection, worktree_source
 from mvc.settings import Level
 from mvc.types import ObjectId
@@ -151,7 +151,7 @@ def rewrite(
     for path in sorted({manifest.files[entry.file].path for entry in entries}):
         here = {entry.name for entry in entries if manifest.files[entry.file].path == path}
         sources.append(_replaced(directory, path, request, here))
-    sources += [BytesSource(request.inside + name, content) for name, content in sorted(request.files.items())]
+    sources += [_beside(directory, name, request) for name in sorted(request.files)]
     selection = Selection(tuple(sources), tuple(source.path for source in sources), in_worktree=False)
     asked = CommitRequest(_message(session, request), {}, request.level, derivation=derivation)
     target = Target(branch_ref(request.branch) if request.branch else None, None, (request.source,))
@@ -219,6 +219,16 @@ def _replaced(directory: Path, path: str, request: RewriteRequest, names: set[st
         raise StorageError(f"{directory / below} cannot be written: {error.strerror}") from error
     codecs = {offset: request.tensors[name].codecs for offset, name in regions}
     return _Coded(_source(directory, below, path), codecs)
+
+
+def _beside(directory: Path, name: str, request: RewriteRequest) -> Source:
+    """Write a file beside the others, and return it: one of tensors is stored tensor by tensor."""
+    try:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(request.files[name])
+    except OSError as error:
+        raise StorageError(f"{directory / name} cannot be written: {error.strerror}") from error
+    return _source(directory, name, request.inside + name)
 
 
 def _source(directory: Path, below: str, path: str) -> Source:

@@ -319,8 +319,12 @@ def _words(dtype: DType, name: str, values: Floats) -> Bytes:
     if dtype.name not in REALS:
         raise InvalidInputError(f"tensor {name} is of {dtype.name}, whose values cannot be changed")
     flat = np.ascontiguousarray(values, np.float32).reshape(-1)
-    words = (
-        from_float32(dtype, flat).view(np.uint8) if dtype.name in STEPPED else from_float64(dtype, flat.astype("f8"))
-    )
+    with np.errstate(over="ignore"):
+        stepped = dtype.name in STEPPED
+        words = from_float32(dtype, flat).view(np.uint8) if stepped else from_float64(dtype, flat.astype("f8"))
     found: Bytes = np.ascontiguousarray(words)
+    if not np.isfinite(as_float64(dtype, found)).all():
+        raise InvalidInputError(
+            f"a new value of {name} is not finite in {dtype.name}", hint="commit the model in another type"
+        )
     return found

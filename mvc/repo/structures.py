@@ -18,6 +18,8 @@ from mvc.formats.state_dict import file_order, safetensors_header
 from mvc.objects.manifest import Manifest, TensorEntry
 from mvc.repo.materialize import ContentReader
 from mvc.repo.session import Session
+from mvc.runtime import files, peft
+from mvc.runtime.attaching import DIRECTORY
 from mvc.runtime.families import Cut, Kind
 from mvc.runtime.structure import KEY, Structure
 from mvc.types import DType, ObjectId, TensorSpec
@@ -44,6 +46,12 @@ _FORMS: Final = (
     ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"),
 )
 """What weights are called: as one file, or the index of shards and they. The first that is there is loaded."""
+
+_MODULES: Final = tuple(f"{place}{name}" for place in ("", f"{DIRECTORY}/") for name in (files.WEIGHTS, peft.MODEL))
+"""Where modules beside layers may be, from the directory of the model."""
+_OF_OUTPUTS: Final = (".up", ".lora_B.weight")
+_OF_INPUTS: Final = (".down", ".lora_A.weight")
+"""What follows the name of a layer in that of a matrix of such a module."""
 
 _MOST_CONFIG: Final = 1 << 22
 """Bytes of a configuration that is looked at."""
@@ -140,7 +148,7 @@ def structures_of(session: Session, commit: ObjectId) -> dict[str, Structure]:
 def dense_files(reader: ContentReader, manifest: Manifest) -> dict[str, Iterable[Bytes | bytes]]:
     """Return files of models whose tensors have the shapes of the model without cuts, by path, piece by piece.
 
-    What has gone is zero, so that the model puts out the same.
+    What has gone is zero, also of modules beside the weights, so that the model puts out the same.
 
     Raises
     ------
@@ -156,12 +164,22 @@ def dense_files(reader: ContentReader, manifest: Manifest) -> dict[str, Iterable
     for inside, structure in known.items():
         config = read_config(reader, manifest, inside + CONFIG)
         found[inside + CONFIG] = [(json.dumps({k: v for k, v in config.items() if k != KEY}, indent=2) + "\n").encode()]
-        place = next((n for n, file in enumerate(manifest.files) if file.path == inside + WEIGHTS), None)
-        if place is None or manifest.files[place].format != SafeTensors.name:
+        entries = _entries(manifest, inside + WEIGHTS)
+        if entries is None:
             raise InvalidInputError(f"the commit has no {inside}{WEIGHTS}")
-        entries = {entry.name: entry for entry in manifest.tensors if entry.file == place}
-        found[inside + WEIGHTS] = _Padded(structure, entries).pieces(reader)
+        found[inside + WEIGHTS] = _Padded(entries, _wholes(structure, entries)).pieces(reader)
+        for path in (inside + name for name in _MODULES):
+            if (entries := _entries(manifest, path)) is not None:
+                found[path] = _Padded(entries, _whole_modules(structure, entries)).pieces(reader)
     return found
+
+
+def _entries(manifest: Manifest, path: str) -> dict[str, TensorEntry] | None:
+    """Return the tensors of a file of safetensors by name; None if there is none."""
+    place = next((n for n, file in enumerate(manifest.files) if file.path == path), None)
+    if place is None or manifest.files[place].format != SafeTensors.name:
+        return None
+    return {entry.name: entry for entry in manifest.tensors if entry.file == place}
 
 
 @dataclass(frozen=True)
@@ -195,11 +213,11 @@ class _Whole:
 
 
 class _Padded:
-    """The file of weights of one model."""
+    """A file of tensors, some of which have all of their indices again."""
 
-    def __init__(self, structure: Structure, entries: Mapping[str, TensorEntry]) -> None:
+    def __init__(self, entries: Mapping[str, TensorEntry], wholes: Iterable[tuple[str, _Whole]]) -> None:
         self._entries = entries
-        self._wholes = dict(_wholes(structure, entries))
+        self._wholes = dict(wholes)
 
     def pieces(self, reader: ContentReader) -> Iterator[Bytes | bytes]:
         """Yield the header and the tensors."""
@@ -233,6 +251,25 @@ def _wholes(structure: Structure, entries: Mapping[str, TensorEntry]) -> Iterato
             if entry is not None and entry.spec.shape != _left(spec, cut.axis, len(inputs) * cut.repeats):
                 raise InvalidInputError(f"{entry.name} is of shape {list(entry.spec.shape)}, not as {KEY} says")
             yield prefix + name, _Whole(spec, cut.axis, cut.indices(inputs, full), entry)
+
+
+def _whole_modules(structure: Structure, entries: Mapping[str, TensorEntry]) -> Iterator[tuple[str, _Whole]]:
+    """Yield the matrices of modules beside layers that have lost something, as they are called in the file."""
+    for weight, layer, kind, cut in structure.cuts():
+        kept, owner = structure.layers[layer].of(kind), weight.removesuffix(".weight")
+        if owner == weight or len(kept) == structure.full(kind):
+            continue
+        outputs = cut != structure.family.sublayer(kind).output
+        ends = tuple(f".{owner}{end}" for end in (_OF_OUTPUTS if outputs else _OF_INPUTS))
+        full, axis = structure.full(kind) * structure.width(kind), 0 if outputs else 1
+        indices = cut.indices(structure.inputs(kind, kept), full)
+        for entry in (entry for name, entry in entries.items() if f".{name}".endswith(ends)):
+            shape = _left(entry.spec, axis, full * cut.repeats)
+            if entry.spec.shape == shape:
+                continue  # it was made for the model without cuts
+            if len(entry.spec.shape) != len(shape) or entry.spec.shape[axis] != len(indices):
+                raise InvalidInputError(f"{entry.name} is of shape {list(entry.spec.shape)}, not as {KEY} says")
+            yield entry.name, _Whole(TensorSpec(entry.spec.dtype, shape), axis, indices, entry)
 
 
 def _left(whole: TensorSpec, axis: int, count: int) -> tuple[int, ...]:

@@ -82,6 +82,9 @@ class Transform(ABC):
     on_zeros: ClassVar[bool] = False
     """Whether what it makes of matrices is best told as how far it lies from zeros."""
 
+    one_model: ClassVar[bool] = False
+    """Whether it knows one model, so that files in directories below are not for it."""
+
     calibration: ObjectId | None = None
     """BLAKE3 of the file of calibration, if there is one."""
 

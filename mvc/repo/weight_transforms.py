@@ -17,7 +17,17 @@ from mvc.lossy.sparse import sparsified
 from mvc.objects.fields import Scalar
 from mvc.repo.transforms import Made, SourceTensor, Transform
 from mvc.types import ObjectId
-from mvc.types.steps import COLUMN_ONE, LARGEST_STEP, SMALLEST_STEP, STEPPED, from_float32, step_of, stepped, to_float32
+from mvc.types.steps import (
+    COLUMN_ONE,
+    LARGEST_STEP,
+    SMALLEST_STEP,
+    STEPPED,
+    finite,
+    from_float32,
+    step_of,
+    stepped,
+    to_float32,
+)
 
 __all__ = ["PruneTransform", "Quant8Transform"]
 
@@ -47,6 +57,7 @@ class PruneTransform(Transform):
     method: ClassVar[str] = "prune"
     reads_bases: ClassVar[bool] = False
     on_zeros: ClassVar[bool] = True
+    one_model: ClassVar[bool] = True
 
     sparsity: float
     read: Calibration
@@ -82,7 +93,13 @@ class PruneTransform(Transform):
         hessian = self.read.hessian(name)
         made = sparsified(values.T if first else values, gptq_factor(hessian), self.sparsity)
         array = np.ascontiguousarray(made.T if first else made, np.float32)
-        return _made(tensor, from_float32(dtype, array.reshape(-1)).view(np.uint8), ())
+        with np.errstate(over="ignore"):
+            words = from_float32(dtype, array.reshape(-1))
+        if not finite(dtype, words).all():
+            raise InvalidInputError(
+                f"a new weight of {name} is not finite in {dtype.name}", hint="commit the model in another type"
+            )
+        return _made(tensor, words.view(np.uint8), ())
 
 
 @dataclass(frozen=True)

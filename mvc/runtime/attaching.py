@@ -130,6 +130,8 @@ def _attach(
     try:
         for name, (down, up) in factors.items():
             layer = layers[named_as(name, layers, model)]
+            if not layer.get_parameter("weight").numel() and not down.numel() * up.numel():
+                continue  # nothing is left of it, and it is never computed
             made.append(add_bypass(layer, kind, down, up, scale, recovery.activation if recovery else "none"))
     except (InvalidInputError, AlreadyExistsError):
         for bypass in made:

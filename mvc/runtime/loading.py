@@ -11,7 +11,7 @@ from mvc.runtime.families import KINDS
 from mvc.runtime.narrowing_torch import layers_of, narrow, parameter
 from mvc.runtime.structure import KEY, Structure
 
-__all__ = ["lacking", "load", "spellings", "tensor_name"]
+__all__ = ["lacking", "load", "load_some", "spellings", "tensor_name"]
 
 _WEIGHTS: Final = "model.safetensors"
 
@@ -36,6 +36,24 @@ def load(directory: str | Path) -> Any:  # noqa: ANN401 - transformers has no ty
     InvalidInputError
         If it cannot be loaded.
     """
+    return load_some(directory)[0]
+
+
+def load_some(directory: str | Path) -> tuple[Any, frozenset[str]]:
+    """Return the same, and the weights that no file has, so that `transformers` has made them up.
+
+    A pooler that nothing is behind is not among them.
+
+    Parameters
+    ----------
+    directory : path
+        As for `load`.
+
+    Raises
+    ------
+    InvalidInputError
+        As for `load`.
+    """
     import transformers  # noqa: PLC0415
 
     directory = Path(directory)
@@ -45,10 +63,13 @@ def load(directory: str | Path) -> Any:  # noqa: ANN401 - transformers has no ty
         models = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel))
         kind: Any = next(models, transformers.AutoModel)
         if getattr(config, KEY, None) is None:
-            return kind.from_pretrained(directory, local_files_only=True, torch_dtype="float32").eval()
+            options = {"local_files_only": True, "torch_dtype": "float32", "output_loading_info": True}
+            model, found = kind.from_pretrained(directory, **options)
+            unused = _pooler(model) if model.base_model is model else set()
+            return model.eval(), frozenset(map(str, found["missing_keys"])) - unused
         if kind is transformers.AutoModel:
             kind = transformers.MODEL_MAPPING[type(config)]
-        return _narrowed(kind, config, directory / _WEIGHTS)
+        return _narrowed(kind, config, directory / _WEIGHTS), frozenset()
     except (ImportError, MvcError):
         raise
     except Exception as error:  # of broken files transformers raises anything

@@ -29,9 +29,12 @@ _PREFIX: Final = "base_model.model."
 _FACTOR: Final = re.compile(r"(?P<layer>.+)\.lora_(?P<which>[AB])(?:\.default)?\.weight")
 _UNSUPPORTED: Final = (
     *("use_dora", "rank_pattern", "alpha_pattern", "layer_replication", "lora_bias"),
-    "alora_invocation_tokens",
+    *("alora_invocation_tokens", "use_bdlora", "arrow_config", "kasa_config", "monteclora_config"),
 )
 """Settings that change what tensors mean; each must be absent or false."""
+_CHANGING_STARTS: Final = ("pissa", "olora", "corda", "lora_ga", "loftq")
+"""What ``init_lora_weights`` may not begin with: such an adapter is on weights that were changed when it was begun, and
+PEFT changes them again when it reads it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +106,8 @@ def _config(file: Path) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError, OSError) as error:
         raise DamagedFileError(f"{CONFIG} cannot be read: {error}", hint="save it as PEFT does") from error
     unsupported = [name for name in _UNSUPPORTED if config.get(name)]
+    start = str(config.get("init_lora_weights")).lower()
+    unsupported += [f"init_lora_weights {start!r:.20}"] if start.startswith(_CHANGING_STARTS) else []
     kind = config["peft_type"]
     if kind != "LORA" or unsupported or config.get("bias", "none") != "none":
         what = ", ".join(unsupported) or f"peft_type {kind!r:.20}, bias {config.get('bias')!r:.20}"

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from mvc.runtime import attach, merge
+from mvc.runtime.attaching import attach_lora
 from mvc.runtime.peft import Lora, lora_files, read_lora
 from tests.tiny_bert import TEXTS, logits, random_bert, saved
 
@@ -195,6 +196,21 @@ class TestRefusals:
             program.run("commit", "-m", text)
             assert text in self.refused(lab, program, *ADAPT)
 
+    def test_what_is_shared_with_healing(self, lab, adapted):
+        """Another architecture, no text under the key, and a model with a weight that is in no file."""
+        program, _ids = adapted
+        program.run("switch", "--force", "main")
+        saved(lab, random_bert(1).bert, "body", program)
+        assert "the teacher is a BertModel" in self.refused(lab, program, *ADAPT, "--teacher", "main")
+        assert "line 1 has no text 'body'" in self.refused(lab, program, *ADAPT, "--text-key", "body")
+        config = json.loads((lab.root / "config.json").read_text())
+        (lab.root / "config.json").write_text(json.dumps(config | {"architectures": ["BertForTokenClassification"]}))
+        headless = ("adapt", "main", *ADAPT[2:], "--teacher", program.json("commit", "-m", "no head")["commit"])
+        error = self.refused(lab, program, *headless)
+        assert "the weights of what is to be healed have no classifier.bias, and it would be made up" in error
+        said = self.refused(lab, program, *headless, "--inherit")  # the adapter brings a head, and model and teacher
+        assert "the error of the outputs for held-out texts was 0 and is 0" in said  # are one
+
     def test_an_adapter_on_an_adapter(self, lab, adapted):
         """The base is the commit without."""
         program, _ids = adapted
@@ -219,3 +235,31 @@ class TestRefusals:
         error = self.refused(lab, program, "adapt", "aside", "--from-adapter", "coarse", *ADAPT[4:])
         assert f"commit {ids['teacher'][:12]}, which " in error
         assert "is not here" in error
+
+
+@pytest.mark.filterwarnings("ignore")  # what PEFT warns of is in itself
+def test_peft(lab, program):
+    """What PEFT has saved is adapted; what comes out it reads, and gives the outputs of the adapter alone."""
+    peft = pytest.importorskip("peft")
+    saved(lab, random_bert(0), "model", program)
+    (lab.root / "texts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in TEXTS))
+    program.run(
+        *("compress", "main", "--method", "precision", "--bits", "2", "--tensors", "*encoder*", "--branch", "coarse")
+    )
+    settings = peft.LoraConfig(task_type="SEQ_CLS", r=2, lora_alpha=4, target_modules=["query", "dense"])
+    peft.get_peft_model(random_bert(0), settings).save_pretrained(lab.root.parent / "peft")
+    program.run("switch", "-c", "tuned")
+    program.run("commit", "--from", str(lab.root.parent / "peft"), "--as", "adapter", "-m", "adapter")
+    program.run(*CPET, "--labels", "label", "--branch", "new")
+    directory = checked_out(lab, program, "new")
+
+    def base():
+        """Return the compressed model."""
+        return transformers.BertForSequenceClassification.from_pretrained(directory).eval()
+
+    model = peft.PeftModel.from_pretrained(base(), directory / "adapter").eval()
+    alone = base()
+    attach_lora(alone, read_lora(directory / "adapter"))
+    assert torch.allclose(logits(model, directory), logits(alone, directory), atol=1e-6)
+    assert not torch.allclose(logits(alone, directory), logits(base(), directory), atol=1e-3)
+    assert not torch.allclose(logits(attach(base(), directory), directory), logits(alone, directory), atol=1e-3)

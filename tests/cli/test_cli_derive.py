@@ -205,6 +205,32 @@ class TestZiplm:
         program.run("commit", "-m", "broken")
         assert "is not finite" in program.err(*ZIPLM, code=1)
 
+    def test_modules_beside_the_weights(self, program, committed):
+        """They fit the shapes that there are, so that their commit cannot lose heads."""
+        committed("bert")
+        program.run("compress", "main", "--method", "precision", "--bits", "2", "--branch", "coarse")
+        heal = ("--data", "texts.jsonl", "--steps", "8", "--train", "gelu:1")
+        program.run("recover", "coarse", *heal, "--branch", "healed")
+        said = program.err("derive", "healed", *ZIPLM[2:], "--branch", "small", code=1)
+        assert "the commit has modules beside its weights already" in said
+        assert "small" not in program.out("branch")
+
+    def test_places_that_are_not_used(self, lab, program, committed):
+        """RoBERTa counts places from behind that of padding, and takes so many tokens less."""
+        transformers = pytest.importorskip("transformers")
+        config = transformers.RobertaConfig(
+            vocab_size=14, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+            max_position_embeddings=18, pad_token_id=1,
+        )  # fmt: skip
+        committed("bert")
+        transformers.RobertaForSequenceClassification(config).save_pretrained(lab.root)
+        program.run("commit", "-m", "another")
+        said = program.err(*ZIPLM, "--env", "seq=17", code=1)
+        assert "the model takes 16 tokens of a text, not 17" in said
+        (lab.root / "texts.jsonl").write_text(2 * (json.dumps({"text": " ".join(30 * WORDS[:8])}) + "\n"))
+        calibrated = program.json("calibrate", "main", "--data", "texts.jsonl", "--out", "calib.safetensors")
+        assert calibrated["tokens"] == 2 * 16
+
     def test_weights_that_would_be_made_up(self, lab, program, committed):
         """A head that is in no file is not invented."""
         model = committed("bert")
@@ -278,6 +304,37 @@ class TestWeights:
         assert made["tensor_bytes"] == sum(tensor["stored_bytes"] for tensor in made["tensors"])
         assert not program.json("fsck")["faults"]
 
+    @pytest.mark.parametrize("size", [64, 32])
+    def test_models_below(self, lab, program, committed, size):
+        """What was calibrated is the model in the directory: those below it, alike or not, stay as they are."""
+        transformers = pytest.importorskip("transformers")
+        config = transformers.BertConfig(
+            vocab_size=14, hidden_size=size, num_hidden_layers=2, num_attention_heads=4, intermediate_size=512
+        )
+        transformers.BertForSequenceClassification(config).save_pretrained(lab.root / "checkpoint")
+        committed("bert")
+        command = ("derive", "main", "--method", "prune", "--sparsity", "0.5", "--data", "texts.jsonl")
+        program.run(*command, "--branch", "sparse")
+        changed = program.json("diff", "main", "sparse")
+        assert changed["modified"] == ["model.safetensors"]
+        said = program.err(*command[:-2], "--calib", calibrated(program), "--prefix", "nowhere", code=1)
+        assert "has no tensor right in nowhere/ that holds anything" in said
+
+    def test_values_that_are_not_finite(self, lab, program, committed):
+        """Of a layer that is calibrated, or of the new weights in their type."""
+        torch = pytest.importorskip("torch")
+        model = committed("bert")
+        command = ("derive", "main", "--method", "prune", "--sparsity", "0.5", "--data", "texts.jsonl")
+        with torch.no_grad():
+            model.bert.encoder.layer[1].intermediate.dense.bias[3] = float("inf")
+        model.save_pretrained(lab.root)
+        program.run("commit", "-m", "broken")
+        before = sorted(lab.root.rglob(".mvc/**/*"))
+        said = program.err(*command, "--branch", "sparse", code=1)
+        assert "layer bert.encoder.layer.1.output.dense was given a value that is not finite" in said
+        assert "line 1 has no text 'body'" in program.err(*command, "--text-key", "body", code=1)
+        assert sorted(lab.root.rglob(".mvc/**/*")) == before
+
     def test_a_file_of_calibration(self, program, committed):
         """The same as calibrating on the fly, and recorded."""
         committed("bert")
@@ -311,6 +368,12 @@ class TestWeights:
         for share in ("1", "0"):
             command = ("derive", "main", "--method", "prune", "--sparsity", share, "--data", "texts.jsonl")
             assert f"a sparsity of {share} is not between 0 and 1" in program.err(*command, code=1)
+
+
+def calibrated(program):
+    """Calibrate the model of main, and return the name of the file."""
+    program.run("calibrate", "main", "--data", "texts.jsonl", "--out", "calib.safetensors")
+    return "calib.safetensors"
 
 
 def loaded(program, ref):

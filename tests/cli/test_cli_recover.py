@@ -121,6 +121,8 @@ class TestModules:
         assert found["parameters"]["train"] == "gelu:2"
         shown = program.json("show", "healed")
         assert shown["added"] == ["adapter/mvc_recovery.json", "adapter/recovery.safetensors"]
+        names = {tensor["name"] for tensor in program.json("show", "healed", "--encodings")["tensors"]}
+        assert {"bert.pooler.dense.down", "bert.pooler.dense.up"} <= names
         assert shown["modified"] == shown["removed"] == []
         healed, main = self.answers(lab, program, "healed"), self.answers(lab, program, "main")
         error = float((healed - main).square().sum() / main.square().sum())
@@ -259,6 +261,20 @@ class TestRefusals:
         assert "the squares of the outputs of the model sum to nan" in error
         error = self.refused(lab, program, "recover", "main", "--teacher", source, *HEAL[2:])
         assert "not finite before anything is trained" in error
+
+    def test_weights_that_would_be_made_up(self, lab, coarse):
+        """A head that is in no file, of either model."""
+        program, source, _given = coarse
+        saved(lab, random_bert(0).bert, "body", program)
+        config = json.loads((lab.root / "config.json").read_text())
+        (lab.root / "config.json").write_text(
+            json.dumps(config | {"architectures": ["BertForSequenceClassification"], "num_labels": 3})
+        )
+        program.run("commit", "-m", "no head")
+        error = self.refused(lab, program, "recover", "main", "--teacher", source, *HEAL[2:])
+        assert "the weights of what is to be healed have no classifier.bias, and it would be made up" in error
+        error = self.refused(lab, program, *HEAL, "--teacher", "main")
+        assert "the weights of the teacher have no classifier.bias" in error
 
     def test_a_branch_that_exists(self, lab, coarse):
         """It is noticed before anything is trained."""

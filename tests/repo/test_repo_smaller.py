@@ -186,6 +186,9 @@ def test_what_cannot_be(lab, dense, actor):
     ):
         with pytest.raises(InvalidInputError, match=said):
             derived(lab, actor, source, broken)
+    shape = made.outputs[name].shape
+    with pytest.raises(InvalidInputError, match=f"a new value of bert.{name} is not finite in F32"):
+        derived(lab, actor, source, replace(made, outputs={name: np.full(shape, np.inf, "f4")}))
     with pytest.raises(InvalidInputError, match=r"the commit has no model/config\.json"):
         derived(lab, actor, source, replace(made, names={}, outputs={}), prefix="model")
     after = {path: path.stat().st_size for path in (lab.root / ".mvc").rglob("*") if path.is_file()}
@@ -193,6 +196,15 @@ def test_what_cannot_be(lab, dense, actor):
         path for path in before if path.suffix in {".pack", ".blob"}
     }
     assert "refs/heads/small" not in lab.again().session.refs.state().refs
+
+
+def test_values_that_outgrow_their_type(lab, dense, actor):
+    """What is finite in float32 need not be in half precision: it is refused, not stored as infinite."""
+    source, tensors, whole = dense("bert", "F16")
+    made = smaller(tensors, whole)
+    outputs = {name: np.full(values.shape, 1e5, "f4") for name, values in made.outputs.items()}
+    with pytest.raises(InvalidInputError, match="is not finite in F16"):
+        derived(lab, actor, source, replace(made, outputs=outputs))
 
 
 def test_models_beside(lab, dense, actor, tmp_path):
