@@ -87,8 +87,9 @@ class TestZiplm:
             blobs = lab.again().session.index.blobs({entry.id for entry in new.values()})
         changed = {name for name, entry in new.items() if entry.id != old[name].id}
         solved = {name for name in changed if name.endswith(("output.dense.weight", "c_proj.weight"))}
+        stored = {entry.id for entry in old.values()}  # zeros of some length may be those of another tensor
         for name in changed - solved:
-            assert blobs[new[name].id].codec == Slice.name
+            assert blobs[new[name].id].codec == Slice.name or new[name].id in stored
             assert new[name].spec.nbytes < old[name].spec.nbytes
         assert all(new[name].spec == old[name].spec for name in new.keys() - changed)
         assert changed or new.keys() < old.keys()  # which it is, the clock decides
