@@ -256,15 +256,16 @@ def main() -> None:
     parser.add_argument("--tries", type=int, default=Effort().tries)
     parser.add_argument("--samples", type=int, default=Effort().samples)
     parser.add_argument("--out", type=Path, default=RESULTS / "derive-ziplm.json")
-    parser.add_argument("--resume", action="store_true", help="keep the fine-tunes that --out holds already")
+    parser.add_argument("--join", type=Path, nargs="*", default=(), help="results of other fine-tunes, to take over")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    each: Tables = json.loads(options.out.read_text())["each"] if options.resume else {name: [] for name in LABELS}
+    taken = [json.loads(file.read_text())["each"] for file in options.join]
+    each: Tables = {name: [row for tables in taken for row in tables[name]] for name in LABELS}
     done = {row[RUN] for row in each["Speed and answers"]}
+    if taken:
+        keep(options.out, each)
     effort = replace(Effort(), samples=options.samples, tries=options.tries)
-    for name in options.families.split(","):
-        if name in done:
-            continue
+    for name in [name for name in options.families.split(",") if name and name not in done]:
         with tempfile.TemporaryDirectory() as scratch:
             bench = Bench(FAMILIES[name](), options.cache, Path(scratch), effort)
             for table, row in tables_of(bench, [*options.targets], chained_too=not options.skip_chain):
