@@ -5,8 +5,10 @@ import json
 import pytest
 
 from mvc.runtime.families import KINDS, family_of
+from mvc.runtime.module_maps import read_map
 from mvc.runtime.narrowing_torch import layers_of, parameter
 from mvc.runtime.structure import KEY, Kept, Structure
+from tests.module_map import DISTILBERT
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -24,6 +26,9 @@ def dense(kind):
             vocab_size=20, n_embd=32, n_layer=3, n_head=4, n_positions=32, n_inner=64, bos_token_id=1, eos_token_id=1
         )
         return transformers.GPT2LMHeadModel(config).eval()
+    if kind == "distilbert":
+        config = transformers.DistilBertConfig(vocab_size=20, dim=32, n_layers=3, n_heads=4, hidden_dim=64)
+        return transformers.DistilBertForSequenceClassification(config).eval()
     config = transformers.BertConfig(
         vocab_size=20, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64
     )
@@ -32,7 +37,8 @@ def dense(kind):
 
 def put(directory, model, *, local=LOCAL):
     """Write the files of a smaller model; return its dense one with zeros instead."""
-    family = family_of(model.config.model_type)
+    known = model.config.model_type != "distilbert"
+    family = family_of(model.config.model_type) if known else read_map(DISTILBERT)
     whole = Structure.whole(family, 3, 8, 4, 64)
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
     state = {name: value.clone() for name, value in model.state_dict().items() if name != "lm_head.weight"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mvc.errors import InvalidInputError
 from mvc.lossy.layer_distillation_torch import trained_names
@@ -13,10 +13,13 @@ from mvc.lossy.models_transformers import batches_of, check_bare, load_tokenizer
 from mvc.lossy.pruning import Environment
 from mvc.lossy.pruning_torch import Effort, Pruned, Pruner
 from mvc.runtime import load
-from mvc.runtime.families import Family, family_of
+from mvc.runtime.families import KINDS, Family, Sublayer, family_of
 from mvc.runtime.loading import lacking, spellings, tensor_name
 from mvc.runtime.narrowing_torch import layers_of, parameter
 from mvc.runtime.structure import KEY, Structure
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["Planned", "prune_model", "split_texts", "structure_of"]
 
@@ -77,31 +80,56 @@ def split_texts(texts: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     return rest[:_CALIBRATION], search, rest[_CALIBRATION:]
 
 
-def structure_of(model: Any) -> Structure:  # noqa: ANN401 - transformers has no types
+def structure_of(model: Any, family: Family | None = None) -> Structure:  # noqa: ANN401 - transformers has no types
     """Return what a model has kept of what it was: everything, unless it is said otherwise.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Any.
+    family : Family, optional
+        How its layers are built, if not as those of its type are known to be.
 
     Raises
     ------
     InvalidInputError
-        If nobody has said where its heads and neurons lie.
+        If nobody has said where its heads and neurons lie, or they do not lie there.
     """
     if (value := getattr(model.config, KEY, None)) is not None:
         return Structure.read(value)
-    family = family_of(model.config.model_type)
-    layers = layers_of(model, family)
+    family = family or family_of(model.config.model_type)
     heads = int(model.config.num_attention_heads)
     try:
-        outputs = [
-            parameter(layers[0], sub.output.name).shape[sub.output.axis] for sub in (family.heads, family.neurons)
-        ]
+        layers = layers_of(model, family)
+        full = [_full(layers, family.sublayer(kind)) for kind in KINDS]
         missing = [name for name in _cuts(family) for layer in layers if not parameter(layer, name).numel()]
+        ends = [layer.get_submodule(name) for layer in layers for name in _ends(family)]
     except (AttributeError, IndexError) as error:
         raise InvalidInputError(
             f"a model of type {model.config.model_type!r} has not the modules that are known of it: {error}"
         ) from error
-    if missing or getattr(model.config, "add_cross_attention", False):
+    if missing or not ends or full[0] % heads or getattr(model.config, "add_cross_attention", False):
         raise InvalidInputError("a model with cross-attention, or without layers, cannot lose heads")
-    return Structure.whole(family, len(layers), outputs[0] // heads, heads, outputs[1])
+    return Structure.whole(family, len(layers), full[0] // heads, heads, full[1])
+
+
+def _full(layers: Sequence[nn.Module], half: Sublayer) -> int:
+    """Return the inputs of the output layers of one half; refuse layers in front with other outputs."""
+    full = int(parameter(layers[0], half.output.name).shape[half.output.axis])
+    for layer in layers:
+        for cut in half.cuts:
+            if (found := parameter(layer, cut.name).shape[cut.axis]) != full * cut.repeats:
+                raise InvalidInputError(
+                    f"{cut.name} has {found} where {half.output.name} of the first layer has {full}",
+                    hint="heads that share keys and values, and layers of different sizes, cannot be taken away",
+                )
+    return full
+
+
+def _ends(family: Family) -> list[str]:
+    """Return the modules of a layer that are watched or replaced."""
+    halves = (family.heads, family.neurons)
+    return [family.attention, *(name for half in halves for name in (half.start, half.stop, half.residual))]
 
 
 def _cuts(family: Family) -> list[str]:
@@ -121,6 +149,7 @@ def prune_model(  # noqa: PLR0917 - directory and tokenizer as elsewhere, then w
     steps: int = 0,
     seed: int = 0,
     tell: Callable[[str], None] = lambda _: None,
+    family: Family | None = None,
 ) -> Planned:
     """Find what a model can lose so that it is so much faster, and train what is left.
 
@@ -138,6 +167,8 @@ def prune_model(  # noqa: PLR0917 - directory and tokenizer as elsewhere, then w
         For which to train; the texts are all but those of the search.
     seed : int
         Of the search, and of the order of texts.
+    family : Family, optional
+        As for `structure_of`.
 
     Raises
     ------
@@ -148,7 +179,7 @@ def prune_model(  # noqa: PLR0917 - directory and tokenizer as elsewhere, then w
     check_bare(directory)
     calibration, search, rest = split_texts(texts)
     model, encode = load(directory), load_tokenizer(tokenizer)
-    structure = structure_of(model)
+    structure = structure_of(model, family)
     if lost := lacking(model, names):
         raise InvalidInputError(
             f"the weights of the model have no {min(lost)}, and it would be made up",

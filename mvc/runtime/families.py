@@ -185,7 +185,8 @@ def family_of(kind: str) -> Family:
             return family
     known = ", ".join(sorted(kind for family in FAMILIES for kind in family.kinds))
     raise InvalidInputError(
-        f"nobody has said where the heads and neurons of a model of type {kind!r} lie", hint=f"known are {known}"
+        f"nobody has said where the heads and neurons of a model of type {kind!r} lie",
+        hint=f"known are {known}; --map FILE says it of others",
     )
 
 

@@ -53,7 +53,9 @@ def narrow(layer: nn.Module, family: Family, kept: Kept, head_size: int) -> None
         if not indices:
             linear = layer.get_submodule(sublayer.linear)
             linear.forward = MethodType(_bias_alone, linear)
-    _tell_attention(layer.get_submodule(family.attention), len(inputs), len(kept.heads))
+    inside = family.heads.linear.removeprefix(f"{family.attention}.")
+    behind = inside if inside != family.heads.linear else ""
+    _tell_attention(layer.get_submodule(family.attention), len(inputs), len(kept.heads), behind)
 
 
 def _select(layer: nn.Module, name: str, axis: int, indices: Sequence[int]) -> None:
@@ -78,15 +80,16 @@ def _tell_linear(module: Any) -> None:  # noqa: ANN401 - transformers has no typ
         module.out_features, module.in_features = first, second
 
 
-def _tell_attention(attention: Any, size: int, heads: int) -> None:  # noqa: ANN401 - transformers has no types
-    """Have an attention know how many heads it has; without one, compute none."""
+def _tell_attention(attention: Any, size: int, heads: int, behind: str) -> None:  # noqa: ANN401
+    """Have an attention know how many heads it has; without one, compute none, and only what is behind them in it."""
     for name, value in (("split_size", size), ("all_head_size", size)):
         if hasattr(attention, name):
             setattr(attention, name, value)
-    for name in ("num_heads", "num_attention_heads"):
+    for name in ("num_heads", "num_attention_heads", "n_heads"):
         if hasattr(attention, name):
             setattr(attention, name, heads)
     if not heads:
+        attention.mvc_behind_heads = behind
         attention.forward = MethodType(_without_heads, attention)
 
 
@@ -99,4 +102,5 @@ def _bias_alone(linear: Any, hidden: Tensor) -> Tensor:  # noqa: ANN401 - a line
 def _without_heads(attention: Any, hidden_states: Tensor, *_: object, **__: object) -> tuple[Tensor, None]:  # noqa: ANN401
     """Return what the heads of an attention put out if there are none, and no weights."""
     nothing = hidden_states[..., :0]
-    return (attention.c_proj(nothing) if hasattr(attention, "c_proj") else nothing), None
+    behind = attention.mvc_behind_heads
+    return (attention.get_submodule(behind)(nothing) if behind else nothing), None

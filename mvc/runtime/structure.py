@@ -13,7 +13,8 @@ from itertools import pairwise
 from typing import Final, Self
 
 from mvc.errors import InvalidInputError
-from mvc.runtime.families import Cut, Family, Kind, family_named
+from mvc.runtime.families import Cut, Family, Kind
+from mvc.runtime.module_maps import family_value, read_family
 
 __all__ = ["KEY", "Kept", "Structure"]
 
@@ -138,7 +139,7 @@ class Structure:
         """The value in a configuration."""
         layers = [{"heads": list(kept.heads), "neurons": _marks(kept.neurons, self.neurons)} for kept in self.layers]
         numbers = {"head_size": self.head_size, "heads": self.heads, "neurons": self.neurons}
-        return {"version": _VERSION, "family": self.family.name, **numbers, "layers": layers}
+        return {"version": _VERSION, "family": family_value(self.family), **numbers, "layers": layers}
 
     @classmethod
     def read(cls, value: object) -> Self:
@@ -158,7 +159,7 @@ class Structure:
             raise _refused("has sizes that are no numbers, or too large")
         head_size, heads, neurons = numbers.values()
         kept = tuple(_kept(layer, neurons) for layer in layers)
-        return cls(family_named(str(value["family"])), head_size, heads, neurons, kept)
+        return cls(read_family(value["family"]), head_size, heads, neurons, kept)
 
 
 def _kept(value: object, neurons: int) -> Kept:

@@ -9,6 +9,7 @@ import mvc as repository
 from mvc.codecs import Slice
 from mvc.lossy.pruning import Table
 from mvc.runtime import load
+from tests.module_map import DISTILBERT
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "ate", "##s")
@@ -59,7 +60,9 @@ def committed(lab, program):
 
 def by_width(model, family, modules, *_):
     """Return a table of times by which every head takes as long as any other, and every neuron."""
-    return Table(1.0, {(part.kind, kept): 0.1 + kept / part.levels[0] for part in modules for kept in part.levels})
+    return Table(
+        1.0, {(part.kind, kept): 0.1 + kept / max(1, part.levels[0]) for part in modules for kept in part.levels}
+    )
 
 
 def outputs(model):
@@ -200,6 +203,10 @@ class TestZiplm:
         transformers.DistilBertModel(other).save_pretrained(lab.root)
         program.run("commit", "-m", "another")
         assert "a model of type 'distilbert'" in program.err(*ZIPLM, code=1)
+        (lab.root / "map.json").write_text("[")
+        assert "map.json is no JSON" in program.err(*ZIPLM, "--map", "map.json", code=1)
+        (lab.root / "map.json").write_text(json.dumps(DISTILBERT | {"layers": "encoder.layer"}))
+        assert "has not the modules that are known of it" in program.err(*ZIPLM, "--map", "map.json", code=1)
         with torch.no_grad():
             model.bert.encoder.layer[1].intermediate.dense.bias[3] = float("inf")
         model.save_pretrained(lab.root)
@@ -231,6 +238,30 @@ class TestZiplm:
         (lab.root / "texts.jsonl").write_text(2 * (json.dumps({"text": " ".join(30 * WORDS[:8])}) + "\n"))
         calibrated = program.json("calibrate", "main", "--data", "texts.jsonl", "--out", "calib.safetensors")
         assert calibrated["tokens"] == 2 * 16
+
+    def test_a_map(self, lab, program, committed, tmp_path, monkeypatch):
+        """Whoever says where the heads and neurons of another type lie can take them away, and then more of them."""
+        transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
+        monkeypatch.setattr("mvc.lossy.pruning_torch.table_of", by_width)
+        committed("encoder")
+        torch.manual_seed(0)
+        sizes = {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128, "max_position_embeddings": 32}
+        config = transformers.DistilBertConfig(vocab_size=14, num_labels=3, **sizes)
+        transformers.DistilBertForSequenceClassification(config).save_pretrained(lab.root)
+        (lab.root / "map.json").write_text(json.dumps(DISTILBERT))
+        program.run("commit", "-m", "another")
+        mapped = (*ZIPLM, "--speedup", "1.5", "--map", "map.json", "--steps", "2", "--branch", "small")
+        heads = program.json(*mapped)["parameters"]["heads"]
+        program.run("derive", "small", *ZIPLM[2:], "--branch", "smaller")
+        for ref in ("small", "smaller"):
+            program.run("checkout", ref, "--to", str(tmp_path / ref))
+            program.run("checkout", ref, "--dense", "--to", str(tmp_path / f"{ref}-dense"))
+            value = json.loads((tmp_path / ref / "config.json").read_text())["mvc_structure"]
+            assert value["family"] == DISTILBERT
+            padded = transformers.DistilBertForSequenceClassification.from_pretrained(tmp_path / f"{ref}-dense").eval()
+            np.testing.assert_allclose(outputs(load(tmp_path / ref)), outputs(padded), atol=1e-5)
+        assert any(int(count) < 4 for count in heads.split())
+        assert not program.json("fsck")["faults"]
 
     def test_weights_that_would_be_made_up(self, lab, program, committed):
         """A head that is in no file is not invented."""

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
 
 
-@pytest.mark.parametrize("kind", ["bert", "gpt2", "encoder"])
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "encoder", "distilbert"])
 def test_the_same_outputs(tmp_path, kind):
     """Without heads, without neurons, with all, and with some: as with zeros in their places."""
     model = dense(kind)

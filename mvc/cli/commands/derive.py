@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from mvc.cli.progress import terminal_progress, terminal_stages
 from mvc.cli.remotes import open_session
 from mvc.cli.signals import ending_in_order
 from mvc.cli.text import percent, short, size
+from mvc.errors import InvalidInputError
 from mvc.lossy.calibration import About, Calibration, pieces
 from mvc.lossy.calibration_transformers import calibrate
 from mvc.lossy.pruning import Environment
@@ -40,6 +42,8 @@ from mvc.repo.smaller import Smaller, SmallerRequest, commit_smaller
 from mvc.repo.structures import directory_of, model_weights
 from mvc.repo.transforms import Transform
 from mvc.repo.weight_transforms import PruneTransform, Quant8Transform
+from mvc.runtime.families import Family
+from mvc.runtime.module_maps import read_map
 from mvc.settings import LEVELS, Level
 from mvc.types import ObjectId, object_id
 
@@ -60,6 +64,7 @@ _SAMPLES: Final = 480
 @click.option("--method", type=click.Choice(_METHODS), required=True, help="How.")
 @click.option("--speedup", type=float, metavar="S", help="ziplm: how much faster a forward pass is to be.")
 @click.option("--env", "env", metavar="ENV", help="ziplm: where; threads=1,batch=8,seq=64 by default.")
+@click.option("--map", "map_file", metavar="FILE", help="ziplm: where heads and neurons lie, if the type is not known.")
 @click.option("--search", type=click.IntRange(min=0), metavar="N", help="ziplm: candidates to try; 36 by default.")
 @click.option("--samples", type=click.IntRange(min=1), metavar="N", help="ziplm: times to time a size; 30 by default.")
 @click.option("--steps", type=click.IntRange(min=0), metavar="N", help="ziplm: train for N steps after; 0 by default.")
@@ -85,6 +90,7 @@ def command(
     method: str,
     speedup: float | None,
     env: str | None,
+    map_file: str | None,
     search: int | None,
     samples: int | None,
     steps: int | None,
@@ -117,7 +123,8 @@ def command(
     source may go. ziplm and prune need torch and transformers.
     """
     effort = Effort(samples=samples or Effort().samples, tries=Effort().tries if search is None else search)
-    given = {"speedup": speedup, "env": env, "search": search, "samples": samples, "steps": steps, "seed": seed}
+    given = {"speedup": speedup, "env": env, "map": map_file, "search": search, "samples": samples, "steps": steps}
+    given["seed"] = seed
     _check_options(method, given, sparsity, (calibration, data_file, tokenizer), (*patterns, *exact))
     keep_freed_memory()
     texts = _Texts(app, data_file, text_key, tokenizer, prefix)
@@ -131,7 +138,9 @@ def command(
     with ending_in_order(), ExitStack() as stack:
         if method == "ziplm":
             assert speedup is not None, "it was checked"
-            asked = _Asked(speedup, Environment.parse(env) if env else Environment(), effort, steps or 0, seed or 0)
+            family = None if map_file is None else _family(app, map_file)
+            where = Environment.parse(env) if env else Environment()
+            asked = _Asked(speedup, where, effort, steps or 0, seed or 0, family)
             result = commit_smaller(session, _ziplm(session, source, asked, texts, kept, stack), actor)
         else:
             transform: Transform = Quant8Transform()
@@ -173,6 +182,14 @@ def _check_options(
         raise _usage("ziplm takes --speedup and --data")
     if method == "prune" and ("sparsity" not in given or len(given & {"calib", "data"}) != 1):
         raise _usage("prune takes --sparsity, and either --data or --calib")
+
+
+def _family(app: App, file: str) -> Family:
+    """Return the family that a file describes."""
+    try:
+        return read_map(json.loads(read_file(app.path(file))))
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{file} is no JSON: {error}") from error
 
 
 def _usage(text: str) -> click.UsageError:
@@ -223,7 +240,7 @@ def _ziplm(
     names = {entry.name for entry in manifest.tensors if manifest.files[entry.file].path in weights}
     with needs_torch("pruning a model"):
         how = asked.speedup, asked.env, asked.effort, asked.steps, asked.seed
-        planned = prune_model(directory, tokenizer, lines, names, *how, terminal_stages())
+        planned = prune_model(directory, tokenizer, lines, names, *how, terminal_stages(), asked.family)
     if planned.pruned.steps < asked.steps:
         tell("note", f"{asked.steps} steps of training did not help, and were left out")
     smaller = Smaller(planned.before, planned.pruned.local, planned.names, planned.pruned.outputs)
@@ -260,6 +277,7 @@ class _Asked:
     effort: Effort
     steps: int
     seed: int
+    family: Family | None
 
     def parameters(self, planned: Planned, smaller: Smaller, digest: str) -> dict[str, Scalar]:
         """Return what the commit records."""
