@@ -117,7 +117,7 @@ subsets of them on the texts of the search. Answers to 640 held-out texts, with 
 highest in brackets. *Derived tensors* are what is stored beside those of the dense model, *small encoder raw* is plain
 fp32. *Chain* goes on from the distilled models that are twice as fast: each step is a commit made from the one above;
 the last trains biases and norms to answer as the dense model does. *Encoder stored* counts what is stored of it itself,
-*all tensors* embeddings and head, too.
+also what it shares with the dense model, which slices do not hold; *all tensors* embeddings and head, too.
 
 ![Speed and bytes against accuracy](benchmarks/derive-speed-accuracy.svg)""",
     ),

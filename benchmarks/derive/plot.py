@@ -64,7 +64,7 @@ def draw(document: Mapping[str, Any], to: Path) -> None:
             axes.grid(alpha=0.3)
             axes.legend(fontsize="x-small")
         panels[0].set(xlabel="speed-up, measured")
-        panels[1].set(xlabel="bytes that the encoder takes in the store", xscale="log")
+        panels[1].set(xlabel="bytes that the encoder takes beside that of the dense model", xscale="log")
 
     draw_panels(to, "Speed and bytes against accuracy", figures(document), fill)
 

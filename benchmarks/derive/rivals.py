@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from mvc.lossy.layer_distillation_torch import trained_names
 from mvc.lossy.pruning_torch import Pruner
 from mvc.lossy.structures import Removal
 from mvc.runtime.narrowing_torch import layers_of
@@ -60,6 +61,13 @@ def passing(model: Any, pruner: Pruner, kept: Sequence[int]) -> Any:  # noqa: AN
         if place not in kept:
             layer.forward = MethodType(_pass_on, layer)
     return found
+
+
+def trained_of(model: Any, pruner: Pruner) -> list[str]:  # noqa: ANN401 - transformers has no types
+    """Return the parameters of a model that are trained when it is distilled, as of a smaller one."""
+    family = pruner.structure.family
+    layers = enumerate(layers_of(model, family))
+    return [family.tensor(place, name) for place, layer in layers for name in trained_names(layer, family)]
 
 
 def without(model: Any, pruner: Pruner, kept: Sequence[int]) -> Any:  # noqa: ANN401 - transformers has no types

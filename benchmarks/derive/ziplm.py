@@ -26,7 +26,7 @@ from torch import Tensor
 
 from benchmarks.cli import commit, init, mvc
 from benchmarks.corpus import HELD_OUT, TOKENS, MiniLM, default_cache
-from benchmarks.derive.rivals import Magnitude, fewer_layers, without
+from benchmarks.derive.rivals import Magnitude, fewer_layers, trained_of, without
 from benchmarks.derive.texts import save, write_texts
 from benchmarks.lossy.answers import PREFIX, Classifier
 from benchmarks.lossy.seeds import FAMILIES, grouped, standard_error
@@ -181,7 +181,7 @@ def speeds(bench: Bench, target: float, lessons: list[dict[str, Tensor]]) -> Ite
     passed, kept = fewer_layers(bench.model, pruner, target)
     yield "Speed and answers", bench.row("fewer layers", target, without(passed, pruner, kept))
     if target == CHAINED:
-        distil_layers(bench.model, passed, pruner.structure.family, lessons, STEPS, rate_for(target), SEED)
+        distil_layers(bench.model, passed, trained_of(passed, pruner), lessons, STEPS, rate_for(target), SEED)
         small = without(passed, pruner, kept)
         yield "Speed and answers", bench.row("fewer layers, distilled", target, small)
         commit(bench.root, save(small, bench.scratch / "layers"))

@@ -13,7 +13,6 @@ from mvc.lossy.answers_torch import is_number
 from mvc.lossy.distillation_torch import Group, train
 from mvc.lossy.outputs_torch import fields_of
 from mvc.runtime.families import KINDS, Family
-from mvc.runtime.narrowing_torch import layers_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,8 +25,8 @@ _HIDDEN: Final = "last_hidden_state"
 def trained_names(layer: nn.Module, family: Family) -> list[str]:
     """Return the parameters of a layer that are trained: the weights of its output layers, and every vector.
 
-    The former are other than in the source in any case; of the latter there are few. All else stays a part of a tensor
-    of the source, which takes no room.
+    The former are other than in the source where anything has gone; of the latter there are few. All else stays a part
+    of a tensor of the source, which takes no room.
     """
     outputs = {family.sublayer(kind).output.name for kind in KINDS}
     return [name for name, value in layer.named_parameters() if value.numel() and (value.ndim == 1 or name in outputs)]
@@ -36,20 +35,20 @@ def trained_names(layer: nn.Module, family: Family) -> list[str]:
 def distil_layers(
     teacher: Any,  # noqa: ANN401 - transformers has no types
     student: Any,  # noqa: ANN401
-    family: Family,
+    names: Sequence[str],
     batches: Sequence[Mapping[str, Any]],
     steps: int,
     rate: float,
     seed: int,
 ) -> None:
-    """Train output layers, biases and norms of a smaller model in place.
+    """Train some parameters of a smaller model in place.
 
     Parameters
     ----------
     teacher, student : PreTrainedModel
         Ready to run; with as many layers as each other.
-    family : Family
-        How these are built.
+    names : sequence of str
+        Parameters of the base model of the student: of `trained_names`, those that are to change.
     batches : sequence of mappings
         Keyword arguments of forward passes.
     steps : int
@@ -66,8 +65,7 @@ def distil_layers(
     """
     import torch  # noqa: PLC0415
 
-    layers = layers_of(student, family)
-    parameters = [layer.get_parameter(name) for layer in layers for name in trained_names(layer, family)]
+    parameters = [student.base_model.get_parameter(name) for name in names]
 
     def loss(place: int) -> Tensor:
         """Return what is made small, for a batch."""
@@ -84,8 +82,6 @@ def distil_layers(
 
 def _terms(found: Any, expected: Any, mask: Tensor | None) -> Iterator[Tensor]:  # noqa: ANN401 - outputs of any class
     """Yield the parts of the loss: of answers, and of hidden states."""
-    import torch  # noqa: PLC0415
-
     answers = fields_of(expected, mask)
     for name, values in fields_of(found, mask).items():
         target = answers[name]
@@ -94,8 +90,8 @@ def _terms(found: Any, expected: Any, mask: Tensor | None) -> Iterator[Tensor]: 
         if is_number(name, target):
             yield 0.5 * (values - target).square().sum() / target.square().sum()
         else:
-            logs, known = values.log_softmax(-1).flatten(0, -2), target.log_softmax(-1).flatten(0, -2)
-            yield 0.5 * torch.nn.functional.kl_div(logs, known, reduction="batchmean", log_target=True)
+            logs, known = values.log_softmax(-1), target.log_softmax(-1)
+            yield 0.5 * (known.exp() * (known - logs)).sum() / known.shape[:-1].numel()
     states = list(zip(found.hidden_states[1:], expected.hidden_states[1:], strict=True))  # the first are embeddings
     for here, there in states:
         kept = there.new_ones(there.shape[:2]) if mask is None else mask.to(there.dtype)  # (B, T)

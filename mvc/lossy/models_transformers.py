@@ -156,7 +156,7 @@ def running() -> Iterator[None]:
         yield
     except MvcError:
         raise
-    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise InvalidInputError(
             f"the model cannot be run on texts: {str(error).partition(chr(10))[0]}",
             hint="it must take text and nothing else, and the tokenizer must be its own: --tokenizer DIR",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from mvc.errors import InvalidInputError
 from mvc.lossy.answers_torch import Answers
 from mvc.lossy.calibration_torch import hessians
 from mvc.lossy.layer_distillation_torch import distil_layers, trained_names
@@ -54,8 +55,8 @@ _MOST_OFF: Final = 0.1
 
 
 _RATE: Final = 1e-4
-"""Largest step of the training for each time that a model is faster: the more is gone, the further it has to go. Of
-what was tried on texts of the search, 2e-4 is best at 2 times, 5e-4 at 4 times (benchmarks.derive.ziplm)."""
+"""Largest step of the training for each time that a model is faster: the more is gone, the further it has to go
+(docs/decisions/023-smaller-models.md)."""
 
 
 def rate_for(speedup: float) -> float:
@@ -213,6 +214,8 @@ class Pruner:
             cut = family.sublayer(kind).output
             matrix = weight.detach().numpy().T if cut.axis == 0 else weight.detach().numpy()
             found = moments.get(names[id(weight)])
+            if found is None and weight.numel():
+                raise InvalidInputError(f"no text reaches {name}", hint="give texts as the model is used with")
             gram = None if found is None else Gram.of(found)
             order = None if gram is None else self.order(matrix, gram, self.structure.width(kind))
             sites.append(_Site(name, matrix.copy(), gram, order))
@@ -393,12 +396,13 @@ class Pruner:
         with torch.no_grad():
             for name, values in made.outputs.items():
                 model.base_model.get_parameter(name).copy_(torch.from_numpy(values))
-        distil_layers(self._model, model, family, batches, steps, rate_for(made.target), seed)
         trained = [
-            family.tensor(place, name)
+            name
             for place, layer in enumerate(layers_of(model, family))
-            for name in trained_names(layer, family)
+            for name in (family.tensor(place, below) for below in trained_names(layer, family))
+            if name in made.outputs or model.base_model.get_parameter(name).ndim == 1
         ]
+        distil_layers(self._model, model, trained, batches, steps, rate_for(made.target), seed)
         outputs, before = _rounded(model, trained), made.candidate.loss
         after = replace(made.candidate, loss=self.answers.loss(model))
         if after.loss >= before:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mvc.errors import InvalidInputError
 from mvc.lossy.layer_distillation_torch import trained_names
 from mvc.lossy.models_transformers import batches_of, check_bare, load_tokenizer, most_tokens, running
+from mvc.lossy.module_check_torch import check_modules
 from mvc.lossy.pruning import Environment
 from mvc.lossy.pruning_torch import Effort, Pruned, Pruner
 from mvc.runtime import load
@@ -31,6 +32,9 @@ _SEARCH: Final = 128
 
 _TAUGHT: Final = 32
 """Texts of a step of training, as in benchmarks.derive.ziplm."""
+
+_MOST_LOGITS: Final = 1 << 26
+"""Numbers that a step puts out: 256 MiB, of which training holds several copies."""
 
 _EVERY: Final = 4
 """One text of so many is for the search, where there are few."""
@@ -95,12 +99,19 @@ def structure_of(model: Any, family: Family | None = None) -> Structure:  # noqa
     InvalidInputError
         If nobody has said where its heads and neurons lie, or they do not lie there.
     """
+    import torch  # noqa: PLC0415
+
     if (value := getattr(model.config, KEY, None)) is not None:
-        return Structure.read(value)
+        found = Structure.read(value)
+        if family not in {None, found.family}:
+            raise InvalidInputError("the model records other modules", hint="leave --map away")
+        return found
     family = family or family_of(model.config.model_type)
-    heads = int(model.config.num_attention_heads)
     try:
+        heads = int(model.config.num_attention_heads)
         layers = layers_of(model, family)
+        if not isinstance(layers, torch.nn.ModuleList):
+            raise InvalidInputError(f"{family.layers} is no list of layers, but a {type(layers).__name__}")
         full = [_full(layers, family.sublayer(kind)) for kind in KINDS]
         missing = [name for name in _cuts(family) for layer in layers if not parameter(layer, name).numel()]
         ends = [layer.get_submodule(name) for layer in layers for name in _ends(family)]
@@ -108,20 +119,26 @@ def structure_of(model: Any, family: Family | None = None) -> Structure:  # noqa
         raise InvalidInputError(
             f"a model of type {model.config.model_type!r} has not the modules that are known of it: {error}"
         ) from error
-    if missing or not ends or full[0] % heads or getattr(model.config, "add_cross_attention", False):
+    crossed = getattr(model.config, "add_cross_attention", False) or getattr(model.config, "is_encoder_decoder", False)
+    if missing or not ends or full[0] % heads or crossed:
         raise InvalidInputError("a model with cross-attention, or without layers, cannot lose heads")
     return Structure.whole(family, len(layers), full[0] // heads, heads, full[1])
 
 
 def _full(layers: Sequence[nn.Module], half: Sublayer) -> int:
-    """Return the inputs of the output layers of one half; refuse layers in front with other outputs."""
+    """Return the inputs of the output layers of one half; refuse other sizes."""
     full = int(parameter(layers[0], half.output.name).shape[half.output.axis])
+    hidden = len(parameter(layers[0], half.bias))
     for layer in layers:
         for cut in half.cuts:
-            if (found := parameter(layer, cut.name).shape[cut.axis]) != full * cut.repeats:
+            shape = parameter(layer, cut.name).shape
+            wanted = [hidden] * len(shape)
+            wanted[cut.axis] = full * cut.repeats
+            if [*shape] != wanted:
                 raise InvalidInputError(
-                    f"{cut.name} has {found} where {half.output.name} of the first layer has {full}",
-                    hint="heads that share keys and values, and layers of different sizes, cannot be taken away",
+                    f"{cut.name} is of shape {[*shape]}, and not {wanted} as {half.output.name} says",
+                    hint="heads that share keys and values, layers of several sizes, and those with inputs of other "
+                    "sizes than the hidden states, cannot be made smaller",
                 )
     return full
 
@@ -190,13 +207,22 @@ def prune_model(  # noqa: PLR0917 - directory and tokenizer as elsewhere, then w
     model.config.use_cache = False  # of tokens that came before, of which there are none
     with running():
         known, compared = (batches_of(model, encode, some, env.seq) for some in (calibration, search))
+        check_modules(model, structure, compared[0])
         pruner = Pruner(model, structure, known, compared, env, effort, tell)
         pruned = pruner.prune(speedup, seed)
         if steps:
             taught = sorted((*calibration, *rest), key=len)  # of like lengths, so that little of a batch is padding
-            pruned = pruner.distilled(pruned, batches_of(model, encode, taught, env.seq, _TAUGHT), steps, seed)
+            lessons = batches_of(model, encode, taught, env.seq, _texts_of_a_step(model, env.seq))
+            pruned = pruner.distilled(pruned, lessons, steps, seed)
     loss = pruner.answers.kind
     return Planned(structure, pruned, _names(model, structure, names), len(calibration), len(search), loss)
+
+
+def _texts_of_a_step(model: Any, tokens: int) -> int:  # noqa: ANN401 - transformers has no types
+    """Return how many texts of so many tokens are trained on at once: fewer where each token has a word to tell."""
+    head = model.get_output_embeddings()
+    words = 1 if head is None else model.config.vocab_size
+    return int(max(1, min(_TAUGHT, _MOST_LOGITS // (tokens * words))))
 
 
 def _names(model: Any, structure: Structure, names: Collection[str]) -> dict[str, str]:  # noqa: ANN401

@@ -205,6 +205,10 @@ class TestZiplm:
         assert "a model of type 'distilbert'" in program.err(*ZIPLM, code=1)
         (lab.root / "map.json").write_text("[")
         assert "map.json is no JSON" in program.err(*ZIPLM, "--map", "map.json", code=1)
+        (lab.root / "map.json").write_text('{"layers": "x"}')
+        assert "error: the map of modules cannot be used: it must have" in program.err(
+            *ZIPLM, "--map", "map.json", code=1
+        )
         (lab.root / "map.json").write_text(json.dumps(DISTILBERT | {"layers": "encoder.layer"}))
         assert "has not the modules that are known of it" in program.err(*ZIPLM, "--map", "map.json", code=1)
         with torch.no_grad():

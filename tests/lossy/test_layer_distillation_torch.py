@@ -21,7 +21,7 @@ from mvc.runtime.narrowing_torch import layers_of, narrow  # noqa: E402
 from mvc.runtime.structure import Kept  # noqa: E402
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-KINDS = ("classes", "number", "headless", "gpt2")
+KINDS = ("classes", "number", "spans", "headless", "gpt2")
 KEPT = Kept((0, 2), tuple(range(0, 64, 3)))
 
 
@@ -35,7 +35,8 @@ def model_of(kind):
     config = transformers.BertConfig(
         vocab_size=20, max_position_embeddings=16, initializer_range=0.2, num_labels=labels, **SIZES
     )
-    return (transformers.BertModel if kind == "headless" else transformers.BertForSequenceClassification)(config).eval()
+    names = {"headless": "BertModel", "spans": "BertForQuestionAnswering"}
+    return getattr(transformers, names.get(kind, "BertForSequenceClassification"))(config).eval()
 
 
 def batches(count, seed=0):
@@ -44,6 +45,12 @@ def batches(count, seed=0):
     ids = torch.randint(1, 20, (count, 4, 8), generator=rng)
     mask = (torch.arange(8) < torch.randint(3, 9, (count, 4, 1), generator=rng)).long()
     return [{"input_ids": i * m, "attention_mask": m} for i, m in zip(ids, mask, strict=True)]
+
+
+def names(model, family):
+    """Return all parameters that may be trained."""
+    layers = enumerate(layers_of(model, family))
+    return [family.tensor(place, name) for place, layer in layers for name in trained_names(layer, family)]
 
 
 @pytest.fixture
@@ -70,14 +77,10 @@ def test_a_model_comes_nearer(narrowed, kind):
     lessons = batches(6)
     answers = Answers(teacher, lessons)
     lost = answers.loss(student)
-    distil_layers(teacher, student, family, lessons, 60, 2e-4, 0)
+    distil_layers(teacher, student, names(student, family), lessons, 60, 2e-4, 0)
     assert answers.loss(student) < 0.9 * lost
     prefix = "" if kind == "headless" else f"{student.base_model_prefix}."
-    trained = {
-        f"{prefix}{family.tensor(place, name)}"
-        for place, layer in enumerate(layers_of(student, family))
-        for name in trained_names(layer, family)
-    }
+    trained = {f"{prefix}{name}" for name in names(student, family)}
     after = student.state_dict()
     changed = {name for name, values in before.items() if not torch.equal(after[name], values)}
     assert changed <= trained
@@ -94,7 +97,7 @@ def test_padding_does_not_count(narrowed, kind):
         lessons = [
             {**batch, "input_ids": batch["input_ids"] + padding * (1 - batch["attention_mask"])} for batch in batches(2)
         ]
-        distil_layers(teacher, student, family, lessons, 4, 2e-4, 0)
+        distil_layers(teacher, student, names(student, family), lessons, 4, 2e-4, 0)
         found.append(student.state_dict())
     for name, values in found[0].items():
         torch.testing.assert_close(values, found[1][name], atol=1e-6, rtol=1e-5)

@@ -186,10 +186,12 @@ def _check_options(
 
 def _family(app: App, file: str) -> Family:
     """Return the family that a file describes."""
+    stored = read_file(app.path(file))
     try:
-        return read_map(json.loads(read_file(app.path(file))))
+        value = json.loads(stored)
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"{file} is no JSON: {error}") from error
+    return read_map(value)
 
 
 def _usage(text: str) -> click.UsageError:
