@@ -38,7 +38,7 @@ class Shrinking(torch.nn.Module):  # type: ignore[misc]  # torch is not read by 
 
     def forward(self, values):
         """Return the values, by the square of their number."""
-        return values * 1000 / values.shape[-1] ** 2
+        return values * 1e6 / values.shape[-1] ** 2
 
 
 def changed(kind, **fields):
