@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,15 @@ from typing import Any
 
 Figures = Mapping[str, float]
 """Mean and extremes over seeds, as committed results have them."""
+
+
+def draw_committed(draw: Callable[[Mapping[str, Any], Path], None], results: Path, drawing: Path) -> None:
+    """Draw committed results, as the command line says."""
+    parser = argparse.ArgumentParser(description=f"Draw {results}.")
+    parser.add_argument("--results", type=Path, default=results)
+    parser.add_argument("--out", type=Path, default=drawing)
+    options = parser.parse_args()
+    draw(json.loads(options.results.read_text(encoding="utf-8")), options.out)
 
 
 def fingerprint(shown: object) -> str:

@@ -5,13 +5,11 @@ Needs ``pip install matplotlib``. Run ``python -m benchmarks.derive.plot``.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.drawing import draw_level, draw_line, draw_panels
+from benchmarks.drawing import draw_committed, draw_level, draw_line, draw_panels
 
 RESULTS: Final = Path("docs/benchmarks/derive-ziplm.json")
 DRAWING: Final = Path("docs/benchmarks/derive-speed-accuracy.svg")
@@ -69,14 +67,5 @@ def draw(document: Mapping[str, Any], to: Path) -> None:
     draw_panels(to, "Speed and bytes against accuracy", figures(document), fill)
 
 
-def main() -> None:
-    """Draw."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--out", type=Path, default=DRAWING)
-    options = parser.parse_args()
-    draw(json.loads(options.results.read_text(encoding="utf-8")), options.out)
-
-
 if __name__ == "__main__":
-    main()
+    draw_committed(draw, RESULTS, DRAWING)

@@ -6,13 +6,11 @@ matplotlib``. Run ``python -m benchmarks.lossy.plot``.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.drawing import draw_level, draw_line, draw_panels
+from benchmarks.drawing import draw_committed, draw_level, draw_line, draw_panels
 
 RESULTS: Final = Path("docs/benchmarks/lossy-gptq.json")
 DRAWING: Final = Path("docs/benchmarks/lossy-size-accuracy.svg")
@@ -79,14 +77,5 @@ def _accuracies(axes: Any, rows: Sequence[Mapping[str, float]]) -> None:  # noqa
         draw_level(axes, sum(row[column] for row in rows) / len(rows), column, style)
 
 
-def main() -> None:
-    """Draw."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--out", type=Path, default=DRAWING)
-    options = parser.parse_args()
-    draw(json.loads(options.results.read_text(encoding="utf-8")), options.out)
-
-
 if __name__ == "__main__":
-    main()
+    draw_committed(draw, RESULTS, DRAWING)

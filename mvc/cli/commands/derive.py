@@ -153,13 +153,7 @@ def command(
                 source, transform, None, branch, message, patterns, exact, level, chained=True, inside=inside
             )
             result = compress(session, request, actor, terminal_progress())
-    if as_json:
-        sizes = {"stored_bytes": result.stored_bytes, "tensor_bytes": result.tensor_bytes}
-        emit("mvc.derive/1", **made_document(result.commit.id, result.derivation, result.manifest, **sizes))
-        return
-    click.echo("\n".join(_lines(result, branch)))
-    if branch is None:
-        tell("note", f"no branch holds it, and gc will remove it: mvc branch NAME {short(result.commit.id)}")
+    _report(result, branch, as_json=as_json)
 
 
 def _check_options(
@@ -303,6 +297,17 @@ class _Asked:
             "seed": self.seed,
             **trained,
         }
+
+
+def _report(result: CompressResult, branch: str | None, *, as_json: bool) -> None:
+    """Tell of the new commit."""
+    if as_json:
+        sizes = {"stored_bytes": result.stored_bytes, "tensor_bytes": result.tensor_bytes}
+        emit("mvc.derive/1", **made_document(result.commit.id, result.derivation, result.manifest, **sizes))
+        return
+    click.echo("\n".join(_lines(result, branch)))
+    if branch is None:
+        tell("note", f"no branch holds it, and gc will remove it: mvc branch NAME {short(result.commit.id)}")
 
 
 def _lines(result: CompressResult, branch: str | None) -> Iterator[str]:
