@@ -54,7 +54,7 @@ SETTINGS = (
     Setting("EC-GPTQ, 8 sd", 8, calibrated=True),
     Setting("nearest, 3.5 sd", 3.5, calibrated=False, trainings=("bias-ln", "lowrank:4")),
     Setting("nearest, 3.1 sd", 3.1, calibrated=False),
-    Setting("nearest, 5 sd", 5, calibrated=False, trainings=("bias-ln", "lowrank:4")),
+    Setting("nearest, 4 sd", 4, calibrated=False, trainings=("bias-ln", "lowrank:4")),
 )
 
 
