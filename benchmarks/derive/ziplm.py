@@ -234,8 +234,8 @@ def tables_of(bench: Bench, targets: list[float], *, chained_too: bool) -> Itera
         yield from (("Chain", row) for row in chain(bench, "fewer layers", branch_of(CHAINED, "layers")))
 
 
-def keep(file: Path, each: Tables) -> None:
-    """Write what was found so far."""
+def keep(file: Path, each: Tables, joined: list[Row]) -> None:
+    """Write what was found so far, and which runs some of it was taken over from."""
     dense = [row for row in each["Speed and answers"] if row["way"] == "dense"]
     accuracies = [
         {RUN: row[RUN], "dense": row["accuracy"], "texts": HELD_OUT}
@@ -243,7 +243,15 @@ def keep(file: Path, each: Tables) -> None:
         for row in dense
     ]
     means = {name: grouped([row for row in rows if row not in dense], LABELS[name], RUN) for name, rows in each.items()}
-    write_json(file, "derive-ziplm", {"Accuracy": accuracies, **means}, each=each)
+    write_json(
+        file, "derive-ziplm", {"Accuracy": accuracies, **({"Runs": joined} if joined else {}), **means}, each=each
+    )
+
+
+def run_of(document: dict[str, Any]) -> Row:
+    """Return what a row says of a run whose results are taken over."""
+    environment = document["environment"]
+    return {"command": document["command"], "at": environment["commit"], "load at the end": environment["load"]}
 
 
 def main() -> None:
@@ -259,11 +267,12 @@ def main() -> None:
     parser.add_argument("--join", type=Path, nargs="*", default=(), help="results of other fine-tunes, to take over")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    taken = [json.loads(file.read_text())["each"] for file in options.join]
-    each: Tables = {name: [row for tables in taken for row in tables[name]] for name in LABELS}
+    taken = [json.loads(file.read_text()) for file in options.join]
+    each: Tables = {name: [row for document in taken for row in document["each"][name]] for name in LABELS}
+    joined = [run_of(document) for document in taken]
     done = {row[RUN] for row in each["Speed and answers"]}
     if taken:
-        keep(options.out, each)
+        keep(options.out, each, joined)
     effort = replace(Effort(), samples=options.samples, tries=options.tries)
     for name in [name for name in options.families.split(",") if name and name not in done]:
         with tempfile.TemporaryDirectory() as scratch:
@@ -271,7 +280,7 @@ def main() -> None:
             for table, row in tables_of(bench, [*options.targets], chained_too=not options.skip_chain):
                 each[table].append({RUN: name, **row})
                 print_table([each[table][-1]])
-        keep(options.out, each)
+        keep(options.out, each, joined)
     for rows in each.values():
         print_table(rows)
 
