@@ -58,13 +58,16 @@ class ThinRules(RemoteRules):
 
     def _thin(self, tip: ObjectId, last: int, places: int | None) -> None:
         older = Older.parse("drop" if places is None else f"precision:{places}")
-        before = len(self.model.thinned)
+        before = {*self.model.thinned}
         self.act(
             lambda session: thin(session, ThinRequest(tip, Keep(last=last), older, level="fast"), ACTOR),
             lambda model: model.thin(tip, range(last), places),
             tip,
         )
-        self.tally["thinned"] += len(self.model.thinned) - before
+        made = sorted({*self.model.thinned} - before)
+        self.tally["thinned"] += len(made)
+        for commit in made[:1]:
+            self._read(commit)
 
     @precondition(lambda self: self.model.head)
     @rule(step=st.integers(1, _MOST_STEPS), mode=st.sampled_from(CRASH_MODES), seed=_seeds, places=_places)
@@ -98,8 +101,11 @@ class ThinRules(RemoteRules):
     @precondition(lambda self: self.model.thinned)
     @rule(which=_few)
     def read_thinned(self, which: int) -> None:
-        """Write a thinned commit elsewhere: it is refused, but what stands in for it comes if one allows for that."""
-        wanted = sorted(self.model.thinned)[which % len(self.model.thinned)]
+        """Write a thinned commit elsewhere."""
+        self._read(sorted(self.model.thinned)[which % len(self.model.thinned)])
+
+    def _read(self, wanted: ObjectId) -> None:
+        """Write a commit: it is refused, but what stands in for it comes if one allows for that."""
         self.session.refresh()
         if not self.model.is_safe(wanted) and wanted not in self.model.reachable():
             return  # nothing of it may be left

@@ -8,9 +8,10 @@ import pytest
 from mvc.runtime import attach, merge
 from mvc.runtime.attaching import attach_lora
 from mvc.runtime.peft import Lora, lora_files, read_lora
-from tests.tiny_bert import TEXTS, logits, random_bert, saved
 
 torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+
+from tests.tiny_bert import TEXTS, logits, random_bert, saved  # noqa: E402
 
 LAYER = "bert.encoder.layer.0.attention.self."
 CONFIG = {

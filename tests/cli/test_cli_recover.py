@@ -8,9 +8,10 @@ import pytest
 from mvc.lossy import outputs_torch
 from mvc.runtime import attach
 from mvc.types import object_id
-from tests.tiny_bert import TEXTS, logits, random_bert, saved
 
 torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+
+from tests.tiny_bert import TEXTS, logits, random_bert, saved  # noqa: E402
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ import pytest
 from mvc.runtime import attach, load
 from mvc.runtime.bypass import is_transposed, linear_layers
 from mvc.runtime.peft import Lora, lora_files, read_lora
-from tests.narrow_models import answers, dense, put
-from tests.tiny_bert import SPECIAL
 
 torch = pytest.importorskip("torch")
+
+from tests.narrow_models import answers, dense, put  # noqa: E402
+from tests.tiny_bert import SPECIAL  # noqa: E402
 
 WORDS = tuple(f"w{number}" for number in range(15))
 DATA = ("--data", "texts.jsonl")

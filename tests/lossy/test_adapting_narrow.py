@@ -12,9 +12,10 @@ from mvc.runtime.families import KINDS, family_of
 from mvc.runtime.narrowing_torch import layers_of, parameter
 from mvc.runtime.peft import Lora
 from mvc.runtime.structure import Structure
-from tests.narrow_models import LOCAL, answers, dense, put
 
 torch = pytest.importorskip("torch")
+
+from tests.narrow_models import LOCAL, answers, dense, put  # noqa: E402
 
 
 def adapter(model, targets, rank=2, wider=0):

@@ -5,11 +5,12 @@ import pytest
 from mvc.lossy.pruning import Environment, Module, head_levels
 from mvc.runtime.families import KINDS, family_of
 from mvc.runtime.narrowing_torch import layers_of
-from tests.tiny_bert import random_bert
 
 pytest.importorskip("torch")
 
 timing = pytest.importorskip("mvc.lossy.timing_torch")
+
+from tests.tiny_bert import random_bert  # noqa: E402
 
 
 def test_every_level_is_timed():

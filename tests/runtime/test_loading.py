@@ -10,10 +10,11 @@ import pytest
 from mvc.errors import InvalidInputError
 from mvc.runtime import load
 from mvc.runtime.structure import KEY
-from tests.narrow_models import IDS, answers, dense, put
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
+
+from tests.narrow_models import IDS, answers, dense, put  # noqa: E402
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "encoder", "distilbert"])

@@ -9,10 +9,11 @@ from mvc.errors import InvalidInputError
 from mvc.runtime import attach, load, merge
 from mvc.runtime.attaching import attach_lora
 from mvc.runtime.peft import lora_files, read_lora
-from tests.narrow_models import answers, dense, put
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
+
+from tests.narrow_models import answers, dense, put  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what other libraries warn of is in themselves
 
