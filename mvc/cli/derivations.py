@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import click
 
+from mvc.cli.documents import emit
+from mvc.cli.notes import tell
 from mvc.cli.text import counted, facts, printable, short
 from mvc.objects.derivation import Derivation
 from mvc.objects.manifest import Manifest
+from mvc.repo.press import CompressResult
 from mvc.types import ObjectId
 
-__all__ = ["derivation_document", "derivation_lines", "made_document", "made_lines"]
+__all__ = ["derivation_document", "derivation_lines", "made_document", "made_lines", "report_made", "tell_unheld"]
 
 
 def derivation_document(derivation: Derivation, manifest: Manifest) -> dict[str, object]:
@@ -51,6 +54,25 @@ def made_lines(
     place = f"{printable(branch)} " if branch else ""
     yield f"[{place}{click.style(short(commit), fg='yellow')}] {printable(subject)}"
     yield from derivation_lines(derivation, manifest)
+
+
+def report_made(
+    schema: str, result: CompressResult, branch: str | None, lines: Iterable[str], *, as_json: bool, **more: object
+) -> None:
+    """Print what is told of a commit that was just derived: a document with `more`, or text with `lines` behind it."""
+    commit, derivation, manifest = result.commit, result.derivation, result.manifest
+    if as_json:
+        sizes = {"stored_bytes": result.stored_bytes, "tensor_bytes": result.tensor_bytes}
+        emit(schema, **made_document(commit.id, derivation, manifest, **sizes), **more)
+        return
+    click.echo("\n".join([*made_lines(commit.id, commit.subject, branch, derivation, manifest), *lines]))
+    tell_unheld(commit.id, branch)
+
+
+def tell_unheld(commit: ObjectId, branch: str | None) -> None:
+    """Say that a new commit is on no branch, if so."""
+    if branch is None:
+        tell("note", f"no branch holds it, and gc will remove it: mvc branch NAME {short(commit)}")
 
 
 def derivation_lines(derivation: Derivation, manifest: Manifest) -> Iterator[str]:

@@ -120,7 +120,9 @@ def structure_of(model: Any, family: Family | None = None) -> Structure:  # noqa
             f"a model of type {model.config.model_type!r} has not the modules that are known of it: {error}"
         ) from error
     crossed = getattr(model.config, "add_cross_attention", False) or getattr(model.config, "is_encoder_decoder", False)
-    if missing or not ends or full[0] % heads or crossed:
+    if full[0] % heads:
+        raise InvalidInputError(f"{full[0]} inputs of {family.heads.linear} are no {heads} heads of one size")
+    if missing or not ends or crossed:
         raise InvalidInputError("a model with cross-attention, or without layers, cannot lose heads")
     return Structure.whole(family, len(layers), full[0] // heads, heads, full[1])
 

@@ -7,11 +7,11 @@ from contextlib import ExitStack
 import click
 
 from mvc.cli.app import App
+from mvc.cli.derivations import tell_unheld
 from mvc.cli.documents import emit
 from mvc.cli.group import command as make_command
 from mvc.cli.memory import keep_freed_memory
 from mvc.cli.models import exported_model, needs_torch
-from mvc.cli.notes import tell
 from mvc.cli.options import complete_ref, json_option
 from mvc.cli.progress import terminal_progress
 from mvc.cli.remotes import open_session
@@ -25,7 +25,6 @@ from mvc.cli.teaching import (
     teacher_of,
     teaching_options,
 )
-from mvc.cli.text import short
 from mvc.lossy.adapting_torch import Adapter
 from mvc.lossy.distillation_torch import Recipe
 from mvc.lossy.healing_transformers import heal_model
@@ -122,5 +121,4 @@ def command(
         emit("mvc.adapt/1", **result_document(result, session), **outcome(found))
         return
     click.echo("\n".join([*result_lines(result, session, branch), outcome_line(found)]))
-    if branch is None:
-        tell("note", f"no branch holds it, and gc will remove it: mvc branch NAME {short(result.commit)}")
+    tell_unheld(result.commit, branch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +12,7 @@ import click
 from blake3 import blake3
 
 from mvc.cli.app import App
-from mvc.cli.derivations import made_document, made_lines
-from mvc.cli.documents import emit
+from mvc.cli.derivations import report_made
 from mvc.cli.files import read_file
 from mvc.cli.gating import gate_document, gate_lines, gate_options, gate_request
 from mvc.cli.group import command as make_command
@@ -25,7 +24,7 @@ from mvc.cli.progress import terminal_progress
 from mvc.cli.remotes import open_session
 from mvc.cli.signals import ending_in_order
 from mvc.cli.sizes import BYTES
-from mvc.cli.text import percent, short, size
+from mvc.cli.text import percent, size
 from mvc.lossy import Precision
 from mvc.lossy.calibration import Calibration
 from mvc.lossy.models_transformers import BATCH
@@ -143,14 +142,8 @@ def command(
         passed = compress_gated(session, request, asked, actor, progress) if asked else None
         result = passed.compressed if passed else compress(session, request, actor, progress)
     held = gate_document(passed, asked.gate) if passed and asked else None
-    if as_json:
-        sizes = {"stored_bytes": result.stored_bytes, "tensor_bytes": result.tensor_bytes}
-        made = made_document(result.commit.id, result.derivation, result.manifest, **sizes)
-        emit("mvc.compress/1", **made, gate=held)
-        return
-    click.echo("\n".join([*_lines(result, branch), *(gate_lines(passed) if passed else ())]))
-    if branch is None:
-        tell("note", f"no branch holds it, and gc will remove it: mvc branch NAME {short(result.commit.id)}")
+    lines = [_line(result), *(gate_lines(passed) if passed else ())]
+    report_made("mvc.compress/1", result, branch, lines, as_json=as_json, gate=held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,10 +270,9 @@ def _outputs(
     return found
 
 
-def _lines(result: CompressResult, branch: str | None) -> Iterator[str]:
-    """Yield what a person is told."""
-    yield from made_lines(result.commit.id, result.commit.subject, branch, result.derivation, result.manifest)
+def _line(result: CompressResult) -> str:
+    """Return what a person is told of the bytes."""
     stored = percent(result.tensor_bytes, result.manifest.size)
     beside = " beside those of the base" if result.derivation.base else ""
     new = size(result.stored_bytes)
-    yield f"{size(result.tensor_bytes)} hold its tensors{beside}, {stored} of the files; {new} new"
+    return f"{size(result.tensor_bytes)} hold its tensors{beside}, {stored} of the files; {new} new"

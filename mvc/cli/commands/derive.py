@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,7 @@ import click
 from blake3 import blake3
 
 from mvc.cli.app import App
-from mvc.cli.derivations import made_document, made_lines
-from mvc.cli.documents import emit
+from mvc.cli.derivations import report_made
 from mvc.cli.files import read_file
 from mvc.cli.group import command as make_command
 from mvc.cli.memory import keep_freed_memory
@@ -24,7 +23,7 @@ from mvc.cli.options import complete_ref, json_option
 from mvc.cli.progress import terminal_progress, terminal_stages
 from mvc.cli.remotes import open_session
 from mvc.cli.signals import ending_in_order
-from mvc.cli.text import percent, short, size
+from mvc.cli.text import percent, size
 from mvc.errors import InvalidInputError
 from mvc.lossy.calibration import About, Calibration, pieces
 from mvc.lossy.calibration_transformers import calibrate
@@ -153,7 +152,7 @@ def command(
                 source, transform, None, branch, message, patterns, exact, level, chained=True, inside=inside
             )
             result = compress(session, request, actor, terminal_progress())
-    _report(result, branch, as_json=as_json)
+    report_made("mvc.derive/1", result, branch, [_line(result)], as_json=as_json)
 
 
 def _check_options(
@@ -299,19 +298,7 @@ class _Asked:
         }
 
 
-def _report(result: CompressResult, branch: str | None, *, as_json: bool) -> None:
-    """Tell of the new commit."""
-    if as_json:
-        sizes = {"stored_bytes": result.stored_bytes, "tensor_bytes": result.tensor_bytes}
-        emit("mvc.derive/1", **made_document(result.commit.id, result.derivation, result.manifest, **sizes))
-        return
-    click.echo("\n".join(_lines(result, branch)))
-    if branch is None:
-        tell("note", f"no branch holds it, and gc will remove it: mvc branch NAME {short(result.commit.id)}")
-
-
-def _lines(result: CompressResult, branch: str | None) -> Iterator[str]:
-    """Yield what a person is told."""
-    yield from made_lines(result.commit.id, result.commit.subject, branch, result.derivation, result.manifest)
+def _line(result: CompressResult) -> str:
+    """Return what a person is told of the bytes."""
     stored = percent(result.tensor_bytes, result.manifest.size)
-    yield f"{size(result.tensor_bytes)} hold what it does not share with its source, {stored} of the files"
+    return f"{size(result.tensor_bytes)} hold what it does not share with its source, {stored} of the files"
